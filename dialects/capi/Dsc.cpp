@@ -1,0 +1,73 @@
+//===- Dsc.cpp - C API of the dsc dialect and its compiler ----------------===//
+
+#include "dialects/capi/Dsc.h"
+
+#include "dialects/dsc/DscOps.h"
+#include "mlir/CAPI/IR.h"
+#include "mlir/CAPI/Registration.h"
+#include "mlir/CAPI/Support.h"
+#include "mlir/CAPI/Wrap.h"
+#include "passes/Driver.h"
+#include "passes/Manifest.h"
+#include "passes/ObjectEmitter.h"
+#include "passes/Registration.h"
+#include "passes/Target.h"
+
+using namespace mlir;
+
+MLIR_DEFINE_CAPI_DIALECT_REGISTRATION(Dsc, dsc, mlir::dsc::DscDialect)
+
+static void send(MlirStringCallback callback, void *userData, StringRef text) { callback(wrap(text), userData); }
+
+void dscRegisterAll(MlirContext context) {
+  DialectRegistry registry;
+  dsc::registerAll(registry);
+  unwrap(context)->appendDialectRegistry(registry);
+  unwrap(context)->loadAllAvailableDialects();
+}
+
+void dscRegisterPasses(void) { dsc::registerPasses(); }
+
+MlirLogicalResult dscRunPhases(MlirModule module, MlirStringRef target, MlirStringRef from, MlirStringRef to,
+                               MlirStringRef reproducerDir, MlirStringCallback reproducer, void *userData) {
+  std::string file;
+  LogicalResult result = dsc::runPhases(unwrap(module), {unwrap(target).str(), /*checkInplace=*/true}, unwrap(from),
+                                        unwrap(to), unwrap(reproducerDir), file);
+  if (!file.empty())
+    send(reproducer, userData, file);
+  return wrap(result);
+}
+
+MlirLogicalResult dscEmitObject(MlirModule module, MlirStringCallback object, MlirStringCallback manifest,
+                                void *objectData, void *manifestData) {
+  SmallVector<char> bytes;
+  if (failed(dsc::emitObject(unwrap(module), /*assembly=*/false, bytes)))
+    return wrap(failure());
+  std::string json;
+  llvm::raw_string_ostream os(json);
+  dsc::printJson(unwrap(module)->getAttr(dsc::kManifestAttr), os);
+  send(object, objectData, StringRef(bytes.data(), bytes.size()));
+  send(manifest, manifestData, json);
+  return wrap(success());
+}
+
+MlirLogicalResult dscEmitAssembly(MlirModule module, MlirStringCallback text, void *userData) {
+  SmallVector<char> bytes;
+  if (failed(dsc::emitObject(unwrap(module), /*assembly=*/true, bytes)))
+    return wrap(failure());
+  send(text, userData, StringRef(bytes.data(), bytes.size()));
+  return wrap(success());
+}
+
+MlirLogicalResult dscDescribeTarget(MlirStringRef target, MlirStringCallback text, void *userData) {
+  MLIRContext context(MLIRContext::Threading::DISABLED);
+  context.loadDialect<dsc::DscDialect>();
+  std::string message;
+  dsc::TargetAttr attr = dsc::resolveTarget(&context, unwrap(target), message);
+  if (attr) {
+    message.clear();
+    llvm::raw_string_ostream(message) << attr;
+  }
+  send(text, userData, message);
+  return wrap(success(static_cast<bool>(attr)));
+}

@@ -1,0 +1,91 @@
+#ifndef DSC_ATTRS_TD
+#define DSC_ATTRS_TD
+
+include "mlir/IR/AttrTypeBase.td"
+include "mlir/IR/EnumAttr.td"
+include "dialects/dsc/DscDialect.td"
+
+class Dsc_Attr<string name, string attrMnemonic> : AttrDef<Dsc_Dialect, name> {
+  let mnemonic = attrMnemonic;
+}
+
+def Dsc_DimsAttr : Dsc_Attr<"Dims", "dims"> {
+  let summary = "names of a tensor's dimensions";
+  let description = [{
+    One string per dimension of an argument or result. An identifier names a
+    symbol (equal names are equal sizes), `_` stands for a static dimension.
+    Below the graph, kernel arguments may hold an expression over symbols,
+    with `+ - * // %` and integers.
+
+    ```mlir
+    func.func @main(%x: tensor<?x?x64xf32> {dsc.dims = #dsc.dims<["b", "s", "_"]>})
+    func.func private @k(%x: tensor<?x64xf32> {dsc.dims = #dsc.dims<["b * s", "_"]>})
+    ```
+  }];
+  let parameters = (ins ArrayRefParameter<"::mlir::StringAttr">:$names);
+  let hasCustomAssemblyFormat = 1;
+}
+
+def Dsc_PrecisionAttr : Dsc_Attr<"Precision", "precision"> {
+  let summary = "compute precision of one operation, with the reason for it";
+  let description = [{
+    A decision, not a type: operand types stay as written until the precision
+    phase makes casts explicit. Absent fields mean "as the operand's type".
+    `scales` is the block shape that shares one scale factor.
+
+    ```mlir
+    #dsc.precision<lhs = bf16, rhs = f8E4M3FN, acc = f32, scales = [1, 128], reason = "plan">
+    ```
+  }];
+  let parameters = (ins OptionalParameter<"::mlir::Type">:$lhs,
+                        OptionalParameter<"::mlir::Type">:$rhs,
+                        OptionalParameter<"::mlir::Type">:$acc,
+                        OptionalParameter<"::mlir::Type">:$result,
+                        OptionalArrayRefParameter<"int64_t">:$scales,
+                        OptionalParameter<"::mlir::StringAttr">:$reason);
+  let hasCustomAssemblyFormat = 1;
+}
+
+def Dsc_VariantAttr : Dsc_Attr<"Variant", "variant"> {
+  let summary = "one compiled form of a dispatch";
+  let description = [{
+    `tile` is the register tile (rows, columns), `workgroup` the part of the
+    iteration space that one workgroup covers, `unroll` the number of
+    independent accumulators along the reduction. With `max_rows` the variant
+    runs only while the number of rows is at most that; the host program tests
+    variants in order, and the last one has no bound.
+  }];
+  let parameters = (ins DefaultValuedParameter<"int64_t", "0">:$maxRows,
+                        ArrayRefParameter<"int64_t">:$tile,
+                        ArrayRefParameter<"int64_t">:$workgroup,
+                        DefaultValuedParameter<"int64_t", "1">:$unroll);
+  let assemblyFormat = [{
+    `<` (`max_rows` `=` $maxRows^ `,`)? `tile` `=` `[` $tile `]` `,`
+    `workgroup` `=` `[` $workgroup `]` (`,` `unroll` `=` $unroll^)? `>`
+  }];
+  let genVerifyDecl = 1;
+}
+
+def Dsc_ScheduleAttr : Dsc_Attr<"Schedule", "schedule"> {
+  let summary = "how a dispatch becomes machine code: its variants, first match wins";
+  let parameters = (ins ArrayRefParameter<"::mlir::dsc::VariantAttr">:$variants);
+  let assemblyFormat = "`<` $variants `>`";
+  let genVerifyDecl = 1;
+}
+
+def Dsc_TargetAttr : Dsc_Attr<"Target", "target"> {
+  let summary = "the machine that a module is compiled for";
+  let description = [{
+    `name` as the user wrote it (`cpu`, `cpu:x86-64-v3`), `cpu` and `features`
+    as LLVM spells them, `vector_bytes` the width of a vector register.
+  }];
+  let parameters = (ins StringRefParameter<>:$name, StringRefParameter<>:$triple,
+                        StringRefParameter<>:$cpu, StringRefParameter<>:$features,
+                        "int64_t":$vectorBytes, "int64_t":$vectorRegisters);
+  let assemblyFormat = [{
+    `<` $name `,` `triple` `=` $triple `,` `cpu` `=` $cpu `,` `features` `=` $features `,`
+    `vector_bytes` `=` $vectorBytes `,` `vector_registers` `=` $vectorRegisters `>`
+  }];
+}
+
+#endif

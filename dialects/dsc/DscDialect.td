@@ -1,0 +1,20 @@
+#ifndef DSC_DIALECT_TD
+#define DSC_DIALECT_TD
+
+include "mlir/IR/OpBase.td"
+
+def Dsc_Dialect : Dialect {
+  let name = "dsc";
+  let summary = "Transformer graphs whose decisions are attributes";
+  let description = [{
+    Operations whose meaning upstream dialects would lose (attention with a
+    tied KV cache, block-scaled formats, normalizations), dispatch regions, and
+    the attributes in which passes write their decisions. Everything elementwise
+    or reducing is `linalg.generic`.
+  }];
+  let cppNamespace = "::mlir::dsc";
+  let useDefaultAttributePrinterParser = 1;
+  let dependentDialects = ["arith::ArithDialect"];
+}
+
+#endif

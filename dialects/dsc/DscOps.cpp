@@ -1,0 +1,427 @@
+//===- DscOps.cpp - verifiers, shapes, costs and folders of dsc ops -------===//
+
+#include "dialects/dsc/DscOps.h"
+#include "mlir/IR/Builders.h"
+#include "mlir/IR/Matchers.h"
+#include "mlir/IR/PatternMatch.h"
+#include "mlir/IR/TypeUtilities.h"
+
+using namespace mlir;
+using namespace mlir::dsc;
+
+#define GET_OP_CLASSES
+#include "dialects/dsc/DscOps.cpp.inc"
+
+static RankedTensorType tensorType(Value value) { return cast<RankedTensorType>(value.getType()); }
+
+static AffineExpr product(ArrayRef<AffineExpr> dims, MLIRContext *context) {
+  AffineExpr result = getAffineConstantExpr(1, context);
+  for (AffineExpr dim : dims)
+    result = result * dim;
+  return result;
+}
+
+static LogicalResult checkRank(Operation *op, StringRef what, Value value, int64_t rank) {
+  if (tensorType(value).getRank() == rank)
+    return success();
+  return op->emitOpError() << what << " must have rank " << rank << ", got: " << value.getType();
+}
+
+/// Two sizes that must agree; a dynamic one agrees with everything.
+static LogicalResult checkSize(Operation *op, StringRef what, int64_t lhs, int64_t rhs) {
+  if (ShapedType::isDynamic(lhs) || ShapedType::isDynamic(rhs) || lhs == rhs)
+    return success();
+  return op->emitOpError() << what << " must match, got: " << lhs << " != " << rhs;
+}
+
+static LogicalResult checkElementTypes(Operation *op, Value lhs, Value rhs) {
+  Type left = getElementTypeOrSelf(lhs), right = getElementTypeOrSelf(rhs);
+  if (left == right)
+    return success();
+  return op->emitOpError() << "element types must match, got: " << left << " != " << right;
+}
+
+/// Result types must agree with what inferResultDims says of the operands.
+static LogicalResult checkResultShapes(Operation *op) {
+  MLIRContext *context = op->getContext();
+  SmallVector<Dims> operandDims, resultDims;
+  unsigned unknown = 0;
+  for (Value operand : op->getOperands()) {
+    Dims &dims = operandDims.emplace_back();
+    for (int64_t size : tensorType(operand).getShape())
+      dims.push_back(ShapedType::isDynamic(size) ? getAffineDimExpr(unknown++, context)
+                                                 : getAffineConstantExpr(size, context));
+  }
+  cast<DimsOpInterface>(op).inferResultDims(operandDims, resultDims);
+  for (auto [result, dims] : llvm::zip_equal(op->getResults(), resultDims)) {
+    auto type = tensorType(result);
+    if (type.getRank() != static_cast<int64_t>(dims.size()))
+      return op->emitOpError() << "result must have rank " << dims.size() << ", got: " << type;
+    for (auto [i, dim] : llvm::enumerate(dims))
+      if (auto constant = dyn_cast<AffineConstantExpr>(dim))
+        if (failed(checkSize(op, "inferred and written result sizes", constant.getValue(),
+                             type.getDimSize(i))))
+          return failure();
+  }
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Structure
+//===----------------------------------------------------------------------===//
+
+LogicalResult DimOp::verify() {
+  if (!isSymbolName(getSymbol()))
+    return emitOpError("needs an identifier, got: \"") << getSymbol() << "\"";
+  if (getMin().value_or(0) < 0)
+    return emitOpError("min must not be negative, got: ") << *getMin();
+  if (getMax() && static_cast<int64_t>(*getMax()) < static_cast<int64_t>(getMin().value_or(0)))
+    return emitOpError("max must be at least min, got: ") << *getMax() << " < " << getMin().value_or(0);
+  if (getDivisor() && static_cast<int64_t>(*getDivisor()) < 1)
+    return emitOpError("divisor must be positive, got: ") << *getDivisor();
+  return success();
+}
+
+LogicalResult DispatchOp::verify() {
+  Block &block = getBody().front();
+  if (block.getArgumentTypes() != getInputs().getTypes())
+    return emitOpError("region arguments must have the types of the inputs");
+  auto yield = cast<YieldOp>(block.getTerminator());
+  if (yield.getValues().getTypes() != getResults().getTypes())
+    return emitOpError("yielded types must be the result types");
+  if (!getTied())
+    return success();
+  if (getTied()->size() != getNumResults())
+    return emitOpError("tied needs one entry per result, got: ")
+           << getTied()->size() << " for " << getNumResults() << " results";
+  for (auto [index, input] : llvm::enumerate(*getTied())) {
+    if (input == -1)
+      continue;
+    if (input < 0 || input >= static_cast<int64_t>(getInputs().size()))
+      return emitOpError("tied names input ") << input << " of " << getInputs().size();
+    if (getInputs()[input].getType() != getResult(index).getType())
+      return emitOpError("a tied result must have its input's type, got: ")
+             << getResult(index).getType() << " and " << getInputs()[input].getType();
+  }
+  return success();
+}
+
+LogicalResult LaunchOp::verifySymbolUses(SymbolTableCollection &symbols) {
+  if (getKernels().empty())
+    return emitOpError("needs a kernel");
+  for (auto kernel : getKernels().getAsRange<FlatSymbolRefAttr>())
+    if (!symbols.lookupNearestSymbolFrom(*this, kernel))
+      return emitOpError("names an unknown kernel: ") << kernel;
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// matmul
+//===----------------------------------------------------------------------===//
+
+LogicalResult MatmulOp::verify() {
+  RankedTensorType lhs = tensorType(getLhs()), rhs = tensorType(getRhs());
+  int64_t rank = lhs.getRank();
+  if (rank < 2)
+    return emitOpError("lhs must have rank 2 or more, got: ") << lhs;
+  if (failed(checkElementTypes(*this, getLhs(), getRhs())))
+    return failure();
+  int64_t lhsK = lhs.getDimSize(rank - (getTransposeLhs() ? 2 : 1));
+  int64_t rhsK, columns;
+  if (getPackedColumns()) {
+    columns = *getPackedColumns();
+    if (rhs.getRank() != 3 || !rhs.hasStaticShape() || getTransposeRhs())
+      return emitOpError("a packed rhs must be static panels [n / t, k, t], got: ") << rhs;
+    int64_t panel = rhs.getDimSize(2);
+    if (panel == 0 || rhs.getDimSize(0) != llvm::divideCeil(columns, panel))
+      return emitOpError("panels must cover the columns, got: ")
+             << rhs.getDimSize(0) << " panels of " << panel << " for " << columns;
+    rhsK = rhs.getDimSize(1);
+  } else {
+    if (rhs.getRank() != 2 && rhs.getRank() != rank)
+      return emitOpError("rhs must have rank 2 or the rank of lhs, got: ") << rhs;
+    int64_t last = rhs.getRank() - 1;
+    rhsK = rhs.getDimSize(getTransposeRhs() ? last : last - 1);
+    columns = rhs.getDimSize(getTransposeRhs() ? last - 1 : last);
+    if (rhs.getRank() > 2)
+      for (int64_t i = 0; i < rank - 2; ++i)
+        if (failed(checkSize(*this, "batch sizes", lhs.getDimSize(i), rhs.getDimSize(i))))
+          return failure();
+  }
+  if (failed(checkSize(*this, "contraction sizes", lhsK, rhsK)))
+    return failure();
+  if (getBias()) {
+    if (failed(checkRank(*this, "bias", getBias(), 1)) ||
+        failed(checkSize(*this, "bias and column counts", tensorType(getBias()).getDimSize(0), columns)))
+      return failure();
+  }
+  Type element = lhs.getElementType(), result = getElementTypeOrSelf(getResult());
+  if (result != element && result != defaultAccumulatorType(element))
+    return emitOpError("result elements must be the operands' or their accumulator's, got: ")
+           << result << " from " << element;
+  return checkResultShapes(*this);
+}
+
+bool MatmulOp::isLegalElementType(Type type) { return type.isIntOrFloat(); }
+
+void MatmulOp::inferResultDims(ArrayRef<Dims> operands, SmallVectorImpl<Dims> &results) {
+  const Dims &lhs = operands[0], &rhs = operands[1];
+  size_t rank = lhs.size();
+  Dims &dims = results.emplace_back(lhs.begin(), lhs.end() - 2);
+  dims.push_back(lhs[rank - (getTransposeLhs() ? 1 : 2)]);
+  dims.push_back(getPackedColumns() ? getAffineConstantExpr(*getPackedColumns(), getContext())
+                                    : rhs[rhs.size() - (getTransposeRhs() ? 2 : 1)]);
+}
+
+AffineExpr MatmulOp::getOperationCount(ArrayRef<Dims> operands, ArrayRef<Dims> results) {
+  const Dims &lhs = operands[0];
+  AffineExpr k = lhs[lhs.size() - (getTransposeLhs() ? 2 : 1)];
+  return product(results[0], getContext()) * k * 2;
+}
+
+/// A bias of zeros is no bias.
+static LogicalResult dropZeroBias(MatmulOp op, PatternRewriter &rewriter) {
+  DenseElementsAttr bias;
+  if (!op.getBias() || !matchPattern(op.getBias(), m_Constant(&bias)) || !bias.isSplat())
+    return failure();
+  bool zero = isa<FloatType>(bias.getElementType()) ? bias.getSplatValue<APFloat>().isPosZero()
+                                                    : bias.getSplatValue<APInt>().isZero();
+  if (!zero)
+    return failure();
+  rewriter.modifyOpInPlace(op, [&] { op.getBiasMutable().clear(); });
+  return success();
+}
+
+void MatmulOp::getCanonicalizationPatterns(RewritePatternSet &patterns, MLIRContext *) {
+  patterns.add(dropZeroBias);
+}
+
+//===----------------------------------------------------------------------===//
+// attention and its cache
+//===----------------------------------------------------------------------===//
+
+/// A cache is [b, 2, h_kv, capacity, d].
+static LogicalResult checkCache(Operation *op, Value cache) {
+  if (failed(checkRank(op, "cache", cache, 5)))
+    return failure();
+  return checkSize(op, "cache planes and key/value", tensorType(cache).getDimSize(1), 2);
+}
+
+LogicalResult AttentionOp::verify() {
+  if (failed(checkRank(*this, "query", getQuery(), 4)))
+    return failure();
+  if (static_cast<bool>(getCache()) == static_cast<bool>(getKey()))
+    return emitOpError("needs either keys and values or a cache");
+  RankedTensorType query = tensorType(getQuery());
+  int64_t kvHeads, depth, batch;
+  if (getCache()) {
+    if (failed(checkCache(*this, getCache())) || failed(checkRank(*this, "lengths", getLengths(), 1)) ||
+        failed(checkElementTypes(*this, getQuery(), getCache())) ||
+        failed(checkSize(*this, "batch sizes", query.getDimSize(0), tensorType(getLengths()).getDimSize(0))))
+      return failure();
+    RankedTensorType cache = tensorType(getCache());
+    batch = cache.getDimSize(0), kvHeads = cache.getDimSize(2), depth = cache.getDimSize(4);
+  } else {
+    if (failed(checkRank(*this, "key", getKey(), 4)) || failed(checkRank(*this, "value", getValue(), 4)) ||
+        failed(checkElementTypes(*this, getQuery(), getKey())) ||
+        failed(checkElementTypes(*this, getQuery(), getValue())))
+      return failure();
+    RankedTensorType key = tensorType(getKey()), value = tensorType(getValue());
+    for (int64_t i = 0; i < 4; ++i)
+      if (failed(checkSize(*this, "key and value sizes", key.getDimSize(i), value.getDimSize(i))))
+        return failure();
+    batch = key.getDimSize(0), kvHeads = key.getDimSize(2), depth = key.getDimSize(3);
+  }
+  if (failed(checkSize(*this, "batch sizes", query.getDimSize(0), batch)) ||
+      failed(checkSize(*this, "head sizes", query.getDimSize(3), depth)))
+    return failure();
+  int64_t heads = query.getDimSize(2);
+  if (ShapedType::isDynamic(heads) || ShapedType::isDynamic(kvHeads) || query.isDynamicDim(3))
+    return emitOpError("head counts and head size must be static, got: ") << query;
+  if (kvHeads == 0 || heads % kvHeads != 0)
+    return emitOpError("query heads must be a multiple of key/value heads, got: ")
+           << heads << " and " << kvHeads;
+  if (failed(checkElementTypes(*this, getQuery(), getResult())))
+    return failure();
+  return checkResultShapes(*this);
+}
+
+void AttentionOp::inferResultDims(ArrayRef<Dims> operands, SmallVectorImpl<Dims> &results) {
+  results.push_back(operands[0]);
+}
+
+AffineExpr AttentionOp::getOperationCount(ArrayRef<Dims> operands, ArrayRef<Dims>) {
+  // Two products of s x t x d per head; t is the capacity for a cache (an upper bound).
+  AffineExpr keys = operands[1][getCache() ? 3 : 1];
+  return product(operands[0], getContext()) * keys * 4;
+}
+
+LogicalResult KvAppendOp::verify() {
+  if (failed(checkRank(*this, "key", getKey(), 4)) || failed(checkRank(*this, "value", getValue(), 4)) ||
+      failed(checkCache(*this, getCache())) || failed(checkRank(*this, "positions", getPositions(), 1)) ||
+      failed(checkElementTypes(*this, getKey(), getCache())) ||
+      failed(checkElementTypes(*this, getValue(), getCache())))
+    return failure();
+  RankedTensorType key = tensorType(getKey()), value = tensorType(getValue()), cache = tensorType(getCache());
+  for (int64_t i = 0; i < 4; ++i)
+    if (failed(checkSize(*this, "key and value sizes", key.getDimSize(i), value.getDimSize(i))))
+      return failure();
+  if (failed(checkSize(*this, "batch sizes", key.getDimSize(0), cache.getDimSize(0))) ||
+      failed(checkSize(*this, "key/value head counts", key.getDimSize(2), cache.getDimSize(2))) ||
+      failed(checkSize(*this, "head sizes", key.getDimSize(3), cache.getDimSize(4))))
+    return failure();
+  if (getResult().getType() != getCache().getType())
+    return emitOpError("result must have the cache's type, got: ") << getResult().getType();
+  // Linear use: the append writes into the very buffer, so an older view of it must not be read.
+  for (Operation *user : getCache().getUsers())
+    if (user != *this && user->getBlock() == (*this)->getBlock() && (*this)->isBeforeInBlock(user))
+      return emitOpError("the cache is used again after the append, by: ") << user->getName();
+  return checkResultShapes(*this);
+}
+
+void KvAppendOp::inferResultDims(ArrayRef<Dims> operands, SmallVectorImpl<Dims> &results) {
+  results.push_back(operands[2]);
+}
+
+AffineExpr KvAppendOp::getOperationCount(ArrayRef<Dims>, ArrayRef<Dims>) {
+  return getAffineConstantExpr(0, getContext());
+}
+
+//===----------------------------------------------------------------------===//
+// Normalization, positions, tables
+//===----------------------------------------------------------------------===//
+
+LogicalResult RmsNormOp::verify() {
+  RankedTensorType input = tensorType(getInput());
+  if (input.getRank() < 1)
+    return emitOpError("input must have a dimension to normalize, got: ") << input;
+  if (failed(checkRank(*this, "weight", getWeight(), 1)) ||
+      failed(checkElementTypes(*this, getInput(), getWeight())) ||
+      failed(checkSize(*this, "weight and last input sizes", tensorType(getWeight()).getDimSize(0),
+                       input.getShape().back())))
+    return failure();
+  return checkResultShapes(*this);
+}
+
+void RmsNormOp::inferResultDims(ArrayRef<Dims> operands, SmallVectorImpl<Dims> &results) {
+  results.push_back(operands[0]);
+}
+
+AffineExpr RmsNormOp::getOperationCount(ArrayRef<Dims> operands, ArrayRef<Dims>) {
+  return product(operands[0], getContext()) * 4;
+}
+
+LogicalResult RopeOp::verify() {
+  if (failed(checkRank(*this, "input", getInput(), 4)) || failed(checkRank(*this, "cos", getCos(), 3)) ||
+      failed(checkRank(*this, "sin", getSin(), 3)) || failed(checkElementTypes(*this, getInput(), getCos())) ||
+      failed(checkElementTypes(*this, getInput(), getSin())))
+    return failure();
+  RankedTensorType input = tensorType(getInput());
+  int64_t depth = input.getDimSize(3);
+  if (ShapedType::isDynamic(depth) || depth % 2 != 0)
+    return emitOpError("head size must be static and even, got: ") << input;
+  for (Value table : {getCos(), getSin()}) {
+    RankedTensorType type = tensorType(table);
+    if (failed(checkSize(*this, "angle and input batch sizes", type.getDimSize(0), input.getDimSize(0))) ||
+        failed(checkSize(*this, "angle and input sequence sizes", type.getDimSize(1), input.getDimSize(1))) ||
+        failed(checkSize(*this, "angle count and half the head size", type.getDimSize(2), depth / 2)))
+      return failure();
+  }
+  return checkResultShapes(*this);
+}
+
+void RopeOp::inferResultDims(ArrayRef<Dims> operands, SmallVectorImpl<Dims> &results) {
+  results.push_back(operands[0]);
+}
+
+AffineExpr RopeOp::getOperationCount(ArrayRef<Dims> operands, ArrayRef<Dims>) {
+  return product(operands[0], getContext()) * 3;
+}
+
+LogicalResult EmbeddingOp::verify() {
+  if (failed(checkRank(*this, "table", getTable(), 2)) ||
+      failed(checkElementTypes(*this, getTable(), getResult())))
+    return failure();
+  return checkResultShapes(*this);
+}
+
+void EmbeddingOp::inferResultDims(ArrayRef<Dims> operands, SmallVectorImpl<Dims> &results) {
+  Dims &dims = results.emplace_back(operands[1]);
+  dims.push_back(operands[0][1]);
+}
+
+AffineExpr EmbeddingOp::getOperationCount(ArrayRef<Dims>, ArrayRef<Dims>) {
+  return getAffineConstantExpr(0, getContext());
+}
+
+LogicalResult SoftmaxOp::verify() {
+  if (tensorType(getInput()).getRank() < 1)
+    return emitOpError("input must have a dimension to normalize, got: ") << getInput().getType();
+  return success();
+}
+
+void SoftmaxOp::inferResultDims(ArrayRef<Dims> operands, SmallVectorImpl<Dims> &results) {
+  results.push_back(operands[0]);
+}
+
+AffineExpr SoftmaxOp::getOperationCount(ArrayRef<Dims> operands, ArrayRef<Dims>) {
+  return product(operands[0], getContext()) * 5;
+}
+
+/// Over one element softmax is 1, except that NaN and infinity give NaN: only
+/// a constant input is known to be neither.
+OpFoldResult SoftmaxOp::fold(FoldAdaptor adaptor) {
+  auto input = dyn_cast_or_null<DenseElementsAttr>(adaptor.getInput());
+  auto type = cast<RankedTensorType>(getType());
+  if (!input || !input.isSplat() || type.getShape().back() != 1 ||
+      !input.getSplatValue<APFloat>().isFinite())
+    return {};
+  APFloat one(cast<FloatType>(type.getElementType()).getFloatSemantics(), 1);
+  return DenseElementsAttr::get(type, one);
+}
+
+//===----------------------------------------------------------------------===//
+// dequantize
+//===----------------------------------------------------------------------===//
+
+ArrayRef<BlockFormat> mlir::dsc::blockFormats() {
+  // Sizes of ggml-common.h's block structs.
+  static const BlockFormat formats[] = {{"q4_0", 32, 18}, {"q4_1", 32, 20},  {"q5_0", 32, 22},
+                                        {"q5_1", 32, 24}, {"q8_0", 32, 34}, {"q6_k", 256, 210}};
+  return formats;
+}
+
+const BlockFormat *mlir::dsc::findBlockFormat(StringRef name) {
+  for (const BlockFormat &format : blockFormats())
+    if (format.name == name)
+      return &format;
+  return nullptr;
+}
+
+LogicalResult DequantizeOp::verify() {
+  const BlockFormat *format = findBlockFormat(getFormat());
+  if (!format) {
+    InFlightDiagnostic error = emitOpError("unknown block format: \"") << getFormat() << "\", known are";
+    for (const BlockFormat &known : blockFormats())
+      error << " " << known.name;
+    return error;
+  }
+  RankedTensorType blocks = tensorType(getBlocks());
+  if (blocks.getRank() < 1 || blocks.isDynamicDim(blocks.getRank() - 1))
+    return emitOpError("bytes per row must be static, got: ") << blocks;
+  if (blocks.getShape().back() % format->bytes != 0)
+    return emitOpError("a row must hold whole blocks of ")
+           << format->bytes << " bytes, got: " << blocks.getShape().back();
+  return checkResultShapes(*this);
+}
+
+void DequantizeOp::inferResultDims(ArrayRef<Dims> operands, SmallVectorImpl<Dims> &results) {
+  const BlockFormat *format = findBlockFormat(getFormat());
+  int64_t bytes = tensorType(getBlocks()).getShape().back();
+  Dims &dims = results.emplace_back(operands[0]);
+  dims.back() = getAffineConstantExpr(bytes / format->bytes * format->block, getContext());
+}
+
+AffineExpr DequantizeOp::getOperationCount(ArrayRef<Dims>, ArrayRef<Dims> results) {
+  return product(results[0], getContext()) * 2;
+}

@@ -1,0 +1,313 @@
+#ifndef DSC_OPS_TD
+#define DSC_OPS_TD
+
+include "dialects/dsc/DscAttrs.td"
+include "dialects/dsc/DscInterfaces.td"
+include "mlir/Interfaces/InferTypeOpInterface.td"
+include "mlir/Interfaces/SideEffectInterfaces.td"
+include "mlir/IR/SymbolInterfaces.td"
+
+class Dsc_Op<string mnemonic, list<Trait> traits = []> : Op<Dsc_Dialect, mnemonic, traits>;
+
+/// An operation of the graph: pure, with symbolic shapes and a cost.
+class Dsc_GraphOp<string mnemonic, list<Trait> traits = []>
+    : Dsc_Op<mnemonic, [Pure, DeclareOpInterfaceMethods<DimsOpInterface>,
+                        DeclareOpInterfaceMethods<CostOpInterface>,
+                        DeclareOpInterfaceMethods<ReifyRankedShapedTypeOpInterface, ["reifyResultShapes"]>] # traits> {
+  code extraReify = [{
+    ::llvm::LogicalResult $cppClass::reifyResultShapes(
+        ::mlir::OpBuilder &builder, ::mlir::ReifiedRankedShapedTypeDims &shapes) {
+      return ::mlir::dsc::reifyFromDims(*this, builder, shapes);
+    }
+  }];
+  let extraClassDefinition = extraReify;
+  let hasVerifier = 1;
+}
+
+def Dsc_Float : AnyTypeOf<[F64, F32, F16, BF16], "a float of 16, 32 or 64 bits">;
+def Dsc_Number : AnyTypeOf<[Dsc_Float, AnySignlessInteger], "a float or an integer">;
+def Dsc_FloatTensor : RankedTensorOf<[Dsc_Float]>;
+def Dsc_NumberTensor : RankedTensorOf<[Dsc_Number]>;
+def Dsc_IndexTensor : RankedTensorOf<[I32, I64]>;
+
+//===----------------------------------------------------------------------===//
+// Structure
+//===----------------------------------------------------------------------===//
+
+def Dsc_DimOp : Dsc_Op<"dim", [Pure]> {
+  let summary = "the size that a name stands for";
+  let description = [{
+    Every named dimension of an argument has one value. The optional range and
+    divisor are promises that the caller is held to: a call that breaks one is
+    refused before anything runs.
+
+    Example:
+    ```mlir
+    %s = dsc.dim "s" {min = 1 : i64, max = 8192 : i64} : index
+    ```
+  }];
+  let arguments = (ins StrAttr:$symbol, OptionalAttr<I64Attr>:$min,
+                       OptionalAttr<I64Attr>:$max, OptionalAttr<I64Attr>:$divisor);
+  let results = (outs Index:$size);
+  let assemblyFormat = "$symbol attr-dict `:` type($size)";
+  let hasVerifier = 1;
+}
+
+def Dsc_DispatchOp : Dsc_Op<"dispatch", [IsolatedFromAbove, RecursiveMemoryEffects,
+    SingleBlockImplicitTerminator<"YieldOp">]> {
+  let summary = "operations that run as one kernel";
+  let description = [{
+    Value semantics: the region computes the results from the inputs. `tied`
+    names, per result, the input whose buffer it updates in place, or -1.
+    `schedule` is written by the schedule phase (or by the user) and obeyed by
+    code generation.
+
+    Example:
+    ```mlir
+    %y = dsc.dispatch (%x, %w) : (tensor<?x576xf32>, tensor<576x64xf32>) -> tensor<?x64xf32> {
+    ^bb0(%a: tensor<?x576xf32>, %b: tensor<576x64xf32>):
+      %0 = dsc.matmul %a, %b : (tensor<?x576xf32>, tensor<576x64xf32>) -> tensor<?x64xf32>
+      dsc.yield %0 : tensor<?x64xf32>
+    }
+    ```
+  }];
+  let arguments = (ins Variadic<AnyRankedTensor>:$inputs, OptionalAttr<DenseI64ArrayAttr>:$tied,
+                       OptionalAttr<Dsc_ScheduleAttr>:$schedule);
+  let results = (outs Variadic<AnyRankedTensor>:$results);
+  let regions = (region SizedRegion<1>:$body);
+  let assemblyFormat = [{
+    `(` $inputs `)` (`tied` $tied^)? (`schedule` $schedule^)?
+    attr-dict-with-keyword `:` functional-type($inputs, $results) $body
+  }];
+  let extraClassDeclaration = [{
+    /// The input whose buffer result `index` updates, or -1.
+    int64_t getTiedInput(unsigned index) {
+      return getTied() ? (*getTied())[index] : -1;
+    }
+  }];
+  let hasVerifier = 1;
+}
+
+def Dsc_YieldOp : Dsc_Op<"yield", [Pure, Terminator, HasParent<"DispatchOp">]> {
+  let summary = "results of a dispatch";
+  let arguments = (ins Variadic<AnyRankedTensor>:$values);
+  let assemblyFormat = "attr-dict ($values^ `:` type($values))?";
+  let builders = [OpBuilder<(ins), [{ /* no values */ }]>];
+}
+
+def Dsc_LaunchOp : Dsc_Op<"launch", [AttrSizedOperandSegments, DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
+  let summary = "a call of a kernel";
+  let description = [{
+    On tensors (after the schedule phase) it has results and lists one kernel
+    per variant. On buffers (after the host phase) it names one kernel, the
+    result buffers follow the inputs, and `workgroups` is the size of the grid.
+    `dispatch` numbers the launches of a module, for profiles.
+
+    Example:
+    ```mlir
+    %y = dsc.launch [@matmul_0_rows1, @matmul_0] (%x, %w) : (tensor<?x576xf32>, tensor<576x64xf32>) -> tensor<?x64xf32>
+    dsc.launch [@matmul_0] (%x, %w, %y) workgroups %n {dispatch = 3 : i64} : (memref<?x576xf32>, memref<576x64xf32>, memref<?x64xf32>) -> ()
+    ```
+  }];
+  let arguments = (ins FlatSymbolRefArrayAttr:$kernels, Variadic<AnyShaped>:$buffers,
+                       Optional<Index>:$workgroups, OptionalAttr<DenseI64ArrayAttr>:$tied,
+                       OptionalAttr<I64Attr>:$dispatch);
+  let results = (outs Variadic<AnyRankedTensor>:$results);
+  let assemblyFormat = [{
+    $kernels `(` $buffers `)` (`workgroups` $workgroups^)? (`tied` $tied^)?
+    attr-dict `:` functional-type($buffers, $results)
+  }];
+  let extraClassDeclaration = [{
+    int64_t getTiedInput(unsigned index) {
+      return getTied() ? (*getTied())[index] : -1;
+    }
+  }];
+}
+
+def Dsc_ArenaOp : Dsc_Op<"arena", [MemoryEffects<[MemAlloc]>]> {
+  let summary = "the call's scratch memory";
+  let description = [{
+    `bytes` of 64-byte aligned memory that stays valid until the program
+    returns; `ok` is false when there is not enough.
+
+    Example:
+    ```mlir
+    %arena, %ok = dsc.arena %bytes : memref<?xi8>
+    ```
+  }];
+  let arguments = (ins Index:$bytes);
+  let results = (outs MemRefOf<[I8]>:$arena, I1:$ok);
+  let assemblyFormat = "$bytes attr-dict `:` type($arena)";
+}
+
+//===----------------------------------------------------------------------===//
+// Graph
+//===----------------------------------------------------------------------===//
+
+def Dsc_MatmulOp : Dsc_GraphOp<"matmul", [DeclareOpInterfaceMethods<PrecisionOpInterface, ["isLegalElementType"]>]> {
+  let summary = "matrix product, batched, with optional transposes and bias";
+  let description = [{
+    `result[.., m, n] = sum_k lhs[.., m, k] * rhs[(..,) k, n] (+ bias[n])`.
+
+    `rhs` is a matrix shared by all leading dimensions, or has the same leading
+    dimensions as `lhs`. `transpose_lhs` and `transpose_rhs` exchange the last
+    two dimensions of an operand. Sums are kept in f32 for f16 and bf16, else
+    in the operands' type. With `packed_columns` = n the right side is a weight
+    of n columns in panels, `rhs[n / t, k, n % t]`, the last one padded with zeros.
+
+    Example:
+    ```mlir
+    %y = dsc.matmul %x, %w {transpose_rhs} : (tensor<?x?x576xf32>, tensor<1536x576xf32>) -> tensor<?x?x1536xf32>
+    ```
+  }];
+  let arguments = (ins Dsc_NumberTensor:$lhs, Dsc_NumberTensor:$rhs, Optional<Dsc_NumberTensor>:$bias,
+                       UnitAttr:$transpose_lhs, UnitAttr:$transpose_rhs, OptionalAttr<I64Attr>:$packed_columns,
+                       OptionalAttr<Dsc_PrecisionAttr>:$precision);
+  let results = (outs Dsc_NumberTensor:$result);
+  let assemblyFormat = [{
+    $lhs `,` $rhs (`bias` $bias^)? (`precision` $precision^)? attr-dict
+    `:` functional-type(operands, results)
+  }];
+  let hasCanonicalizer = 1;
+}
+
+def Dsc_AttentionOp : Dsc_GraphOp<"attention", [AttrSizedOperandSegments, DeclareOpInterfaceMethods<PrecisionOpInterface>]> {
+  let summary = "scaled dot-product attention, grouped-query, with or without a KV cache";
+  let description = [{
+    `result[b, i, h] = sum_j softmax_j(scale * query[b, i, h] . key[b, j, g]) value[b, j, g]`
+    with `g = h / (h_q / h_kv)` (Ainslie et al. 2023). `query` is
+    `[b, s, h, d]`. Keys and values are `[b, t, h_kv, d]`, or planes 0 and 1 of
+    a cache `[b, 2, h_kv, capacity, d]` of which the first `lengths[b]`
+    positions are valid, the `s` current ones included.
+
+    `causal`: query `i` sees positions up to `t - s + i` (`lengths - s + i`
+    with a cache). A query that sees nothing gives zeros.
+
+    Example:
+    ```mlir
+    %y = dsc.attention %q cache %c lengths %n {causal, scale = 0.125 : f32}
+        : (tensor<?x?x9x64xf32>, tensor<?x2x3x?x64xf32>, tensor<?xi32>) -> tensor<?x?x9x64xf32>
+    ```
+  }];
+  let arguments = (ins Dsc_FloatTensor:$query, Optional<Dsc_FloatTensor>:$key,
+                       Optional<Dsc_FloatTensor>:$value, Optional<Dsc_FloatTensor>:$cache,
+                       Optional<RankedTensorOf<[I32]>>:$lengths, UnitAttr:$causal, F32Attr:$scale,
+                       OptionalAttr<Dsc_PrecisionAttr>:$precision);
+  let results = (outs Dsc_FloatTensor:$result);
+  let assemblyFormat = [{
+    $query (`,` $key^ `,` $value)? (`cache` $cache^ `lengths` $lengths)?
+    (`precision` $precision^)? attr-dict `:` functional-type(operands, results)
+  }];
+}
+
+def Dsc_KvAppendOp : Dsc_GraphOp<"kv_append"> {
+  let summary = "write keys and values into their cache";
+  let description = [{
+    `result[b, 0, :, positions[b] + i] = key[b, i]`, plane 1 from `value`; all
+    else as in `cache`. The cache is used linearly: nothing may read `cache`
+    after the append, so the result is the same buffer. Positions beyond the
+    capacity are a broken promise of the caller.
+
+    Example:
+    ```mlir
+    %c1 = dsc.kv_append %k, %v into %c0 at %p
+        : (tensor<?x?x3x64xf32>, tensor<?x?x3x64xf32>, tensor<?x2x3x?x64xf32>, tensor<?xi32>) -> tensor<?x2x3x?x64xf32>
+    ```
+  }];
+  let arguments = (ins Dsc_FloatTensor:$key, Dsc_FloatTensor:$value, Dsc_FloatTensor:$cache,
+                       RankedTensorOf<[I32]>:$positions);
+  let results = (outs Dsc_FloatTensor:$result);
+  let assemblyFormat = [{
+    $key `,` $value `into` $cache `at` $positions attr-dict `:` functional-type(operands, results)
+  }];
+}
+
+def Dsc_RmsNormOp : Dsc_GraphOp<"rms_norm", [AllTypesMatch<["input", "result"]>, DeclareOpInterfaceMethods<PrecisionOpInterface>]> {
+  let summary = "root mean square normalization of the last dimension";
+  let description = [{
+    `result = input / sqrt(mean(input^2) + eps) * weight` over the last
+    dimension (Zhang and Sennrich 2019, eq. 4); the mean is kept in f32 for f16
+    and bf16.
+
+    Example:
+    ```mlir
+    %y = dsc.rms_norm %x, %w {eps = 1.0e-05 : f32} : (tensor<?x576xf32>, tensor<576xf32>) -> tensor<?x576xf32>
+    ```
+  }];
+  let arguments = (ins Dsc_FloatTensor:$input, Dsc_FloatTensor:$weight, F32Attr:$eps,
+                       OptionalAttr<Dsc_PrecisionAttr>:$precision);
+  let results = (outs Dsc_FloatTensor:$result);
+  let assemblyFormat = "$input `,` $weight (`precision` $precision^)? attr-dict `:` functional-type(operands, results)";
+}
+
+def Dsc_RopeOp : Dsc_GraphOp<"rope", [AllTypesMatch<["input", "result"]>]> {
+  let summary = "rotary position embedding from given angles";
+  let description = [{
+    Rotates pairs of `input[b, s, h, :]` by the angles whose cosines and sines
+    are `[b, s, d / 2]` (Su et al. 2021, eq. 34). Pairs are `(i, i + d / 2)`,
+    with `interleaved` they are `(2i, 2i + 1)`. Angles are operands because
+    every layer shares them and models scale them in many ways.
+
+    Example:
+    ```mlir
+    %y = dsc.rope %x, %cos, %sin {interleaved}
+        : (tensor<?x?x9x64xf32>, tensor<?x?x32xf32>, tensor<?x?x32xf32>) -> tensor<?x?x9x64xf32>
+    ```
+  }];
+  let arguments = (ins Dsc_FloatTensor:$input, Dsc_FloatTensor:$cos, Dsc_FloatTensor:$sin,
+                       UnitAttr:$interleaved);
+  let results = (outs Dsc_FloatTensor:$result);
+  let assemblyFormat = "$input `,` $cos `,` $sin attr-dict `:` functional-type(operands, results)";
+}
+
+def Dsc_EmbeddingOp : Dsc_GraphOp<"embedding"> {
+  let summary = "rows of a table";
+  let description = [{
+    `result[.., :] = table[ids[..], :]`. An id outside the table reads the
+    nearest row: callers check ids, kernels only stay in bounds.
+
+    Example:
+    ```mlir
+    %y = dsc.embedding %t, %ids : (tensor<49152x576xf32>, tensor<?x?xi32>) -> tensor<?x?x576xf32>
+    ```
+  }];
+  let arguments = (ins Dsc_NumberTensor:$table, Dsc_IndexTensor:$ids);
+  let results = (outs Dsc_NumberTensor:$result);
+  let assemblyFormat = "$table `,` $ids attr-dict `:` functional-type(operands, results)";
+}
+
+def Dsc_SoftmaxOp : Dsc_GraphOp<"softmax", [SameOperandsAndResultType, DeclareOpInterfaceMethods<PrecisionOpInterface>]> {
+  let summary = "softmax over the last dimension";
+  let description = [{
+    `result = exp(input - max) / sum(exp(input - max))` over the last
+    dimension, computed in f32 for f16 and bf16.
+
+    Example:
+    ```mlir
+    %y = dsc.softmax %x : tensor<?x?xf32>
+    ```
+  }];
+  let arguments = (ins Dsc_FloatTensor:$input, OptionalAttr<Dsc_PrecisionAttr>:$precision);
+  let results = (outs Dsc_FloatTensor:$result);
+  let assemblyFormat = "$input (`precision` $precision^)? attr-dict `:` type($result)";
+  let hasFolder = 1;
+}
+
+def Dsc_DequantizeOp : Dsc_GraphOp<"dequantize"> {
+  let summary = "values of a weight in a GGUF block format";
+  let description = [{
+    Each row of bytes holds blocks of 32 (`q6_k`: 256) weights along the last
+    dimension, laid out as ggml's `block_q4_0` .. `block_q6_K`
+    (ggml-common.h of the GGML project, GGUF specification v3).
+
+    Example:
+    ```mlir
+    %y = dsc.dequantize %w {format = "q4_1"} : tensor<576x360xi8> -> tensor<576x576xf32>
+    ```
+  }];
+  let arguments = (ins RankedTensorOf<[I8]>:$blocks, StrAttr:$format);
+  let results = (outs Dsc_FloatTensor:$result);
+  let assemblyFormat = "$blocks attr-dict `:` type($blocks) `->` type($result)";
+}
+
+#endif

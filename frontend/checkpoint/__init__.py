@@ -1,0 +1,1 @@
+"""Checkpoints on disk: containers, tokenizers, and the model families written on the array API."""

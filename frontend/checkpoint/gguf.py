@@ -1,0 +1,349 @@
+"""Reads GGUF v2 and v3 files: metadata, the tensor table, and raw block bytes as views of a mapping.
+
+Everything read from the file is bounds-checked before it is used, so that a damaged file ends in one
+`CheckpointError`. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepseek.errors import CheckpointError
+
+__all__ = ["BlockFormat", "GGUFFile", "GGUFTensor", "BLOCK_FORMATS"]
+
+
+@dataclass(frozen=True)
+class BlockFormat:
+    """How a row is stored: `elements` consecutive numbers take `bytes` bytes."""
+
+    name: str
+    elements: int
+    bytes: int
+
+
+# ggml.h (enum ggml_type) and ggml-common.h (block sizes).
+BLOCK_FORMATS = {
+    0: BlockFormat("f32", 1, 4),
+    1: BlockFormat("f16", 1, 2),
+    2: BlockFormat("q4_0", 32, 18),
+    3: BlockFormat("q4_1", 32, 20),
+    6: BlockFormat("q5_0", 32, 22),
+    7: BlockFormat("q5_1", 32, 24),
+    8: BlockFormat("q8_0", 32, 34),
+    14: BlockFormat("q6_k", 256, 210),
+    30: BlockFormat("bf16", 1, 2),
+}
+
+# Named only so that the message about an unsupported file says what it holds.
+_OTHER_FORMATS = {
+    9: "q8_1", 10: "q2_k", 11: "q3_k", 12: "q4_k", 13: "q5_k", 15: "q8_k", 16: "iq2_xxs", 17: "iq2_xs",
+    18: "iq3_xxs", 19: "iq1_s", 20: "iq4_nl", 21: "iq3_s", 22: "iq2_s", 23: "iq4_xs", 24: "i8", 25: "i16",
+    26: "i32", 27: "i64", 28: "f64", 29: "iq1_m", 34: "tq1_0", 35: "tq2_0", 39: "mxfp4",
+}  # fmt: skip
+
+_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "B", 10: "Q", 11: "q", 12: "d"}
+_BOOL, _STRING, _ARRAY = 7, 8, 9
+_MAX_DIMS = 4  # GGML_MAX_DIMS
+_MAX_NESTING = 4
+_DEFAULT_ALIGNMENT = 32
+# The fewest bytes that one entry can take; a count that cannot fit is refused before anything is read.
+_MIN_METADATA_BYTES = 8 + 4 + 1
+_MIN_TENSOR_BYTES = 8 + 4 + 4 + 8
+
+
+@dataclass(frozen=True)
+class GGUFTensor:
+    """One entry of the tensor table.
+
+    `shape` is row-major, as numpy and the compiler count it (the reverse of the file's order), in elements.
+    `data` is a read-only uint8 view of the mapping: [*shape[:-1], bytes per row].
+    """
+
+    name: str
+    format: BlockFormat
+    shape: tuple[int, ...]
+    data: np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the stored blocks in bytes."""
+        return self.data.nbytes
+
+    @property
+    def array(self) -> np.ndarray:
+        """The data as a weight argument takes it: f32 numbers, f16 and bf16 as raw 16-bit integers, else bytes."""
+        dtype = {"f32": "<f4", "f16": "<u2", "bf16": "<u2"}.get(self.format.name)
+        return self.data if dtype is None else self.data.view(dtype)
+
+
+class GGUFFile:
+    """An open GGUF file; `metadata` maps keys to Python values, `tensors` maps names to `GGUFTensor`.
+
+    Metadata arrays are `list[str]` for strings, lists for nested arrays, numpy arrays for numbers.
+    Raises `CheckpointError` when the file cannot be opened or is damaged.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.metadata: dict[str, Any] = {}
+        self.tensors: dict[str, GGUFTensor] = {}
+        self._map = self._open()
+        self.file_bytes = len(self._map)
+        _Parser(self, self._map).parse()
+
+    def __repr__(self) -> str:
+        return f"GGUFFile({str(self.path)!r}, {len(self.tensors)} tensors, {self.file_bytes} bytes)"
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Every tensor's `array` by name."""
+        return {name: tensor.array for name, tensor in self.tensors.items()}
+
+    def release(self) -> None:
+        """Lets the operating system take back the pages that were read; they are read again on demand."""
+        if hasattr(self._map, "madvise") and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+    def error(self, text: str) -> CheckpointError:
+        """A `CheckpointError` that begins with this file's name."""
+        return CheckpointError(f"{self.path}: {text}")
+
+    def get(self, key: str, kind: type, default: Any = None) -> Any:
+        """Metadata value of `key` as `kind` (int, float, bool, str), or `default` when the key is absent.
+
+        Raises `CheckpointError` when the stored value is of another kind.
+        """
+        if key not in self.metadata:
+            return default
+        value = self.metadata[key]
+        if kind is float and type(value) is int:
+            return float(value)
+        if type(value) is not kind:
+            raise self.error(f"metadata key {key} is {_kind(value)}, expected {kind.__name__}")
+        return value
+
+    def require(self, key: str, kind: type) -> Any:
+        """Like `get`, but an absent key is an error."""
+        if key not in self.metadata:
+            raise self.error(f"metadata key {key} is missing, expected one of type {kind.__name__}")
+        return self.get(key, kind)
+
+    def array(self, key: str, kind: type) -> Any:
+        """Metadata array of `key`: `list[str]` for `kind=str`, else a numpy array; None when absent."""
+        value = self.metadata.get(key)
+        if value is None:
+            return None
+        numeric = isinstance(value, np.ndarray) and kind is not str
+        strings = isinstance(value, list) and kind is str and all(type(item) is str for item in value)
+        if not (numeric or strings):
+            raise self.error(f"metadata key {key} is {_kind(value)}, expected an array of {kind.__name__}")
+        return value
+
+    def _open(self) -> mmap.mmap:
+        try:
+            if not stat.S_ISREG(self.path.stat().st_mode):  # opening a pipe would wait for a writer
+                raise self.error("is not a regular file, expected a GGUF file")
+            with self.path.open("rb") as file:
+                if os.fstat(file.fileno()).st_size == 0:
+                    raise self.error("the file is empty, expected a GGUF file")
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise self.error(f"cannot be read as a GGUF file: {reason}") from None
+
+
+class _Parser:
+    """Walks the header once; `position` never passes the end of the mapping."""
+
+    def __init__(self, file: GGUFFile, mapping: mmap.mmap) -> None:
+        self.file = file
+        self.bytes = mapping
+        self.size = len(mapping)
+        self.position = 0
+
+    def parse(self) -> None:
+        magic = self.bytes[:4]
+        if magic != b"GGUF":
+            raise self.file.error(f"begins with {magic!r}, expected the magic b'GGUF'")
+        self.position = 4
+        version = self.scalar("I", "the version")
+        if version not in (2, 3):
+            swapped = int.from_bytes(version.to_bytes(4, "little"), "big")
+            if swapped in (2, 3):
+                raise self.file.error("is a big-endian GGUF file, expected little-endian")
+            raise self.file.error(f"GGUF version is {version}, expected 2 or 3")
+        tensors = self.count("tensors", "tensor count", _MIN_TENSOR_BYTES)
+        entries = self.count("metadata", "metadata count", _MIN_METADATA_BYTES)
+        for index in range(entries):
+            key = self.string(f"metadata key {index} of {entries}")
+            if key in self.file.metadata:
+                raise self.file.error(f"metadata key {_short(key)} appears twice, expected unique keys")
+            kind = self.scalar("I", f"the type of metadata key {_short(key)}")
+            self.file.metadata[key] = self.value(kind, f"metadata key {_short(key)}", 0)
+        table = [self.tensor_entry(index, tensors) for index in range(tensors)]
+        self.place(table)
+
+    def need(self, count: int, what: str) -> int:
+        """Advances over `count` bytes and returns where they begin."""
+        begin = self.position
+        if count > self.size - begin:
+            raise self.file.error(
+                f"{what} needs {count} bytes at offset {begin}, but the file has {self.size} bytes; "
+                "it is truncated or damaged"
+            )
+        self.position = begin + count
+        return begin
+
+    def scalar(self, code: str, what: str) -> Any:
+        form = struct.Struct("<" + code)
+        return form.unpack_from(self.bytes, self.need(form.size, what))[0]
+
+    def count(self, noun: str, what: str, smallest: int) -> int:
+        value = self.scalar("Q", f"the {what}")
+        room = (self.size - self.position) // smallest
+        if value > room:
+            raise self.file.error(f"{what} is {value}, but at most {room} {noun} fit into the rest of the file")
+        return value
+
+    def string(self, what: str) -> str:
+        length = self.scalar("Q", f"the length of {what}")
+        begin = self.need(length, what)
+        try:
+            return self.bytes[begin : self.position].decode()
+        except UnicodeDecodeError:
+            raise self.file.error(f"{what} at offset {begin} is not valid UTF-8") from None
+
+    def strings(self, length: int, what: str) -> list[str]:
+        # The vocabulary and the merges are about 100,000 strings: this loop is the reader's time.
+        position, size, data = self.position, self.size, self.bytes
+        unpack = struct.Struct("<Q").unpack_from
+        out = []
+        try:
+            for _ in range(length):
+                begin = position + 8
+                (count,) = unpack(data, position)
+                if count > size - begin:
+                    break
+                position = begin + count
+                out.append(data[begin:position].decode())
+        except (struct.error, UnicodeDecodeError):
+            pass
+        self.position = position
+        if len(out) < length:
+            raise self.file.error(
+                f"{what}: item {len(out)} of {length} at offset {position} is not a UTF-8 string inside the file; "
+                "it is truncated or damaged"
+            )
+        return out
+
+    def value(self, kind: int, what: str, depth: int) -> Any:
+        if kind == _STRING:
+            return self.string(what)
+        if kind == _ARRAY:
+            return self.items(what, depth + 1)
+        if kind not in _SCALARS:
+            raise self.file.error(f"{what} has value type {kind}, expected 0 to 12")
+        value = self.scalar(_SCALARS[kind], what)
+        if kind != _BOOL:
+            return value
+        if value > 1:
+            raise self.file.error(f"{what} is a bool stored as {value}, expected 0 or 1")
+        return bool(value)
+
+    def items(self, what: str, depth: int) -> Any:
+        if depth > _MAX_NESTING:
+            raise self.file.error(f"{what} nests arrays deeper than {_MAX_NESTING} levels")
+        kind = self.scalar("I", f"the element type of {what}")
+        length = self.scalar("Q", f"the length of {what}")
+        if kind in _SCALARS:
+            dtype = np.dtype("?" if kind == _BOOL else "<" + _SCALARS[kind])
+            begin = self.need(length * dtype.itemsize, what)
+            raw = np.frombuffer(self.bytes[begin : self.position], np.uint8)
+            if kind == _BOOL and raw.size and raw.max() > 1:
+                raise self.file.error(f"{what} holds a bool stored as {raw.max()}, expected 0 or 1")
+            return raw.view(dtype)
+        smallest = {_STRING: 8, _ARRAY: 12}.get(kind)
+        if smallest is None:
+            raise self.file.error(f"{what} has element type {kind}, expected 0 to 12")
+        if length * smallest > self.size - self.position:
+            raise self.file.error(
+                f"{what} has {length} items at offset {self.position}, more than fit into the file of {self.size} bytes"
+            )
+        if kind == _STRING:
+            return self.strings(length, what)
+        return [self.value(kind, what, depth) for _ in range(length)]
+
+    def tensor_entry(self, index: int, total: int) -> tuple[str, BlockFormat, tuple[int, ...], int, int]:
+        name = self.string(f"the name of tensor {index} of {total}")
+        what = f"tensor {_short(name)}"
+        rank = self.scalar("I", f"the rank of {what}")
+        if not 1 <= rank <= _MAX_DIMS:
+            raise self.file.error(f"{what} has {rank} dimensions, expected 1 to {_MAX_DIMS}")
+        shape = tuple(self.scalar("Q", f"the shape of {what}") for _ in range(rank))[::-1]
+        kind = self.scalar("I", f"the block format of {what}")
+        offset = self.scalar("Q", f"the offset of {what}")
+        block = BLOCK_FORMATS.get(kind)
+        if block is None:
+            known = ", ".join(form.name for form in BLOCK_FORMATS.values())
+            label = f" ({_OTHER_FORMATS[kind]})" if kind in _OTHER_FORMATS else ""
+            raise self.file.error(f"{what} has block format {kind}{label}, expected one of {known}")
+        if shape[-1] % block.elements:
+            raise self.file.error(
+                f"{what} is {block.name} with rows of {shape[-1]} elements, expected a multiple of {block.elements}"
+            )
+        nbytes = shape[-1] // block.elements * block.bytes
+        for size in shape[:-1]:
+            nbytes *= size
+        return name, block, shape, offset, nbytes
+
+    def place(self, table: list[tuple[str, BlockFormat, tuple[int, ...], int, int]]) -> None:
+        """Checks offsets and makes the views."""
+        alignment = self.file.get("general.alignment", int, _DEFAULT_ALIGNMENT)
+        if alignment <= 0 or alignment & (alignment - 1):
+            raise self.file.error(f"general.alignment is {alignment}, expected a power of two")
+        base = -(-self.position // alignment) * alignment
+        available = max(self.size - base, 0)
+        data = np.frombuffer(self.bytes, np.uint8)
+        end, previous = 0, ""
+        for name, block, shape, offset, nbytes in sorted(table, key=lambda entry: (entry[3], entry[4])):
+            what = f"tensor {_short(name)}"
+            if name in self.file.tensors:
+                raise self.file.error(f"{what} appears twice, expected unique names")
+            if offset % alignment:
+                raise self.file.error(f"{what} is at data offset {offset}, expected a multiple of {alignment}")
+            if nbytes > available or offset > available - nbytes:
+                raise self.file.error(
+                    f"{what} takes {nbytes} bytes at data offset {offset}, but the file has {available} bytes of data; "
+                    "it is truncated or damaged"
+                )
+            if nbytes and offset < end:
+                raise self.file.error(f"{what} at data offset {offset} overlaps {previous}, which ends at {end}")
+            if nbytes:
+                end, previous = offset + nbytes, what
+            view = data[base + offset : base + offset + nbytes]
+            row = shape[-1] // block.elements * block.bytes
+            try:
+                view = view.reshape(*shape[:-1], row)
+            except ValueError:  # an empty tensor whose other sizes are beyond what an array can index
+                raise self.file.error(f"{what} has the impossible shape {list(shape)}") from None
+            self.file.tensors[name] = GGUFTensor(name, block, shape, view)
+        # The order of the file, which the sort by offset may have changed.
+        self.file.tensors = {entry[0]: self.file.tensors[entry[0]] for entry in table}
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 80 and name.isprintable() and name else repr(name[:80])
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype}"
+    return "an array" if isinstance(value, list) else type(value).__name__

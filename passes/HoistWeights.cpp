@@ -1,0 +1,113 @@
+//===- HoistWeights.cpp - move what depends on weights alone into @init ---===//
+
+#include "mlir/IR/IRMapping.h"
+#include "mlir/Interfaces/SideEffectInterfaces.h"
+#include "passes/Passes.h"
+#include "passes/Weights.h"
+
+namespace mlir::dsc {
+#define GEN_PASS_DEF_HOISTWEIGHTSPASS
+#include "passes/Passes.h.inc"
+
+namespace {
+
+/// Removes weight arguments that nothing in `main` reads any more; ties are renumbered.
+void dropUnusedWeights(func::FuncOp main) {
+  llvm::BitVector dead(main.getNumArguments());
+  SmallVector<int64_t> newIndex;
+  int64_t next = 0;
+  for (unsigned i = 0; i < main.getNumArguments(); ++i) {
+    if (main.getArgAttr(i, kWeightAttr) && main.getArgument(i).use_empty())
+      dead.set(i);
+    newIndex.push_back(dead.test(i) ? -1 : next++);
+  }
+  for (unsigned i = 0; i < main.getNumResults(); ++i)
+    if (auto tied = main.getResultAttrOfType<IntegerAttr>(i, kTiedAttr))
+      main.setResultAttr(i, kTiedAttr, IntegerAttr::get(tied.getType(), newIndex[tied.getInt()]));
+  (void)main.eraseArguments(dead);
+}
+
+struct HoistWeightsPass : impl::HoistWeightsPassBase<HoistWeightsPass> {
+  void runOnOperation() override {
+    ModuleOp module = getOperation();
+    auto main = module.lookupSymbol<func::FuncOp>("main");
+    if (!main || module.lookupSymbol("init"))
+      return;
+    WeightAnalysis weights(main);
+    SmallVector<Operation *> moved;
+    SetVector<Value> inputs;
+    DenseSet<Operation *> movedSet;
+    for (Operation &op : main.front().without_terminator()) {
+      bool weightOnly = op.getNumResults() > 0 && llvm::all_of(op.getOperands(), [&](Value operand) {
+        return isa<ShapedType>(operand.getType()) && weights.isWeight(operand);
+      });
+      if (!weightOnly || op.getNumOperands() == 0)
+        continue;
+      moved.push_back(&op);
+      movedSet.insert(&op);
+      if (isa<DispatchOp>(op))
+        ++hoisted;
+    }
+    // A view of a weight as it is stays where it is: there is nothing to compute.
+    llvm::erase_if(moved, [&](Operation *op) {
+      bool viewOfArgument = !isa<DispatchOp>(op) && !movedSet.contains(op->getOperand(0).getDefiningOp());
+      if (viewOfArgument)
+        movedSet.erase(op);
+      return viewOfArgument;
+    });
+    if (moved.empty())
+      return;
+
+    SmallVector<Value> results;
+    for (Operation *op : moved) {
+      for (Value operand : op->getOperands())
+        if (!movedSet.contains(operand.getDefiningOp()))
+          inputs.insert(operand);
+      for (Value result : op->getResults())
+        if (llvm::any_of(result.getUsers(), [&](Operation *user) { return !movedSet.contains(user); }))
+          results.push_back(result);
+    }
+    for (Value input : inputs)
+      if (!isa<BlockArgument>(input)) {
+        input.getDefiningOp()->emitOpError("is read by @init but stays in @main");
+        return signalPassFailure();
+      }
+
+    OpBuilder b(main);
+    auto init = func::FuncOp::create(b, main.getLoc(), "init",
+                                     b.getFunctionType(ValueRange(inputs.getArrayRef()).getTypes(),
+                                                       ValueRange(results).getTypes()));
+    Block *body = init.addEntryBlock();
+    IRMapping map;
+    for (auto [i, input] : llvm::enumerate(inputs)) {
+      map.map(input, body->getArgument(i));
+      auto argument = cast<BlockArgument>(input);
+      init.setArgAttrs(i, main.getArgAttrDict(argument.getArgNumber()));
+    }
+    b.setInsertionPointToEnd(body);
+    for (Operation *op : moved)
+      b.clone(*op, map);
+    SmallVector<Value> returned;
+    for (Value result : results)
+      returned.push_back(map.lookup(result));
+    func::ReturnOp::create(b, main.getLoc(), returned);
+
+    for (auto [i, result] : llvm::enumerate(results)) {
+      NamedAttribute prepared(b.getStringAttr(kPreparedAttr), b.getI64IntegerAttr(i));
+      unsigned position = main.getNumArguments();
+      (void)main.insertArgument(position, result.getType(), b.getDictionaryAttr(prepared), result.getLoc());
+      result.replaceAllUsesWith(main.getArgument(position));
+    }
+    for (Operation *op : llvm::reverse(moved))
+      op->erase();
+    dropUnusedWeights(main);
+    DimsAnalysis dims(module);
+    for (auto function : {init, main}) // prepared weights are static: names are all "_"
+      for (unsigned i = 0; i < function.getNumArguments(); ++i)
+        if (!function.getArgAttr(i, kDimsAttr))
+          function.setArgAttr(i, kDimsAttr, dims.getAttr(function.getArgument(i)));
+  }
+};
+
+} // namespace
+} // namespace mlir::dsc

@@ -1,0 +1,242 @@
+//===- LowerAbi.cpp - the calling convention of libdsc_rt -----------------===//
+//
+// runtime/dsc_rt.h defines the convention. Buffers arrive as an array of
+// pointers; their shapes follow from the sizes of the module's symbols.
+//
+//===----------------------------------------------------------------------===//
+
+#include "mlir/Conversion/LLVMCommon/MemRefBuilder.h"
+#include "mlir/Conversion/LLVMCommon/TypeConverter.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "passes/Passes.h"
+#include "passes/codegen/KernelInterfaces.h"
+
+#include "passes/DimsAnalysis.h"
+
+namespace mlir::dsc {
+#define GEN_PASS_DEF_LOWERABIPASS
+#include "passes/Passes.h.inc"
+
+namespace {
+
+class AbiLowering {
+public:
+  AbiLowering(ModuleOp module) : module(module), dims(module), b(module.getContext()), converter(module.getContext()) {
+    ptr = LLVM::LLVMPointerType::get(b.getContext());
+    i64 = b.getI64Type();
+  }
+
+  LogicalResult run() {
+    declareRuntime();
+    SmallVector<func::FuncOp> functions(module.getOps<func::FuncOp>());
+    for (func::FuncOp function : functions)
+      if (function->hasAttr(kKernelAttr))
+        lowerKernel(function);
+    for (func::FuncOp function : functions)
+      if (!function->hasAttr(kKernelAttr))
+        lowerProgram(function);
+    for (func::FuncOp function : functions)
+      function.erase();
+    return success();
+  }
+
+private:
+  void declareRuntime() {
+    b.setInsertionPointToStart(module.getBody());
+    Type none = LLVM::LLVMVoidType::get(b.getContext());
+    auto launch = LLVM::LLVMFunctionType::get(none, {ptr, ptr, ptr, ptr, i64, b.getI32Type()});
+    auto arena = LLVM::LLVMFunctionType::get(ptr, {ptr, i64});
+    for (auto [name, type] : {std::pair("dsc_rt_launch", launch), std::pair("dsc_rt_arena", arena)})
+      if (!module.lookupSymbol(name))
+        LLVM::LLVMFuncOp::create(b, module.getLoc(), name, type);
+  }
+
+  LLVM::LLVMFuncOp makeFunction(func::FuncOp function, StringRef name, Type result, ArrayRef<Type> types) {
+    b.setInsertionPoint(function);
+    loc = function.getLoc();
+    auto lowered = LLVM::LLVMFuncOp::create(b, loc, name, LLVM::LLVMFunctionType::get(result, types));
+    Block *entry = lowered.addEntryBlock(b);
+    b.setInsertionPointToStart(entry);
+    return lowered;
+  }
+
+  Value constant(int64_t value) { return LLVM::ConstantOp::create(b, loc, i64, value); }
+
+  Value element(Value array, Type type, int64_t index) {
+    Value address = LLVM::GEPOp::create(b, loc, ptr, type, array, ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(index)});
+    return LLVM::LoadOp::create(b, loc, type, address);
+  }
+
+  Value asIndex(Value i64Value) {
+    return UnrealizedConversionCastOp::create(b, loc, b.getIndexType(), i64Value).getResult(0);
+  }
+  Value asI64(Value value) { return UnrealizedConversionCastOp::create(b, loc, i64, value).getResult(0); }
+
+  /// Sizes of all symbols, read once.
+  void readSymbols(Value array) {
+    symbols.clear();
+    for (size_t i = 0; i < dims.symbols().size(); ++i)
+      symbols.push_back(asIndex(element(array, i64, i)));
+  }
+
+  /// Element `number` of `array` as a contiguous memref.
+  Value bindBuffer(Value array, int64_t number, MemRefType type, DimsAttr names) {
+    Value data = element(array, ptr, number);
+    auto descriptor = MemRefDescriptor::poison(b, loc, converter.convertType(type));
+    descriptor.setAllocatedPtr(b, loc, data);
+    descriptor.setAlignedPtr(b, loc, data);
+    descriptor.setOffset(b, loc, constant(0));
+    Value stride = constant(1);
+    for (int64_t i = type.getRank(); i-- > 0;) {
+      Value size;
+      if (type.isDynamicDim(i)) {
+        AffineExpr expr = parseExpr(b.getContext(), names.getNames()[i].getValue(),
+                                    [&](StringRef name) { return dims.symbol(name); });
+        size = asI64(expandExpr(b, loc, expr, {}, symbols));
+      } else {
+        size = constant(type.getDimSize(i));
+      }
+      descriptor.setSize(b, loc, i, size);
+      descriptor.setStride(b, loc, i, stride);
+      stride = LLVM::MulOp::create(b, loc, stride, size);
+    }
+    return UnrealizedConversionCastOp::create(b, loc, type, Value(descriptor)).getResult(0);
+  }
+
+  /// A one-dimensional memref over `data`.
+  Value bindRow(Value data, Value size, MemRefType type) {
+    auto descriptor = MemRefDescriptor::poison(b, loc, converter.convertType(type));
+    descriptor.setAllocatedPtr(b, loc, data);
+    descriptor.setAlignedPtr(b, loc, data);
+    descriptor.setOffset(b, loc, constant(0));
+    descriptor.setSize(b, loc, 0, size);
+    descriptor.setStride(b, loc, 0, constant(1));
+    return UnrealizedConversionCastOp::create(b, loc, type, Value(descriptor)).getResult(0);
+  }
+
+  /// Moves the body over; memref arguments are bound from `buffers`, `rest` replaces the others.
+  void moveBody(func::FuncOp function, LLVM::LLVMFuncOp lowered, Value buffers, Value sizes, ValueRange rest) {
+    readSymbols(sizes);
+    Block &old = function.front();
+    int64_t next = 0;
+    for (BlockArgument argument : old.getArguments()) {
+      Value value;
+      if (auto type = dyn_cast<MemRefType>(argument.getType())) {
+        auto names = function.getArgAttrOfType<DimsAttr>(argument.getArgNumber(), kDimsAttr);
+        value = bindBuffer(buffers, next++, type, names);
+      } else {
+        value = asIndex(rest[0]);
+      }
+      argument.replaceAllUsesWith(value);
+    }
+    spliceBody(function, lowered);
+  }
+
+  /// Takes the operations over; dsc.dim becomes the symbol's size.
+  void spliceBody(func::FuncOp function, LLVM::LLVMFuncOp lowered) {
+    Block *entry = &lowered.getBody().front();
+    entry->getOperations().splice(entry->end(), function.front().getOperations());
+    lowered.walk([&](DimOp dim) {
+      auto symbol = cast<AffineSymbolExpr>(dims.symbol(dim.getSymbol()));
+      dim.replaceAllUsesWith(symbols[symbol.getPosition()]);
+      dim.erase();
+    });
+    Operation *terminator = entry->getTerminator();
+    b.setInsertionPoint(terminator);
+    LLVM::ReturnOp::create(b, loc, terminator->getOperands());
+    terminator->erase();
+  }
+
+  void lowerKernel(func::FuncOp function) {
+    auto lowered = makeFunction(function, function.getName(), LLVM::LLVMVoidType::get(b.getContext()), {ptr, ptr, i64});
+    lowered.setLinkage(LLVM::Linkage::Internal);
+    lowered->setAttr(kKernelAttr, b.getUnitAttr());
+    Block *entry = &lowered.getBody().front();
+    moveBody(function, lowered, entry->getArgument(0), entry->getArgument(1), entry->getArgument(2));
+  }
+
+  void lowerProgram(func::FuncOp function) {
+    bool shapes = function.getName() == "main_shapes";
+    std::string name = "dsc_" + function.getName().str();
+    SmallVector<Type> types = shapes ? SmallVector<Type>{ptr, ptr} : SmallVector<Type>{ptr, ptr, ptr};
+    Type result = shapes ? Type(LLVM::LLVMVoidType::get(b.getContext())) : b.getI32Type();
+    LLVM::LLVMFuncOp lowered = makeFunction(function, name, result, types);
+    Block *entry = &lowered.getBody().front();
+    if (shapes) {
+      // (dims, out): the single buffer is given directly.
+      readSymbols(entry->getArgument(0));
+      Value out = entry->getArgument(1);
+      auto type = cast<MemRefType>(function.getArgument(0).getType());
+      // The caller's array is as long as it must be; nothing asks for its size.
+      function.getArgument(0).replaceAllUsesWith(bindRow(out, constant(0), type));
+      spliceBody(function, lowered);
+      return;
+    }
+    Value runtime = entry->getArgument(0), sizes = entry->getArgument(2);
+    int64_t most = 0;
+    function.walk([&](LaunchOp launch) { most = std::max<int64_t>(most, launch.getBuffers().size()); });
+    Value count = constant(std::max<int64_t>(most, 1));
+    Value bindings = LLVM::AllocaOp::create(b, loc, ptr, ptr, count, /*alignment=*/8);
+    moveBody(function, lowered, entry->getArgument(1), sizes, {});
+    SmallVector<Operation *> calls;
+    lowered.walk([&](Operation *op) {
+      if (isa<LaunchOp, ArenaOp>(op))
+        calls.push_back(op);
+    });
+    for (Operation *op : calls) {
+      b.setInsertionPoint(op);
+      loc = op->getLoc();
+      if (auto launch = dyn_cast<LaunchOp>(op))
+        lowerLaunch(launch, runtime, bindings, sizes);
+      else
+        lowerArena(cast<ArenaOp>(op), runtime);
+      op->erase();
+    }
+  }
+
+  void lowerLaunch(LaunchOp launch, Value runtime, Value bindings, Value sizes) {
+    for (auto [i, buffer] : llvm::enumerate(launch.getBuffers())) {
+      Value address = memref::ExtractAlignedPointerAsIndexOp::create(b, loc, buffer);
+      Value data = LLVM::IntToPtrOp::create(b, loc, ptr, asI64(address));
+      // memref.view moves the address itself, so offsets are always zero here.
+      Value slot = LLVM::GEPOp::create(b, loc, ptr, ptr, bindings, ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(i)});
+      LLVM::StoreOp::create(b, loc, data, slot);
+    }
+    auto kernel = cast<FlatSymbolRefAttr>(launch.getKernels()[0]);
+    Value function = LLVM::AddressOfOp::create(b, loc, ptr, kernel.getValue());
+    Value workgroups = asI64(launch.getWorkgroups());
+    Value number = LLVM::ConstantOp::create(b, loc, b.getI32Type(), launch.getDispatch().value_or(0));
+    LLVM::CallOp::create(b, loc, TypeRange{}, "dsc_rt_launch",
+                         ValueRange{runtime, function, bindings, sizes, workgroups, number});
+  }
+
+  void lowerArena(ArenaOp arena, Value runtime) {
+    Value bytes = asI64(arena.getBytes());
+    Value data = LLVM::CallOp::create(b, loc, TypeRange{ptr}, "dsc_rt_arena", ValueRange{runtime, bytes}).getResult();
+    Value null = LLVM::ZeroOp::create(b, loc, ptr);
+    Value ok = LLVM::ICmpOp::create(b, loc, LLVM::ICmpPredicate::ne, data, null);
+    auto type = cast<MemRefType>(arena.getArena().getType());
+    arena.getArena().replaceAllUsesWith(bindRow(data, bytes, type));
+    arena.getOk().replaceAllUsesWith(ok);
+  }
+
+  ModuleOp module;
+  DimsAnalysis dims;
+  OpBuilder b;
+  LLVMTypeConverter converter;
+  Location loc = b.getUnknownLoc();
+  Type ptr, i64;
+  SmallVector<Value> symbols;
+};
+
+struct LowerAbiPass : impl::LowerAbiPassBase<LowerAbiPass> {
+  void getDependentDialects(DialectRegistry &registry) const override { registry.insert<LLVM::LLVMDialect>(); }
+  void runOnOperation() override {
+    if (failed(AbiLowering(getOperation()).run()))
+      signalPassFailure();
+  }
+};
+
+} // namespace
+} // namespace mlir::dsc

@@ -1,0 +1,364 @@
+//===- LowerHost.cpp - buffers, arena and launches of the host program ----===//
+//
+// One walk over the launches: results get buffers, every buffer of the arena
+// gives its place back after its last use, and places of equal symbolic size
+// are reused.
+//
+//===----------------------------------------------------------------------===//
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "passes/Manifest.h"
+#include "passes/Passes.h"
+#include "passes/codegen/KernelPlan.h"
+
+namespace mlir::dsc {
+#define GEN_PASS_DEF_LOWERHOSTPASS
+#include "passes/Passes.h.inc"
+
+namespace {
+
+constexpr int64_t kAlignment = 64; // bytes: a cache line and a vector register
+
+/// Places in the arena, all sizes symbolic.
+class Arena {
+public:
+  struct Place {
+    AffineExpr bytes;
+    bool free;
+  };
+
+  unsigned take(AffineExpr bytes) {
+    auto constant = dyn_cast<AffineConstantExpr>(bytes);
+    for (auto [i, place] : llvm::enumerate(places)) {
+      auto size = dyn_cast<AffineConstantExpr>(place.bytes);
+      bool fits = place.bytes == bytes || (constant && size && size.getValue() >= constant.getValue());
+      if (place.free && fits) {
+        place.free = false;
+        return i;
+      }
+    }
+    places.push_back({bytes, false});
+    return places.size() - 1;
+  }
+  void give(unsigned place) { places[place].free = true; }
+
+  /// Start of every place, and the total behind the last.
+  SmallVector<AffineExpr> offsets(MLIRContext *context) const {
+    SmallVector<AffineExpr> starts{getAffineConstantExpr(0, context)};
+    for (const Place &place : places)
+      starts.push_back(starts.back() + place.bytes.ceilDiv(kAlignment) * kAlignment);
+    return starts;
+  }
+  size_t size() const { return places.size(); }
+
+private:
+  SmallVector<Place> places;
+};
+
+class HostLowering {
+public:
+  HostLowering(func::FuncOp source, DimsAnalysis &dims, int64_t &nextDispatch)
+      : source(source), dims(dims), context(source.getContext()), nextDispatch(nextDispatch) {}
+
+  LogicalResult run() {
+    if (failed(planResults()) || failed(planArena()))
+      return failure();
+    emit();
+    return success();
+  }
+
+  size_t placeCount() const { return arena.size(); }
+
+private:
+  /// The value whose memory `value` is: through views and ties.
+  Value rootOf(Value value) {
+    while (Operation *op = value.getDefiningOp()) {
+      if (isa<tensor::ExpandShapeOp, tensor::CollapseShapeOp, tensor::CastOp>(op)) {
+        value = op->getOperand(0);
+        continue;
+      }
+      auto launch = dyn_cast<LaunchOp>(op);
+      int64_t tied = launch ? launch.getTiedInput(cast<OpResult>(value).getResultNumber()) : -1;
+      if (tied < 0)
+        break;
+      value = launch.getBuffers()[tied];
+    }
+    return value;
+  }
+
+  /// Returned values live in the caller's buffers.
+  LogicalResult planResults() {
+    auto terminator = cast<func::ReturnOp>(source.front().getTerminator());
+    for (OpOperand &operand : terminator->getOpOperands()) {
+      unsigned index = operand.getOperandNumber();
+      Value root = rootOf(operand.get());
+      if (auto tied = source.getResultAttrOfType<IntegerAttr>(index, kTiedAttr)) {
+        if (root != source.getArgument(tied.getInt()))
+          return terminator.emitOpError("result ")
+                 << index << " is not the buffer of the argument that it is tied to";
+        continue;
+      }
+      if (!isa_and_nonnull<LaunchOp>(root.getDefiningOp()) || resultOf.contains(root))
+        return terminator.emitOpError("result ") << index << " is not made by a launch of its own";
+      resultOf[root] = index;
+    }
+    return success();
+  }
+
+  LogicalResult planArena() {
+    DenseMap<Value, Operation *> lastUse;
+    for (Operation &op : source.front())
+      for (Value operand : op.getOperands())
+        if (isa<ShapedType>(operand.getType()))
+          lastUse[rootOf(operand)] = &op;
+    for (Operation &op : source.front().without_terminator()) {
+      auto launch = dyn_cast<LaunchOp>(op);
+      if (!launch) {
+        bool known = isPure(&op) || isa<DimOp>(op);
+        if (!known)
+          return op.emitOpError("has no place in a host program");
+        continue;
+      }
+      for (Value result : launch.getResults()) {
+        if (rootOf(result) != result || resultOf.contains(result))
+          continue;
+        MemRefType type = bufferType(result.getType());
+        int64_t width = llvm::divideCeil(type.getElementTypeBitWidth(), 8);
+        places[result] = arena.take(elementCount(dims.get(result), context) * width);
+      }
+      for (auto [value, user] : lastUse)
+        if (user == &op && places.contains(value))
+          dying.push_back(value);
+      for (Value result : launch.getResults()) // never read: free at once
+        if (places.contains(result) && !lastUse.contains(result))
+          dying.push_back(result);
+      // In the order of places, so that the plan does not depend on addresses.
+      llvm::sort(dying, [&](Value a, Value b) { return places[a] < places[b]; });
+      for (Value value : dying)
+        arena.give(places[value]);
+      dying.clear();
+    }
+    return success();
+  }
+
+  Value index(int64_t value) { return arith::ConstantIndexOp::create(*b, loc, value); }
+  Value size(AffineExpr expr) { return expandExpr(*b, loc, expr, {}, symbols); }
+
+  SmallVector<Value> dynamicSizes(Value tensor) {
+    SmallVector<Value> sizes;
+    auto type = cast<RankedTensorType>(tensor.getType());
+    for (auto [i, dim] : llvm::enumerate(dims.get(tensor)))
+      if (type.isDynamicDim(i))
+        sizes.push_back(size(dim));
+    return sizes;
+  }
+
+  /// The buffer of a tensor, with the tensor's shape.
+  Value bufferOf(Value tensor) {
+    if (Value known = buffers.lookup(tensor))
+      return known;
+    Value root = rootOf(tensor);
+    Value rootBuffer = buffers.lookup(root);
+    MemRefType type = bufferType(tensor.getType());
+    if (rootBuffer.getType() == type && dims.get(tensor) == dims.get(root))
+      return buffers[tensor] = rootBuffer;
+    return buffers[tensor] = reshaped(rootBuffer, tensor, type);
+  }
+
+  void emit() {
+    loc = source.getLoc();
+    OpBuilder outer(source);
+    SmallVector<Type> types;
+    for (Type type : source.getArgumentTypes())
+      types.push_back(bufferType(type));
+    SmallVector<unsigned> ownResults;
+    for (auto [i, type] : llvm::enumerate(source.getResultTypes()))
+      if (!source.getResultAttr(i, kTiedAttr)) {
+        types.push_back(bufferType(type));
+        ownResults.push_back(i);
+      }
+    auto program = func::FuncOp::create(outer, loc, source.getName(),
+                                        outer.getFunctionType(types, {outer.getI32Type()}));
+    Block *entry = program.addEntryBlock();
+    outer.setInsertionPointToStart(entry);
+    b = &outer;
+    symbols = dims.materializeSymbols(*b, loc);
+    DenseMap<unsigned, Value> resultBuffers;
+    for (auto [i, argument] : llvm::enumerate(source.getArguments())) {
+      buffers[argument] = entry->getArgument(i);
+      program.setArgAttrs(i, source.getArgAttrDict(i));
+    }
+    for (auto [position, result] : llvm::enumerate(ownResults)) {
+      unsigned number = source.getNumArguments() + position;
+      resultBuffers[result] = entry->getArgument(number);
+      Value value = source.front().getTerminator()->getOperand(result);
+      program.setArgAttr(number, kDimsAttr, dims.getAttr(value));
+    }
+
+    // A program without scratch memory has no arena to run out of.
+    SmallVector<AffineExpr> offsets = arena.offsets(context);
+    Value memory;
+    OpBuilder::InsertionGuard guard(*b);
+    if (arena.size() > 0) {
+      auto arenaOp = ArenaOp::create(*b, loc, MemRefType::get({ShapedType::kDynamic}, b->getI8Type()),
+                                     b->getI1Type(), size(offsets.back()));
+      memory = arenaOp.getArena();
+      auto branch = scf::IfOp::create(*b, loc, TypeRange{b->getI32Type()}, arenaOp.getOk(), true);
+      func::ReturnOp::create(*b, loc, branch.getResult(0));
+      b->setInsertionPointToStart(branch.elseBlock());
+      Value outOfMemory = arith::ConstantOp::create(*b, loc, b->getI32IntegerAttr(1));
+      scf::YieldOp::create(*b, loc, outOfMemory);
+      b->setInsertionPointToStart(branch.thenBlock());
+    }
+    for (auto launch : source.front().getOps<LaunchOp>())
+      emitLaunch(launch, offsets, memory, resultBuffers);
+    Value done = arith::ConstantOp::create(*b, loc, b->getI32IntegerAttr(0));
+    if (memory)
+      scf::YieldOp::create(*b, loc, done);
+    else
+      func::ReturnOp::create(*b, loc, done);
+  }
+
+  void emitLaunch(LaunchOp launch, ArrayRef<AffineExpr> offsets, Value memory,
+                  const DenseMap<unsigned, Value> &resultBuffers) {
+    loc = launch.getLoc();
+    SmallVector<Value> operands;
+    for (Value input : launch.getBuffers())
+      operands.push_back(bufferOf(input));
+    for (OpResult result : launch.getResults()) {
+      if (launch.getTiedInput(result.getResultNumber()) >= 0)
+        continue;
+      operands.push_back(makeBuffer(result, offsets, memory, resultBuffers));
+    }
+    SmallVector<func::FuncOp> kernels;
+    for (auto name : launch.getKernels().getAsRange<FlatSymbolRefAttr>())
+      kernels.push_back(source->getParentOfType<ModuleOp>().lookupSymbol<func::FuncOp>(name.getAttr()));
+    IntegerAttr number = b->getI64IntegerAttr(nextDispatch++);
+    emitVariants(kernels, operands, number);
+  }
+
+  /// The first variant whose guard holds; the last has none.
+  void emitVariants(ArrayRef<func::FuncOp> kernels, ValueRange operands, IntegerAttr number) {
+    func::FuncOp kernel = kernels.front();
+    VariantAttr variant = kernel->getAttrOfType<ScheduleAttr>(kScheduleAttr).getVariants()[0];
+    auto launch = [&] {
+      AffineExpr count = workgroupCount(kernel.getBody(), variant, dims);
+      LaunchOp::create(*b, loc, TypeRange{},
+                       b->getArrayAttr(FlatSymbolRefAttr::get(context, kernel.getName())), operands,
+                       size(count), DenseI64ArrayAttr(), number);
+    };
+    if (kernels.size() == 1)
+      return launch();
+    Value rows = size(findMainOp(kernel.getBody()).getRows(dims));
+    Value few = arith::CmpIOp::create(*b, loc, arith::CmpIPredicate::sle, rows, index(variant.getMaxRows()));
+    auto branch = scf::IfOp::create(*b, loc, few, /*withElseRegion=*/true);
+    OpBuilder::InsertionGuard guard(*b);
+    b->setInsertionPointToStart(branch.thenBlock());
+    launch();
+    b->setInsertionPointToStart(branch.elseBlock());
+    emitVariants(kernels.drop_front(), operands, number);
+  }
+
+  Value makeBuffer(OpResult result, ArrayRef<AffineExpr> offsets, Value memory,
+                   const DenseMap<unsigned, Value> &resultBuffers) {
+    MemRefType type = bufferType(result.getType());
+    auto returned = resultOf.find(result);
+    if (returned == resultOf.end())
+      return buffers[result] = memref::ViewOp::create(*b, loc, type, memory, size(offsets[places[result]]),
+                                                      dynamicSizes(result));
+    // The caller's buffer may have another shape of the same size.
+    Value buffer = resultBuffers.lookup(returned->second);
+    Value value = source.front().getTerminator()->getOperand(returned->second);
+    buffers[value] = buffer;
+    if (value == result)
+      return buffer;
+    if (buffer.getType() == type && dims.get(value) == dims.get(result))
+      return buffers[result] = buffer;
+    return buffers[result] = reshaped(buffer, result, type);
+  }
+
+  /// The same memory under the shape of `tensor`, row-major as all buffers.
+  Value reshaped(Value buffer, Value tensor, MemRefType type) {
+    SmallVector<OpFoldResult> sizes, strides;
+    AffineExpr stride = getAffineConstantExpr(1, context);
+    for (AffineExpr dim : llvm::reverse(dims.get(tensor))) {
+      auto fold = [&](AffineExpr e) -> OpFoldResult {
+        if (auto constant = dyn_cast<AffineConstantExpr>(e))
+          return b->getIndexAttr(constant.getValue());
+        return size(e);
+      };
+      sizes.push_back(fold(dim));
+      strides.push_back(fold(stride));
+      stride = stride * dim;
+    }
+    std::reverse(sizes.begin(), sizes.end());
+    std::reverse(strides.begin(), strides.end());
+    Value view = memref::ReinterpretCastOp::create(*b, loc, buffer, b->getIndexAttr(0), sizes, strides);
+    return view.getType() == type ? view : Value(memref::CastOp::create(*b, loc, type, view));
+  }
+
+  func::FuncOp source;
+  DimsAnalysis &dims;
+  MLIRContext *context;
+  int64_t &nextDispatch;
+  Arena arena;
+  DenseMap<Value, unsigned> resultOf, places;
+  SmallVector<Value> dying;
+  OpBuilder *b = nullptr;
+  Location loc = UnknownLoc::get(context);
+  SmallVector<Value> symbols;
+  DenseMap<Value, Value> buffers;
+};
+
+/// `@main_shapes(out)`: every dynamic result size, in order.
+void emitShapes(func::FuncOp main, DimsAnalysis &dims) {
+  OpBuilder b(main);
+  Location loc = main.getLoc();
+  auto type = MemRefType::get({ShapedType::kDynamic}, b.getI64Type());
+  auto shapes = func::FuncOp::create(b, loc, "main_shapes", b.getFunctionType({type}, {}));
+  Block *entry = shapes.addEntryBlock();
+  b.setInsertionPointToStart(entry);
+  int64_t next = 0;
+  for (Value value : main.front().getTerminator()->getOperands())
+    for (auto [i, dim] : llvm::enumerate(dims.get(value)))
+      if (cast<RankedTensorType>(value.getType()).isDynamicDim(i)) {
+        Value size = arith::IndexCastOp::create(b, loc, b.getI64Type(), dims.materialize(b, loc, dim));
+        Value at = arith::ConstantIndexOp::create(b, loc, next++);
+        memref::StoreOp::create(b, loc, size, entry->getArgument(0), at);
+      }
+  func::ReturnOp::create(b, loc);
+}
+
+struct LowerHostPass : impl::LowerHostPassBase<LowerHostPass> {
+  void getDependentDialects(DialectRegistry &registry) const override {
+    registry.insert<arith::ArithDialect, memref::MemRefDialect, scf::SCFDialect>();
+  }
+  void runOnOperation() override {
+    ModuleOp module = getOperation();
+    auto main = module.lookupSymbol<func::FuncOp>("main");
+    if (!main) {
+      module.emitError("has no function @main");
+      return signalPassFailure();
+    }
+    DimsAnalysis dims(module);
+    writeManifest(module, dims);
+    int64_t nextDispatch = 0;
+    emitShapes(main, dims);
+    SmallVector<func::FuncOp> programs{main};
+    if (auto init = module.lookupSymbol<func::FuncOp>("init"))
+      programs.push_back(init);
+    for (func::FuncOp program : programs) {
+      HostLowering lowering(program, dims, nextDispatch);
+      if (failed(lowering.run()))
+        return signalPassFailure();
+      buffers += lowering.placeCount();
+      program.erase();
+    }
+  }
+};
+
+} // namespace
+} // namespace mlir::dsc

@@ -1,0 +1,106 @@
+//===- ObjectEmitter.cpp - machine code from a module at the end of llvm --===//
+//
+// The object holds no paths, dates or names of this machine: the same module
+// gives the same bytes.
+//
+//===----------------------------------------------------------------------===//
+
+#include "passes/ObjectEmitter.h"
+
+#include "mlir/Target/LLVMIR/Export.h"
+#include "passes/DimsAnalysis.h"
+#include "llvm/IR/LegacyPassManager.h"
+#include "llvm/IR/Module.h"
+#include "llvm/MC/TargetRegistry.h"
+#include "llvm/Passes/PassBuilder.h"
+#include "llvm/Support/TargetSelect.h"
+#include "llvm/Target/TargetMachine.h"
+
+namespace mlir::dsc {
+
+static std::unique_ptr<llvm::TargetMachine> createMachine(TargetAttr target, std::string &error) {
+  static bool initialized = [] {
+    llvm::InitializeAllTargetInfos();
+    llvm::InitializeAllTargets();
+    llvm::InitializeAllTargetMCs();
+    llvm::InitializeAllAsmPrinters();
+    return true;
+  }();
+  (void)initialized;
+  llvm::Triple triple(target.getTriple());
+  const llvm::Target *backend = llvm::TargetRegistry::lookupTarget(triple, error);
+  if (!backend)
+    return nullptr;
+  llvm::TargetOptions options;
+  // A fused multiply-add stands only where the IR says so.
+  options.AllowFPOpFusion = llvm::FPOpFusion::Strict;
+  options.FunctionSections = false;
+  return std::unique_ptr<llvm::TargetMachine>(
+      backend->createTargetMachine(triple, target.getCpu(), target.getFeatures(), options, llvm::Reloc::PIC_,
+                                   llvm::CodeModel::Small, llvm::CodeGenOptLevel::Aggressive));
+}
+
+/// Attributes that MLIR has no place for.
+static void prepareFunctions(llvm::Module &module, TargetAttr target) {
+  std::string width = std::to_string(target.getVectorBytes() * 8);
+  for (llvm::Function &function : module) {
+    if (function.isDeclaration())
+      continue;
+    function.addFnAttr("target-cpu", target.getCpu());
+    function.addFnAttr("target-features", target.getFeatures());
+    function.addFnAttr("prefer-vector-width", width);
+    function.addFnAttr("min-legal-vector-width", width);
+    // Loops must not turn into calls of memcpy and its like: nothing would resolve them.
+    function.addFnAttr("no-builtins");
+    function.addFnAttr(llvm::Attribute::NoUnwind);
+  }
+}
+
+static void optimize(llvm::Module &module, llvm::TargetMachine &machine) {
+  llvm::PipelineTuningOptions tuning;
+  // Kernels are written with vectors and unrolled where it pays.
+  tuning.LoopVectorization = false;
+  tuning.SLPVectorization = false;
+  llvm::PassBuilder builder(&machine, tuning);
+  llvm::LoopAnalysisManager loops;
+  llvm::FunctionAnalysisManager functions;
+  llvm::CGSCCAnalysisManager graph;
+  llvm::ModuleAnalysisManager modules;
+  builder.registerModuleAnalyses(modules);
+  builder.registerCGSCCAnalyses(graph);
+  builder.registerFunctionAnalyses(functions);
+  builder.registerLoopAnalyses(loops);
+  builder.crossRegisterProxies(loops, functions, graph, modules);
+  builder.buildPerModuleDefaultPipeline(llvm::OptimizationLevel::O2).run(module, modules);
+}
+
+LogicalResult emitObject(ModuleOp module, bool assembly, SmallVectorImpl<char> &output) {
+  auto target = module->getAttrOfType<TargetAttr>(kTargetAttr);
+  auto phase = module->getAttrOfType<StringAttr>(kPhaseAttr);
+  if (!target || !phase || phase.getValue() != "llvm")
+    return module.emitError("is not at the end of phase llvm");
+  std::string error;
+  std::unique_ptr<llvm::TargetMachine> machine = createMachine(target, error);
+  if (!machine)
+    return module.emitError("no code generator for the target: ") << error;
+
+  llvm::LLVMContext context;
+  std::unique_ptr<llvm::Module> code = translateModuleToLLVMIR(module, context, "dsc");
+  if (!code)
+    return module.emitError("cannot be translated to LLVM IR");
+  code->setDataLayout(machine->createDataLayout());
+  code->setTargetTriple(machine->getTargetTriple());
+  code->setSourceFileName("dsc");
+  prepareFunctions(*code, target);
+  optimize(*code, *machine);
+
+  llvm::raw_svector_ostream stream(output);
+  llvm::legacy::PassManager emitter;
+  auto kind = assembly ? llvm::CodeGenFileType::AssemblyFile : llvm::CodeGenFileType::ObjectFile;
+  if (machine->addPassesToEmitFile(emitter, stream, nullptr, kind))
+    return module.emitError("the target cannot emit this kind of file");
+  emitter.run(*code);
+  return success();
+}
+
+} // namespace mlir::dsc

@@ -1,0 +1,93 @@
+//===- OutlineKernels.cpp - dispatches become merged kernel functions -----===//
+
+#include "mlir/IR/IRMapping.h"
+#include "passes/Passes.h"
+#include "passes/codegen/KernelPlan.h"
+
+namespace mlir::dsc {
+#define GEN_PASS_DEF_OUTLINEKERNELSPASS
+#include "passes/Passes.h.inc"
+
+namespace {
+
+/// The dispatch's region as a function on tensors, with names for all sizes.
+func::FuncOp outline(DispatchOp dispatch, StringRef name, VariantAttr variant, DimsAnalysis &dims) {
+  OpBuilder b(dispatch.getContext());
+  auto type = b.getFunctionType(dispatch.getInputs().getTypes(), dispatch.getResultTypes());
+  auto kernel = func::FuncOp::create(b, dispatch.getLoc(), name, type);
+  kernel.setPrivate();
+  kernel->setAttr(kKernelAttr, b.getUnitAttr());
+  kernel->setAttr(kScheduleAttr, ScheduleAttr::get(b.getContext(), variant));
+  if (dispatch.getTied())
+    kernel->setAttr(kTiedAttr, dispatch.getTiedAttr());
+  for (auto [i, input] : llvm::enumerate(dispatch.getInputs()))
+    kernel.setArgAttr(i, kDimsAttr, dims.getAttr(input));
+  for (auto [i, result] : llvm::enumerate(dispatch.getResults()))
+    kernel.setResultAttr(i, kDimsAttr, dims.getAttr(result));
+  IRMapping map;
+  dispatch.getBody().cloneInto(&kernel.getBody(), map);
+  Operation *yield = kernel.front().getTerminator();
+  b.setInsertionPoint(yield);
+  func::ReturnOp::create(b, yield->getLoc(), yield->getOperands());
+  yield->erase();
+  return kernel;
+}
+
+/// What makes two kernels equal: all but their name and locations.
+std::string fingerprint(DispatchOp dispatch, DimsAnalysis &dims) {
+  std::string text;
+  llvm::raw_string_ostream os(text);
+  os << dispatch.getScheduleAttr();
+  OwningOpRef<func::FuncOp> kernel =
+      outline(dispatch, "kernel", dispatch.getSchedule()->getVariants().back(), dims);
+  kernel->print(os, OpPrintingFlags().useLocalScope().enableDebugInfo(false));
+  return text;
+}
+
+struct OutlineKernelsPass : impl::OutlineKernelsPassBase<OutlineKernelsPass> {
+  void runOnOperation() override {
+    ModuleOp module = getOperation();
+    DimsAnalysis dims(module);
+    llvm::StringMap<ArrayAttr> known;
+    llvm::StringMap<unsigned> counts;
+    SmallVector<DispatchOp> ops;
+    module.walk([&](DispatchOp dispatch) { ops.push_back(dispatch); });
+    for (DispatchOp dispatch : ops) {
+      if (!dispatch.getSchedule()) {
+        dispatch.emitOpError("has no schedule: run --dsc-schedule-dispatches first");
+        return signalPassFailure();
+      }
+      ArrayAttr &names = known[fingerprint(dispatch, dims)];
+      if (!names) {
+        names = outlineVariants(dispatch, counts, dims);
+        ++kernels;
+      }
+      OpBuilder b(dispatch);
+      auto launch = LaunchOp::create(b, dispatch.getLoc(), dispatch.getResultTypes(), names,
+                                     dispatch.getInputs(), Value(), dispatch.getTiedAttr(), IntegerAttr());
+      dispatch.replaceAllUsesWith(launch.getResults());
+      dispatch.erase();
+      ++dispatches;
+    }
+  }
+
+  ArrayAttr outlineVariants(DispatchOp dispatch, llvm::StringMap<unsigned> &counts, DimsAnalysis &dims) {
+    KernelOpInterface main = findMainOp(dispatch.getBody());
+    std::string base = main ? main->getName().stripDialect().str() : "map";
+    if (base == "generic")
+      base = "reduce";
+    base += "_" + std::to_string(counts[base]++);
+    SmallVector<Attribute> names;
+    for (VariantAttr variant : dispatch.getSchedule()->getVariants()) {
+      std::string name = base;
+      if (variant.getMaxRows())
+        name += "_rows" + std::to_string(variant.getMaxRows());
+      getOperation().push_back(outline(dispatch, name, variant, dims));
+      names.push_back(FlatSymbolRefAttr::get(&getContext(), name));
+    }
+    return ArrayAttr::get(&getContext(), names);
+  }
+};
+
+} // namespace
+} // namespace mlir::dsc

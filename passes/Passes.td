@@ -1,0 +1,264 @@
+include "mlir/Pass/PassBase.td"
+
+//===----------------------------------------------------------------------===//
+// Driver
+//===----------------------------------------------------------------------===//
+
+def CompilePass : Pass<"dsc-compile", "::mlir::ModuleOp"> {
+  let summary = "Run a span of the phases import .. llvm";
+  let description = [{
+    Phases: import, precision, parallel, fuse, schedule, host, codegen, llvm.
+    `from` defaults to the phase after the module's `dsc.phase`, or to import;
+    `to` is the last phase that runs. The module then says `dsc.phase = TO`.
+
+    ```mlir
+    module {...}
+    ==>
+    module attributes {dsc.phase = "llvm", dsc.target = #dsc.target<...>} {...}
+    ```
+  }];
+  let options = [
+    Option<"target", "target", "std::string", "", "cpu[:native|x86-64|x86-64-v3|x86-64-v4|aarch64]; default: the module's, else cpu">,
+    Option<"from", "from", "std::string", "", "first phase to run">,
+    Option<"to", "to", "std::string", "\"llvm\"", "last phase to run">,
+    Option<"checkInplace", "check-inplace", "bool", "false", "fail if a tied buffer would be copied">];
+}
+
+def SetTargetPass : Pass<"dsc-set-target", "::mlir::ModuleOp"> {
+  let summary = "Write the target description on the module";
+  let description = [{
+    `cpu` is this machine's processor. A module that has a target keeps it
+    when `target` is empty; another target than the module's is an error.
+
+    ```mlir
+    module {}
+    ==>
+    module attributes {dsc.target = #dsc.target<"cpu:x86-64-v4", ...>} {}
+    ```
+  }];
+  let options = [Option<"target", "target", "std::string", "", "as for --dsc-compile">];
+}
+
+def MarkPhasePass : Pass<"dsc-mark-phase", "::mlir::ModuleOp"> {
+  let summary = "Record the phase that the module has completed";
+  let description = [{
+    ```mlir
+    module {}
+    ==>
+    module attributes {dsc.phase = "fuse"} {}
+    ```
+  }];
+  let options = [Option<"phase", "phase", "std::string", "", "name of the phase">];
+}
+
+//===----------------------------------------------------------------------===//
+// Import
+//===----------------------------------------------------------------------===//
+
+def NormalizePass : Pass<"dsc-normalize", "::mlir::ModuleOp"> {
+  let summary = "Write elementwise and named operations as linalg.generic";
+  let description = [{
+    `linalg.fill` stays: it says that a value is the same everywhere.
+
+    ```mlir
+    %y = arith.addf %a, %b : tensor<?xf32>
+    ==>
+    %y = linalg.generic {...} ins(%a, %b) outs(...) { arith.addf }
+    ```
+  }];
+  let dependentDialects = ["::mlir::linalg::LinalgDialect", "::mlir::tensor::TensorDialect"];
+}
+
+def NameDimsPass : Pass<"dsc-name-dims", "::mlir::ModuleOp"> {
+  let summary = "Name every dynamic dimension and express all sizes in the names";
+  let description = [{
+    An argument dimension without a name gets one (`arg0_1`). Every
+    `tensor.dim` whose size is known in terms of the names becomes arithmetic
+    on `dsc.dim`.
+
+    ```mlir
+    func.func @main(%x: tensor<?xf32>) { %n = tensor.dim %x, %c0 : tensor<?xf32> ... }
+    ==>
+    func.func @main(%x: tensor<?xf32> {dsc.dims = #dsc.dims<["arg0_0"]>}) { %n = dsc.dim "arg0_0" : index ... }
+    ```
+  }];
+}
+
+//===----------------------------------------------------------------------===//
+// Fuse
+//===----------------------------------------------------------------------===//
+
+def PackMatmulPass : Pass<"dsc-pack-matmul", "::mlir::ModuleOp"> {
+  let summary = "Let weights of matmuls be stored in column panels";
+  let description = [{
+    A right side that depends on weights alone becomes panels as wide as two
+    vector registers, so that a kernel reads it as one stream. The packing
+    itself moves to `@init` with the rest of what depends on weights.
+
+    ```mlir
+    %y = dsc.matmul %x, %w : (tensor<?x576xf32>, tensor<576x64xf32>) -> tensor<?x64xf32>
+    ==>
+    %p = linalg.pack %w ... into tensor<2x576x32xf32>
+    %y = dsc.matmul %x, %p {packed_columns = 64} : (tensor<?x576xf32>, tensor<2x576x32xf32>) -> tensor<?x64xf32>
+    ```
+  }];
+  let options = [Option<"panel", "panel", "int64_t", "0", "columns of a panel; 0: two vector registers">];
+  let statistics = [Statistic<"packed", "packed-weights", "matmuls whose weight is packed">];
+}
+
+def FormDispatchesPass : Pass<"dsc-form-dispatches", "::mlir::ModuleOp"> {
+  let summary = "Group operations into dispatches";
+  let description = [{
+    One operation that computes (a matmul, attention, a normalization, a
+    reduction) with the elementwise operations that consume its result at the
+    same index, and the producers that it reads once per element. Reshapes
+    stay outside: they only rename an index.
+
+    ```mlir
+    %0 = dsc.matmul %x, %w : ...
+    %1 = linalg.generic {adds} ins(%0, %r) ...
+    ==>
+    %1 = dsc.dispatch (%x, %w, %r) ... { dsc.matmul, linalg.generic, dsc.yield }
+    ```
+  }];
+  let statistics = [Statistic<"dispatches", "dispatches", "dispatch regions">];
+}
+
+def HoistWeightsPass : Pass<"dsc-hoist-weights", "::mlir::ModuleOp"> {
+  let summary = "Move what depends on weights alone into @init";
+  let description = [{
+    Results that the rest needs become results of `@init` and arguments
+    `{dsc.prepared = I}` of `@main`; weights that only `@init` reads leave the
+    signature of `@main`.
+
+    ```mlir
+    func.func @main(%x, %w {dsc.weight = "w"}) { %p = dsc.dispatch (%w) {packs} ; %y = dsc.dispatch (%x, %p) ... }
+    ==>
+    func.func @init(%w {dsc.weight = "w"}) { %p = dsc.dispatch (%w) {packs} ; return %p }
+    func.func @main(%x, %p {dsc.prepared = 0}) { %y = dsc.dispatch (%x, %p) ... }
+    ```
+  }];
+  let statistics = [Statistic<"hoisted", "hoisted", "dispatches moved into @init">];
+}
+
+//===----------------------------------------------------------------------===//
+// Schedule
+//===----------------------------------------------------------------------===//
+
+def ScheduleDispatchesPass : Pass<"dsc-schedule-dispatches", "::mlir::ModuleOp"> {
+  let summary = "Choose tiles, workgroups and variants for every undecided dispatch";
+  let description = [{
+    Asks the dispatch's main operation for its default on the target. A
+    schedule that is there already is kept.
+
+    ```mlir
+    dsc.dispatch (%x, %w) : ...
+    ==>
+    dsc.dispatch (%x, %w) schedule <<max_rows = 1, tile = [1, 32], ...>, <tile = [12, 32], ...>> : ...
+    ```
+  }];
+}
+
+def OutlineKernelsPass : Pass<"dsc-outline-kernels", "::mlir::ModuleOp"> {
+  let summary = "Turn dispatches into kernel functions and merge equal ones";
+  let description = [{
+    One function per variant. Dispatches with the same region, schedule and
+    dimensions share their kernels: weights are arguments.
+
+    ```mlir
+    %0 = dsc.dispatch (%x, %w0) {...}
+    %1 = dsc.dispatch (%0, %w1) {...}
+    ==>
+    %0 = dsc.launch [@matmul_0] (%x, %w0) ...
+    %1 = dsc.launch [@matmul_0] (%0, %w1) ...
+    func.func private @matmul_0(...) attributes {dsc.kernel, dsc.schedule = ...}
+    ```
+  }];
+  let statistics = [Statistic<"dispatches", "dispatches", "launches">,
+                    Statistic<"kernels", "kernels", "distinct kernels, variants not counted">];
+}
+
+//===----------------------------------------------------------------------===//
+// Host
+//===----------------------------------------------------------------------===//
+
+def LowerHostPass : Pass<"dsc-lower-host", "::mlir::ModuleOp"> {
+  let summary = "Make the host program: buffers, arena, launches";
+  let description = [{
+    Results that leave the function are written into the caller's buffers; all
+    else gets a place in one arena whose offsets are expressions in the named
+    dimensions. Tied results share their input's buffer. Adds the module's
+    `dsc.manifest` and `@main_shapes`.
+
+    ```mlir
+    %0 = dsc.launch [@k] (%x) : (tensor<?xf32>) -> tensor<?xf32>
+    ==>
+    %a, %ok = dsc.arena %bytes : memref<?xi8>
+    %0 = memref.view %a[%c0][%n] : memref<?xi8> to memref<?xf32>
+    dsc.launch [@k] (%x, %0) workgroups %g ...
+    ```
+  }];
+  let statistics = [Statistic<"buffers", "arena-buffers", "places in the arena">];
+}
+
+def CheckInplacePass : Pass<"dsc-check-inplace", "::mlir::ModuleOp"> {
+  let summary = "Fail if the buffer of a tied result would be copied";
+  let description = [{
+    Every result of `@main` that is tied to an argument must be that argument,
+    updated through tied dispatches or launches only. Changes nothing.
+
+    ```mlir
+    %c1 = linalg.copy ins(%c0) ...   // returned as {dsc.tied = 0}
+    ==>
+    error: a tied buffer is copied
+    ```
+  }];
+}
+
+//===----------------------------------------------------------------------===//
+// Codegen and LLVM
+//===----------------------------------------------------------------------===//
+
+def GenerateKernelsPass : Pass<"dsc-generate-kernels", "::mlir::ModuleOp"> {
+  let summary = "Write kernels as loops over vectors";
+  let description = [{
+    The kernel's main operation writes the loop nest that its schedule
+    describes; producers and consumers are computed in registers inside it.
+
+    ```mlir
+    func.func private @k(%x: tensor<?xf32>) -> tensor<?xf32> attributes {dsc.kernel}
+    ==>
+    func.func private @k(%x: memref<?xf32>, %y: memref<?xf32>, %workgroup: index) { scf.for ... vector.maskedload ... }
+    ```
+  }];
+}
+
+def ExpandMathPass : Pass<"dsc-expand-math", "::mlir::ModuleOp"> {
+  let summary = "Expand transcendental functions and inexact casts, never calling libm";
+  let description = [{
+    Functions on f32 and f64 are within the ulp stated in ExpandMath.cpp;
+    narrower types compute in f32. Casts to bf16 round to nearest even and keep
+    subnormals.
+
+    ```mlir
+    %y = math.exp %x : vector<16xf32>
+    ==>
+    (fma and integer arithmetic)
+    ```
+  }];
+}
+
+def LowerAbiPass : Pass<"dsc-lower-abi", "::mlir::ModuleOp"> {
+  let summary = "Give functions the calling convention of libdsc_rt";
+  let description = [{
+    Kernels take `(buffers, dims, workgroup)`, programs `(rt, buffers, dims)`
+    and return a status; `dsc.launch`, `dsc.arena` and `dsc.dim` become calls
+    and loads.
+
+    ```mlir
+    func.func private @k(%x: memref<?xf32>, %workgroup: index) attributes {dsc.kernel}
+    ==>
+    llvm.func internal @k(%buffers: !llvm.ptr, %dims: !llvm.ptr, %workgroup: i64)
+    ```
+  }];
+}

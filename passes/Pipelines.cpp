@@ -1,0 +1,177 @@
+//===- Pipelines.cpp - phases and the passes of each ----------------------===//
+//
+// The one place that knows the order of passes. Each step says why it stands
+// where it does.
+//
+//===----------------------------------------------------------------------===//
+
+#include "passes/Pipelines.h"
+
+#include "mlir/Conversion/Passes.h"
+#include "mlir/Dialect/Arith/Transforms/Passes.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/Linalg/Passes.h"
+#include "mlir/Dialect/MemRef/Transforms/Passes.h"
+#include "mlir/Pass/PassManager.h"
+#include "mlir/Transforms/Passes.h"
+#include "passes/DimsAnalysis.h"
+#include "passes/Passes.h"
+
+namespace mlir::dsc {
+#define GEN_PASS_DEF_COMPILEPASS
+#include "passes/Passes.h.inc"
+
+ArrayRef<StringRef> phases() {
+  static constexpr StringRef names[] = {"import",   "precision", "parallel", "fuse",
+                                        "schedule", "host",      "codegen",  "llvm"};
+  return names;
+}
+
+int64_t phaseIndex(StringRef name) {
+  auto it = llvm::find(phases(), name);
+  return it == phases().end() ? -1 : it - phases().begin();
+}
+
+static void buildImport(OpPassManager &pm) {
+  // One form of elementwise and reduction from here on, whichever frontend wrote them.
+  pm.addPass(createNormalizePass());
+  pm.addPass(createNameDimsPass());
+  // After naming, equal sizes are equal values: CSE finds what frontends repeat.
+  pm.addPass(createCanonicalizerPass());
+  pm.addPass(createCSEPass());
+}
+
+static void buildFuse(OpPassManager &pm, const PhaseOptions &options) {
+  // Changes operand types, so before regions fix them.
+  pm.addPass(createPackMatmulPass());
+  pm.addPass(createFormDispatchesPass());
+  // Dispatches move whole: decoding and packing one weight stay one kernel.
+  pm.addPass(createHoistWeightsPass());
+  pm.addPass(createCSEPass());
+  if (options.checkInplace)
+    pm.addPass(createCheckInplacePass());
+}
+
+static void buildSchedule(OpPassManager &pm) {
+  pm.addPass(createScheduleDispatchesPass());
+  // Inside regions only constants and sizes are left to tidy; equal regions must print equally.
+  pm.addPass(createOutlineKernelsPass());
+}
+
+static void buildHost(OpPassManager &pm, const PhaseOptions &options) {
+  // On launches, before buffers: afterwards a copy would be one launch among others.
+  if (options.checkInplace)
+    pm.addPass(createCheckInplacePass());
+  pm.addPass(createLowerHostPass());
+  // Offsets and sizes repeat from launch to launch.
+  pm.addNestedPass<func::FuncOp>(createCSEPass());
+}
+
+static void buildCodegen(OpPassManager &pm) {
+  pm.addPass(createGenerateKernelsPass());
+  OpPassManager &functions = pm.nest<func::FuncOp>();
+  functions.addPass(createCanonicalizerPass());
+  functions.addPass(createCSEPass());
+  functions.addPass(createLoopInvariantCodeMotionPass());
+  // After LICM: expansions are long, and constants inside them hoist in LLVM.
+  pm.addPass(createExpandMathPass());
+}
+
+static void buildLlvm(OpPassManager &pm) {
+  // First, while every function is one block.
+  pm.addPass(createLowerAbiPass());
+  pm.addPass(memref::createExpandStridedMetadataPass());
+  pm.addPass(createLowerAffinePass());
+  pm.addPass(createSCFToControlFlowPass());
+  ConvertVectorToLLVMPassOptions vectors;
+  // Sums across lanes may be trees: their order is still fixed by the code.
+  vectors.reassociateFPReductions = true;
+  pm.addPass(createConvertVectorToLLVMPass(vectors));
+  pm.addPass(createConvertMathToLLVMPass());
+  pm.addPass(createConvertIndexToLLVMPass());
+  pm.addPass(arith::createArithExpandOpsPass());
+  pm.addPass(createArithToLLVMConversionPass());
+  pm.addPass(createFinalizeMemRefToLLVMConversionPass());
+  pm.addPass(createConvertControlFlowToLLVMPass());
+  pm.addPass(createReconcileUnrealizedCastsPass());
+  pm.addPass(createCanonicalizerPass());
+  pm.addPass(createCSEPass());
+}
+
+void buildPhase(OpPassManager &pm, StringRef phase, const PhaseOptions &options) {
+  // Every phase may start from a file, so every phase makes sure of the target.
+  SetTargetPassOptions target;
+  target.target = options.target;
+  pm.addPass(createSetTargetPass(target));
+  switch (phaseIndex(phase)) {
+  case 0:
+    buildImport(pm);
+    break;
+  case 3:
+    buildFuse(pm, options);
+    break;
+  case 4:
+    buildSchedule(pm);
+    break;
+  case 5:
+    buildHost(pm, options);
+    break;
+  case 6:
+    buildCodegen(pm);
+    break;
+  case 7:
+    buildLlvm(pm);
+    break;
+  default: // precision and parallel decide nothing yet
+    break;
+  }
+  MarkPhasePassOptions mark;
+  mark.phase = phase.str();
+  pm.addPass(createMarkPhasePass(mark));
+}
+
+FailureOr<std::pair<int64_t, int64_t>> phaseSpan(ModuleOp module, StringRef from, StringRef to) {
+  auto unknown = [&](StringRef name) {
+    return module.emitError("unknown phase: \"") << name << "\", known are " << llvm::join(phases(), ", ");
+  };
+  auto done = module->getAttrOfType<StringAttr>(kPhaseAttr);
+  int64_t next = done ? phaseIndex(done.getValue()) + 1 : 0;
+  int64_t first = from.empty() ? next : phaseIndex(from), last = phaseIndex(to);
+  if (first < 0)
+    return unknown(from), failure();
+  if (last < 0)
+    return unknown(to), failure();
+  if (done && next == 0)
+    return unknown(done.getValue()), failure();
+  if (first != next)
+    return module.emitError("cannot run from phase ")
+               << phases()[first] << ": the module stands "
+               << (done ? "behind " + done.getValue().str() : std::string("before import")),
+           failure();
+  return std::pair(first, last);
+}
+
+namespace {
+struct CompilePass : impl::CompilePassBase<CompilePass> {
+  using CompilePassBase::CompilePassBase;
+
+  void getDependentDialects(DialectRegistry &registry) const override {
+    OpPassManager pm(ModuleOp::getOperationName());
+    for (StringRef phase : phases())
+      buildPhase(pm, phase, {});
+    pm.getDependentDialects(registry);
+  }
+
+  void runOnOperation() override {
+    auto span = phaseSpan(getOperation(), from, to);
+    if (failed(span))
+      return signalPassFailure();
+    OpPassManager pm(ModuleOp::getOperationName());
+    for (int64_t phase = span->first; phase <= span->second; ++phase)
+      buildPhase(pm, phases()[phase], {target, checkInplace});
+    if (failed(runPipeline(pm, getOperation())))
+      signalPassFailure();
+  }
+};
+} // namespace
+} // namespace mlir::dsc

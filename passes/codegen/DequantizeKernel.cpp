@@ -1,0 +1,151 @@
+//===- DequantizeKernel.cpp - weights out of GGUF blocks ------------------===//
+//
+// Layouts and formulas of ggml-common.h's block structs. Products and sums are
+// rounded separately, as the reference dequantization does.
+//
+//===----------------------------------------------------------------------===//
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "passes/codegen/Kernels.h"
+
+namespace mlir::dsc {
+namespace {
+
+/// Reads parts of one block; indices may be uniform or differ per lane.
+struct BlockReader {
+  KernelBuilder &kernel;
+  DequantizeOp op;
+  ArrayRef<Index> row;
+  Index block; // number of the block in its row
+  Index inner; // number of the weight in its block
+  const BlockFormat *format;
+
+  AffineExpr d0() { return kernel.getAffineDimExpr(0); }
+  AffineExpr d1() { return kernel.getAffineDimExpr(1); }
+
+  Value wide(Value v) { // i8 -> i32, zero extended
+    Type i32 = kernel.getI32Type();
+    return arith::ExtUIOp::create(kernel, kernel.isVector(v) ? Type(kernel.vectorType(i32)) : i32, v);
+  }
+  /// The byte at `offset` of the block plus what `position` says.
+  Value byte(int64_t offset, Index position) {
+    SmallVector<Index> at(row);
+    at.push_back(kernel.apply(d0() * format->bytes + d1() + offset, {block, position}));
+    return kernel.pull(op.getBlocks(), at);
+  }
+  Value byte(int64_t offset) { return byte(offset, Index::uniform(kernel.constantIndex(0))); }
+
+  Value i32(int64_t value, Value like) {
+    Value v = arith::ConstantOp::create(kernel, kernel.getI32IntegerAttr(value));
+    return kernel.isVector(like) ? kernel.splat(v) : v;
+  }
+  void match(Value &lhs, Value &rhs) {
+    if (kernel.isVector(lhs) || kernel.isVector(rhs)) {
+      lhs = kernel.splat(lhs);
+      rhs = kernel.splat(rhs);
+    }
+  }
+  template <typename Op> Value binary(Value lhs, Value rhs) {
+    match(lhs, rhs);
+    return Op::create(kernel, lhs, rhs);
+  }
+  /// A little-endian f16, as f32.
+  Value half(int64_t offset) {
+    Value low = wide(byte(offset)), high = wide(byte(offset + 1));
+    Value bits = binary<arith::OrIOp>(low, binary<arith::ShLIOp>(high, i32(8, high)));
+    bool vector = kernel.isVector(bits);
+    Type i16 = kernel.getI16Type(), f16 = kernel.getF16Type();
+    Value narrow = arith::TruncIOp::create(kernel, vector ? Type(kernel.vectorType(i16)) : i16, bits);
+    Value value = arith::BitcastOp::create(kernel, vector ? Type(kernel.vectorType(f16)) : f16, narrow);
+    return kernel.convert(value, kernel.getF32Type());
+  }
+  /// `expr` of the weight's number in the block, as an i32 value.
+  Value number(AffineExpr expr) {
+    Value v = kernel.indexValue(kernel.apply(expr, {inner}));
+    Type i32 = kernel.getI32Type();
+    return arith::IndexCastOp::create(kernel, kernel.isVector(v) ? Type(kernel.vectorType(i32)) : i32, v);
+  }
+  Index at(AffineExpr expr) { return kernel.apply(expr, {inner}); }
+  /// `width` bits of `value` from bit `shift` on.
+  Value bits(Value value, Value shift, int64_t width) {
+    Value shifted = binary<arith::ShRUIOp>(value, shift);
+    return binary<arith::AndIOp>(shifted, i32((1 << width) - 1, shifted));
+  }
+  Value toFloat(Value v) {
+    Type f32 = kernel.getF32Type();
+    return arith::SIToFPOp::create(kernel, kernel.isVector(v) ? Type(kernel.vectorType(f32)) : f32, v);
+  }
+  /// Weight i of 32 is the low half of byte i, or the high half of byte i - 16.
+  Value nibble(int64_t offset) {
+    Value shift = number(d0().floorDiv(16) * 4);
+    return bits(wide(byte(offset, at(d0() % 16))), shift, 4);
+  }
+  /// Bit i of the 32 that follow `offset`, as bit 4.
+  Value fifthBit(int64_t offset) {
+    Value bit = bits(wide(byte(offset, at(d0().floorDiv(8)))), number(d0() % 8), 1);
+    return binary<arith::ShLIOp>(bit, i32(4, bit));
+  }
+  Value minus(Value v, int64_t bias) { return binary<arith::SubIOp>(v, i32(bias, v)); }
+  Value scaled(Value scale, Value q) { return binary<arith::MulFOp>(scale, toFloat(q)); }
+  Value affine(Value q) { return binary<arith::AddFOp>(scaled(half(0), q), half(2)); }
+
+  Value q6k() {
+    // 2 x 128 weights; each 128 are four runs of 32 over 64 bytes of low and 32 of high bits.
+    AffineExpr part = d0().floorDiv(128), run = (d0() % 128).floorDiv(32), i = d0() % 32;
+    Value low = bits(wide(byte(0, at(part * 64 + (run % 2) * 32 + i))), number(run.floorDiv(2) * 4), 4);
+    Value high = bits(wide(byte(128, at(part * 32 + i))), number(run * 2), 2);
+    Value q = minus(binary<arith::OrIOp>(low, binary<arith::ShLIOp>(high, i32(4, high))), 32);
+    Value scale = byte(192, at(part * 8 + run * 2 + i.floorDiv(16)));
+    Type i32Type = kernel.getI32Type();
+    scale = arith::ExtSIOp::create(kernel, kernel.isVector(scale) ? Type(kernel.vectorType(i32Type)) : i32Type,
+                                   scale);
+    return scaled(scaled(half(208), scale), q);
+  }
+
+  Value read() {
+    StringRef name = format->name;
+    if (name == "q4_0")
+      return scaled(half(0), minus(nibble(2), 8));
+    if (name == "q4_1")
+      return affine(nibble(4));
+    if (name == "q5_0")
+      return scaled(half(0), minus(binary<arith::OrIOp>(nibble(6), fifthBit(2)), 16));
+    if (name == "q5_1")
+      return affine(binary<arith::OrIOp>(nibble(8), fifthBit(4)));
+    if (name == "q6_k")
+      return q6k();
+    Value q = byte(2, inner); // q8_0
+    Type i32Type = kernel.getI32Type();
+    q = arith::ExtSIOp::create(kernel, kernel.isVector(q) ? Type(kernel.vectorType(i32Type)) : i32Type, q);
+    return scaled(half(0), q);
+  }
+};
+
+struct DequantizeModel : KernelOpInterface::ExternalModel<DequantizeModel, DequantizeOp> {
+  Value pull(Operation *op, KernelBuilder &kernel, unsigned, ArrayRef<Index> index) const {
+    auto dequantize = cast<DequantizeOp>(op);
+    const BlockFormat *format = findBlockFormat(dequantize.getFormat());
+    AffineExpr d0 = kernel.getAffineDimExpr(0);
+    Index column = index.back();
+    Index block, inner;
+    if (column.kind == Index::Lanes && format->block % kernel.width == 0) {
+      // Vectors start at multiples of their width: all lanes are in one block.
+      Index base = Index::uniform(column.value);
+      block = kernel.apply(d0.floorDiv(format->block), {base});
+      inner = Index::lanes(kernel.apply(d0 % format->block, {base}).value);
+    } else {
+      block = kernel.apply(d0.floorDiv(format->block), {column});
+      inner = kernel.apply(d0 % format->block, {column});
+    }
+    BlockReader reader{kernel, dequantize, index.drop_back(), block, inner, format};
+    return kernel.convert(reader.read(), getElementTypeOrSelf(dequantize.getType()));
+  }
+};
+
+} // namespace
+
+void registerDequantizeModel(MLIRContext *context) {
+  DequantizeOp::attachInterface<DequantizeModel>(*context);
+}
+
+} // namespace mlir::dsc

@@ -1,0 +1,60 @@
+#ifndef DSC_KERNEL_INTERFACES_TD
+#define DSC_KERNEL_INTERFACES_TD
+
+include "mlir/IR/OpBase.td"
+
+def KernelOpInterface : OpInterface<"KernelOpInterface"> {
+  let cppNamespace = "::mlir::dsc";
+  let description = [{
+    How an operation takes part in a kernel. A kernel has at most one main
+    operation, which writes a loop nest and hands out its result vector by
+    vector; every other operation can give its value at any index ("pull").
+    A kernel without a main operation loops over its results.
+
+    Implementations are external models in passes/codegen.
+  }];
+  let methods = [
+    InterfaceMethod<"Whether the operation writes its own loop nest.",
+      "bool", "isMain", (ins), "", "return false;">,
+    InterfaceMethod<[{
+        Whether the value at an index depends on the operands at the same index
+        only, so that any shape can be walked as one row.
+      }], "bool", "isPointwise", (ins), "", "return false;">,
+    InterfaceMethod<"Whether the operation is copied into every dispatch that uses it.",
+      "bool", "isInline", (ins), "", "return false;">,
+    InterfaceMethod<"Whether a result is available at the index that the loop nest is at.",
+      "bool", "hasResultAtIndex", (ins), "", "return true;">,
+    InterfaceMethod<[{
+        Whether operand `operand` is read at exactly the index of the result
+        that is being computed.
+      }], "bool", "readsAtIndex", (ins "unsigned":$operand), "", "return false;">,
+    InterfaceMethod<"Whether no element of operand `operand` is read twice.",
+      "bool", "readsOnce", (ins "unsigned":$operand), "", [{
+        return ::llvm::cast<::mlir::dsc::KernelOpInterface>($_op.getOperation()).readsAtIndex(operand);
+      }]>,
+    InterfaceMethod<"The operand that result `result` updates in place, or -1.",
+      "int64_t", "getTiedOperand", (ins "unsigned":$result), "", "return -1;">,
+    InterfaceMethod<[{
+        Value of result `result` at `index`: a scalar when every index is
+        uniform, else a vector of the builder's width.
+      }], "::mlir::Value", "pull",
+      (ins "::mlir::dsc::KernelBuilder &":$kernel, "unsigned":$result,
+           "::llvm::ArrayRef<::mlir::dsc::Index>":$index), "", [{
+        llvm_unreachable("a main operation gives its value only at its own index");
+      }]>,
+    InterfaceMethod<"Default schedule on a target.",
+      "::mlir::dsc::ScheduleAttr", "getDefaultSchedule",
+      (ins "::mlir::dsc::TargetAttr":$target, "::mlir::dsc::DimsAnalysis &":$dims), "", "return {};">,
+    InterfaceMethod<"Number of rows, which variants are chosen by.",
+      "::mlir::AffineExpr", "getRows", (ins "::mlir::dsc::DimsAnalysis &":$dims), "", "return {};">,
+    InterfaceMethod<"Number of workgroups under `variant`.",
+      "::mlir::AffineExpr", "getWorkgroups",
+      (ins "::mlir::dsc::VariantAttr":$variant, "::mlir::dsc::DimsAnalysis &":$dims), "", "return {};">,
+    InterfaceMethod<"Writes the loop nest of one workgroup.",
+      "::llvm::LogicalResult", "emitKernel",
+      (ins "::mlir::dsc::KernelBuilder &":$kernel, "::mlir::dsc::VariantAttr":$variant), "", [{
+        return $_op->emitOpError("has no loop nest of its own");
+      }]>];
+}
+
+#endif

@@ -1,0 +1,23 @@
+//===- KernelPlan.h - what phases before codegen ask about a kernel -------===//
+#pragma once
+#include "passes/DimsAnalysis.h"
+#include "passes/codegen/KernelInterfaces.h"
+
+namespace mlir::dsc {
+
+/// The operation that writes the loop nest of a dispatch or kernel, or null.
+KernelOpInterface findMainOp(Region &region);
+
+/// Whether a region without a main operation can walk its results as one row.
+bool isFlatMap(Region &region);
+
+/// Buffer of a tensor: contiguous, booleans as bytes.
+MemRefType bufferType(Type tensorType);
+
+/// Default schedule of a dispatch region.
+ScheduleAttr defaultSchedule(Region &region, TargetAttr target, DimsAnalysis &dims);
+
+/// Number of workgroups that a region needs under `variant`.
+AffineExpr workgroupCount(Region &region, VariantAttr variant, DimsAnalysis &dims);
+
+} // namespace mlir::dsc

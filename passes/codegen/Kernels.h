@@ -1,0 +1,38 @@
+//===- Kernels.h - what the kernel models share ---------------------------===//
+#pragma once
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
+#include "passes/codegen/KernelBuilder.h"
+
+namespace mlir::dsc {
+
+/// The scalar body of a generic on scalars or vectors; its yielded values.
+SmallVector<Value> emitGenericBody(KernelBuilder &kernel, linalg::GenericOp op, ValueRange arguments,
+                                   ArrayRef<Index> iteration);
+
+/// A read that happens only where `condition` holds; zero elsewhere.
+Value guardedPull(KernelBuilder &kernel, Value tensor, ArrayRef<Index> index, Value condition);
+
+/// Buffer of a constant in the object's read-only data.
+Value constantBuffer(KernelBuilder &kernel, DenseElementsAttr elements);
+
+// Kernels of generics with reductions (ReductionKernels.cpp).
+ScheduleAttr reductionSchedule(linalg::GenericOp op, TargetAttr target, DimsAnalysis &dims);
+AffineExpr reductionWorkgroups(linalg::GenericOp op, VariantAttr variant, DimsAnalysis &dims);
+LogicalResult emitReduction(linalg::GenericOp op, KernelBuilder &kernel, VariantAttr variant);
+
+/// One variant for all sizes.
+ScheduleAttr singleVariant(MLIRContext *context, ArrayRef<int64_t> tile, ArrayRef<int64_t> workgroup);
+
+/// Calls `body(row indices)` for the workgroup's share of `rows` rows, whose
+/// sizes are `sizes`.
+void forRows(KernelBuilder &kernel, ArrayRef<AffineExpr> sizes, int64_t rowsPerWorkgroup,
+             function_ref<void(ArrayRef<Value>)> body);
+
+void registerMapModels(MLIRContext *context);
+void registerDequantizeModel(MLIRContext *context);
+void registerRowModels(MLIRContext *context);
+void registerMatmulModel(MLIRContext *context);
+void registerAttentionModels(MLIRContext *context);
+
+} // namespace mlir::dsc

@@ -1,0 +1,74 @@
+"""Where in the user's program something happens: locations of ops and messages that quote the line."""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from ..errors import CompileError
+
+_PACKAGE = str(Path(__file__).resolve().parent) + os.sep
+_scopes = threading.local()
+
+
+def user_frame() -> tuple[str, int]:
+    """(absolute file, line) of the innermost frame outside this package."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    if frame is None:
+        return "unknown", 0
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+def short_name(file: str) -> str:
+    """`file` relative to the working directory, or its base name: text and objects hold no absolute paths."""
+    try:
+        return Path(file).relative_to(Path.cwd()).as_posix()
+    except ValueError:
+        return Path(file).name
+
+
+def quote(text: str) -> str:
+    """An MLIR string literal."""
+    out = []
+    for byte in text.encode():
+        plain = 32 <= byte < 127 and byte not in (34, 92)
+        out.append(chr(byte) if plain else f"\\{byte:02X}")
+    return '"' + "".join(out) + '"'
+
+
+def location() -> str:
+    """The `loc(...)` of an op made now: the scope if there is one, else the user's file and line."""
+    names = getattr(_scopes, "names", None)
+    if names:
+        return f"loc({quote('/'.join(names))})"
+    file, line = user_frame()
+    return f"loc({quote(short_name(file))}:{line}:0)"
+
+
+@contextmanager
+def scope(name: str) -> Iterator[None]:
+    """Names the ops made inside, `layers.7/self_attn/q_proj`; scopes inside each other are joined with "/"."""
+    if not hasattr(_scopes, "names"):
+        _scopes.names = []
+    _scopes.names.append(name)
+    try:
+        yield
+    finally:
+        _scopes.names.pop()
+
+
+def fail(problem: str, instead: str = "") -> NoReturn:
+    """Raises CompileError: `file:line`, the source line, the problem, and what to use instead."""
+    file, line = user_frame()
+    source = linecache.getline(file, line).strip()
+    shown = f" `{source}`:" if source else ""
+    hint = f"; {instead}" if instead else ""
+    raise CompileError(f"{short_name(file)}:{line}:{shown} {problem}{hint}")

@@ -1,0 +1,154 @@
+"""ctypes binding of libdsc_rt: thread pools, loaded objects, CPU features. Never loads the compiler."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from deepseek.errors import RuntimeFailure
+
+__all__ = ["Context", "Module", "cpu_features"]
+
+_VERSION = 1  # DSC_RT_VERSION of runtime/dsc_rt.h that this binding was written for
+_LIBRARY = Path(__file__).parent / "lib" / "libdsc_rt.so"
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    """Load libdsc_rt once and check its version; raises RuntimeFailure."""
+    try:
+        library = ctypes.CDLL(str(_LIBRARY))
+    except OSError as error:
+        raise RuntimeFailure(
+            f"cannot load the runtime library: {error}; reinstall deepseek-runtime, or run `make build` in a checkout"
+        ) from error
+    pointer, size, int64, int32 = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64, ctypes.c_int
+    signatures = {
+        "dsc_rt_version": (int32, []),
+        "dsc_rt_create": (pointer, [int32]),
+        "dsc_rt_destroy": (None, [pointer]),
+        "dsc_rt_threads": (int32, [pointer]),
+        "dsc_rt_launch": (None, [pointer, pointer, pointer, pointer, int64, ctypes.c_int32]),
+        "dsc_rt_arena": (pointer, [pointer, int64]),
+        "dsc_rt_profile": (None, [pointer, pointer, ctypes.c_int32]),
+        "dsc_rt_load": (pointer, [ctypes.c_char_p, size, ctypes.c_char_p, size]),
+        "dsc_rt_symbol": (pointer, [pointer, ctypes.c_char_p]),
+        "dsc_rt_unload": (None, [pointer]),
+        "dsc_rt_cpu_features": (int32, [ctypes.c_char_p, size]),
+    }
+    try:
+        for name, (result, arguments) in signatures.items():
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
+    except AttributeError as error:
+        raise RuntimeFailure(f"{_LIBRARY} is no deepseek runtime library: {error}") from error
+    version = library.dsc_rt_version()
+    if version != _VERSION:
+        raise RuntimeFailure(
+            f"{_LIBRARY} has runtime version {version}, this package needs {_VERSION}: reinstall deepseek-runtime"
+        )
+    return library
+
+
+@functools.cache
+def cpu_features() -> frozenset[str]:
+    """Names (as LLVM spells them) of the features that this CPU and operating system support."""
+    library = _library()
+    text = ctypes.create_string_buffer(library.dsc_rt_cpu_features(None, 0) + 1)
+    library.dsc_rt_cpu_features(text, len(text))
+    return frozenset(filter(None, text.value.decode().split(",")))
+
+
+class Context:
+    """A pool of `threads` threads (the caller included) with its scratch memory.
+
+    `threads=None` takes one thread per CPU that the process may use. Hold `lock` around every call that
+    uses the context. After `os.fork` the child's first launch starts new threads.
+    """
+
+    lock: threading.Lock
+    handle: int
+
+    def __init__(self, threads: int | None = None) -> None:
+        if threads is not None and threads < 1:
+            raise RuntimeFailure(f"threads must be at least 1 (or None for all CPUs), got {threads}")
+        library = _library()
+        handle = library.dsc_rt_create(threads or 0)
+        if not handle:
+            raise RuntimeFailure(f"out of memory while starting {threads or 'all'} threads")
+        self.handle = handle
+        self.lock = threading.Lock()
+        _contexts.add(self)
+        # Not at exit: a daemon thread may still be inside a launch then.
+        weakref.finalize(self, library.dsc_rt_destroy, handle).atexit = False
+
+    @staticmethod
+    def default(threads: int | None = None) -> Context:
+        """Return the one shared context of this thread count, made on first use."""
+        key = threads if threads is not None else len(os.sched_getaffinity(0))
+        with _defaults_lock:
+            if key not in _defaults:
+                _defaults[key] = Context(key)
+            return _defaults[key]
+
+    @property
+    def threads(self) -> int:
+        """Threads that a launch uses; fewer than asked for if the system refused more."""
+        return _library().dsc_rt_threads(self.handle)
+
+    @contextmanager
+    def profile(self, dispatches: int) -> Iterator[np.ndarray]:
+        """Yield an int64 array [dispatches]: nanoseconds spent in each dispatch while the block runs."""
+        nanoseconds = np.zeros(max(dispatches, 1), np.int64)
+        with self.lock:
+            _library().dsc_rt_profile(self.handle, nanoseconds.ctypes.data, dispatches)
+        try:
+            yield nanoseconds[:dispatches]
+        finally:
+            with self.lock:
+                _library().dsc_rt_profile(self.handle, None, 0)
+
+
+class Module:
+    """Machine code of one object, loaded into this process; unmapped when the last reference is gone."""
+
+    def __init__(self, object: bytes) -> None:
+        """Load an ELF relocatable object; raises RuntimeFailure if it is damaged or not for this machine."""
+        library = _library()
+        message = ctypes.create_string_buffer(512)
+        handle = library.dsc_rt_load(object, len(object), message, len(message))
+        if not handle:
+            raise RuntimeFailure(f"cannot load compiled code: {message.value.decode(errors='replace')}")
+        self._handle = handle
+        weakref.finalize(self, library.dsc_rt_unload, handle).atexit = False
+
+    def symbol(self, name: str) -> int:
+        """Address of a global symbol; raises RuntimeFailure if the object does not define it."""
+        address = _library().dsc_rt_symbol(self._handle, name.encode())
+        if not address:
+            raise RuntimeFailure(f'compiled code does not define "{name}"')
+        return address
+
+
+_contexts: weakref.WeakSet[Context] = weakref.WeakSet()
+_defaults: dict[int, Context] = {}
+_defaults_lock = threading.Lock()
+
+
+def _after_fork_in_child() -> None:
+    # A thread of the parent may have held these locks; it does not exist here.
+    global _defaults_lock
+    _defaults_lock = threading.Lock()
+    for context in list(_contexts):
+        context.lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,65 @@
+//===- Context.h - What a dsc_rt_context holds (internal) -----------------===//
+
+#ifndef DSC_RT_CONTEXT_H
+#define DSC_RT_CONTEXT_H
+
+#include "runtime/dsc_rt.h"
+
+#include <atomic>
+#include <pthread.h>
+
+namespace dsc_rt {
+
+/// Grow-only scratch memory; all zero is the empty arena.
+struct Arena {
+  void *data;
+  size_t capacity;
+
+  void *reserve(int64_t bytes);
+  void release();
+};
+
+/// One launch as the workers see it.
+struct Job {
+  dsc_rt_kernel kernel;
+  void *const *buffers;
+  const int64_t *dims;
+  int64_t workgroups;
+  int callerCpu; // where the caller was when it launched
+};
+
+/// One worker thread; a cache line each, since every worker writes its own.
+struct alignas(64) Worker {
+  std::atomic<uint32_t> parked; // futex word: 1 while asleep or about to be
+  int32_t index;                // the part it runs; the caller runs part 0
+  int32_t patience;             // launches on the caller's CPU before moving
+  dsc_rt_context *context;
+  pthread_t thread;
+};
+
+} // namespace dsc_rt
+
+struct dsc_rt_context {
+  // Written by the caller once per launch, polled by the workers:
+  // launch number << 16 | number of parts; 0 parts ends the workers.
+  alignas(64) std::atomic<uint64_t> state;
+  dsc_rt::Job job;
+  std::atomic<int32_t> sleepers;
+
+  // Written by every worker at the end of its part.
+  alignas(64) std::atomic<uint32_t> pending;
+  std::atomic<uint32_t> callerParked;
+
+  alignas(64) std::atomic<bool> busy;
+  std::atomic<uint32_t> generation; // fork count that the workers belong to
+  int32_t requested;                // threads asked for
+  bool cpuEach;                     // no more threads than CPUs
+  std::atomic<int32_t> threads;     // threads there are, the caller included
+  dsc_rt::Worker *workers;          // requested - 1 of them
+
+  int64_t *nanoseconds;
+  int32_t dispatches;
+  dsc_rt::Arena arena;
+};
+
+#endif // DSC_RT_CONTEXT_H

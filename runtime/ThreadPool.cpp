@@ -1,0 +1,379 @@
+//===- ThreadPool.cpp - Contexts and launches -----------------------------===//
+//
+// A launch is one store that all workers poll and one counter that they count
+// down. Workers poll for a while after their last launch, then sleep in a
+// futex. Workers beyond the number of parts of a launch never touch its job,
+// so a launch of few workgroups waits only for those that run one.
+//
+//===----------------------------------------------------------------------===//
+
+#include "runtime/Context.h"
+
+#include <linux/futex.h>
+#include <new>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+using namespace dsc_rt;
+
+namespace {
+
+constexpr int32_t kMaxThreads = 1024;
+constexpr uint32_t kRestarting = ~0u;
+// How long to poll before sleeping: about the host's work between two forward
+// passes, so that the next launch finds its workers awake.
+constexpr int64_t kSpinNanoseconds = 200 * 1000;
+constexpr int kPausesPerCheck = 256;
+// Launches between two attempts of a worker to leave its caller's CPU.
+constexpr int32_t kMovePatience = 1000;
+
+/// Number of fork() calls between this process and the one that loaded us.
+std::atomic<uint32_t> forks{0};
+pthread_once_t forkHandlerOnce = PTHREAD_ONCE_INIT;
+
+void countFork() { forks.fetch_add(1, std::memory_order_relaxed); }
+void installForkHandler() { pthread_atfork(nullptr, nullptr, countFork); }
+
+int64_t nanosecondsNow() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<int64_t>(now.tv_sec) * 1000000000 + now.tv_nsec;
+}
+
+void pauseThread() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+void futexWait(std::atomic<uint32_t> *word, uint32_t expected) {
+  syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, nullptr, nullptr, 0);
+}
+
+void futexWake(std::atomic<uint32_t> *word) {
+  syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
+}
+
+/// Polls `done` for kSpinNanoseconds; the time is read rarely, and the
+/// processor is offered to others meanwhile in case they need this core.
+template <typename Done> bool spin(Done done) {
+  int64_t start = 0;
+  for (;;) {
+    for (int i = 0; i < kPausesPerCheck; ++i) {
+      if (done())
+        return true;
+      pauseThread();
+    }
+    int64_t now = nanosecondsNow();
+    if (start == 0)
+      start = now;
+    else if (now - start > kSpinNanoseconds)
+      return false;
+    sched_yield();
+  }
+}
+
+/// Calls `use(set, bytes)` with the CPUs that this thread may run on; false if
+/// the kernel does not say.
+template <typename Use> bool withAffinity(Use use) {
+  // The kernel refuses a mask smaller than its own, so ask with ever larger
+  // ones: cpu_set_t ends at 1024 CPUs.
+  for (int cpus = CPU_SETSIZE; cpus <= 64 * CPU_SETSIZE; cpus *= 2) {
+    cpu_set_t *set = CPU_ALLOC(cpus);
+    if (!set)
+      return false;
+    size_t bytes = CPU_ALLOC_SIZE(cpus);
+    bool known = sched_getaffinity(0, bytes, set) == 0;
+    if (known)
+      use(set, bytes);
+    CPU_FREE(set);
+    if (known)
+      return true;
+  }
+  return false;
+}
+
+/// Number of CPUs that this process may run on; at least 1.
+int availableCpus() {
+  int count = 0;
+  if (withAffinity([&](cpu_set_t *set, size_t bytes) {
+        count = CPU_COUNT_S(bytes, set);
+      }))
+    return count;
+  long online = sysconf(_SC_NPROCESSORS_ONLN);
+  return online > 0 ? static_cast<int>(online) : 1;
+}
+
+/// Moves this thread off `cpu`, then lets it run anywhere again. Schedulers
+/// leave a thread that sleeps and wakes often beside the one that wakes it,
+/// and threads that take turns on one CPU make a launch ten times as long.
+void moveOff(int cpu) {
+  withAffinity([&](cpu_set_t *set, size_t bytes) {
+    if (!CPU_ISSET_S(cpu, bytes, set) || CPU_COUNT_S(bytes, set) == 1)
+      return;
+    CPU_CLR_S(cpu, bytes, set);
+    if (sched_setaffinity(0, bytes, set) != 0)
+      return;
+    CPU_SET_S(cpu, bytes, set);
+    sched_setaffinity(0, bytes, set);
+  });
+}
+
+/// Sets the default floating-point mode for its lifetime: the bits of a result
+/// must not depend on whether the caller or a worker computed them, and hosts
+/// do set flush-to-zero (torch.set_flush_denormal).
+class DefaultFloatMode {
+public:
+#if defined(__x86_64__)
+  DefaultFloatMode() : saved(_mm_getcsr()) {
+    if (differs())
+      _mm_setcsr(kDefault);
+  }
+  ~DefaultFloatMode() {
+    if (differs())
+      _mm_setcsr(saved);
+  }
+
+private:
+  static constexpr unsigned kDefault = 0x1f80; // all exceptions masked
+  static constexpr unsigned kStickyFlags = 0x3f;
+  bool differs() const { return (saved & ~kStickyFlags) != kDefault; }
+  unsigned saved;
+#elif defined(__aarch64__)
+  DefaultFloatMode() {
+    asm volatile("mrs %0, fpcr" : "=r"(saved));
+    if (saved)
+      asm volatile("msr fpcr, %0" ::"r"(uint64_t(0)));
+  }
+  ~DefaultFloatMode() {
+    if (saved)
+      asm volatile("msr fpcr, %0" ::"r"(saved));
+  }
+
+private:
+  uint64_t saved;
+#endif
+};
+
+void runPart(const Job &job, int64_t part, int64_t parts) {
+  int64_t length = job.workgroups / parts, longer = job.workgroups % parts;
+  int64_t begin = part * length + (part < longer ? part : longer);
+  int64_t end = begin + length + (part < longer ? 1 : 0);
+  for (int64_t workgroup = begin; workgroup < end; ++workgroup)
+    job.kernel(job.buffers, job.dims, workgroup);
+}
+
+/// Waits until the state differs from `seen` and returns it.
+uint64_t waitForLaunch(dsc_rt_context *context, Worker *worker, uint64_t seen) {
+  uint64_t state = seen;
+  auto changed = [&] {
+    state = context->state.load(std::memory_order_acquire);
+    return state != seen;
+  };
+  if (spin(changed))
+    return state;
+  // The caller stores the state, then reads `sleepers`; we count ourselves,
+  // then read the state. In the one order of sequential consistency at least
+  // one of the two sees the other, so no wake-up is lost.
+  worker->parked.store(1);
+  context->sleepers.fetch_add(1);
+  while ((state = context->state.load()) == seen)
+    if (worker->parked.load() == 1)
+      futexWait(&worker->parked, 1);
+    else
+      worker->parked.store(1);
+  context->sleepers.fetch_sub(1);
+  worker->parked.store(0);
+  return state;
+}
+
+/// Leaves the caller's CPU if that is where this worker runs; rarely, so that a
+/// system which puts it back does not make launches slow.
+void avoidCaller(dsc_rt_context *context, Worker *worker) {
+  if (!context->cpuEach || context->job.callerCpu < 0 ||
+      sched_getcpu() != context->job.callerCpu)
+    return;
+  if (--worker->patience > 0)
+    return;
+  moveOff(context->job.callerCpu);
+  worker->patience = kMovePatience;
+}
+
+void *workerMain(void *argument) {
+  auto *worker = static_cast<Worker *>(argument);
+  dsc_rt_context *context = worker->context;
+  DefaultFloatMode mode; // threads inherit their creator's
+  uint64_t seen = 0;
+  for (;;) {
+    seen = waitForLaunch(context, worker, seen);
+    int64_t parts = seen & 0xffff;
+    if (parts == 0)
+      return nullptr;
+    if (worker->index >= parts)
+      continue;
+    avoidCaller(context, worker);
+    runPart(context->job, worker->index, parts);
+    if (context->pending.fetch_sub(1) == 1 && context->callerParked.load())
+      futexWake(&context->pending);
+  }
+}
+
+/// Publishes a launch of `parts` parts (0: the end) and wakes those asleep.
+void publish(dsc_rt_context *context, int64_t parts, int32_t recipients) {
+  uint64_t launch = (context->state.load(std::memory_order_relaxed) >> 16) + 1;
+  context->state.store(launch << 16 | static_cast<uint64_t>(parts));
+  if (context->sleepers.load() == 0)
+    return;
+  for (int32_t i = 0; i < recipients; ++i)
+    if (context->workers[i].parked.exchange(0) == 1)
+      futexWake(&context->workers[i].parked);
+}
+
+/// Starts the workers of a context that has none; fewer if threads run out.
+void startWorkers(dsc_rt_context *context) {
+  context->state.store(0);
+  context->sleepers.store(0);
+  context->pending.store(0);
+  context->callerParked.store(0);
+  context->cpuEach = context->requested <= availableCpus();
+  // Signals belong to the host's own threads (Python handles Ctrl-C there).
+  sigset_t all, previous;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &previous);
+  int32_t started = 0;
+  while (started < context->requested - 1) {
+    Worker *worker = &context->workers[started];
+    worker->parked.store(0);
+    worker->index = started + 1;
+    worker->patience = 0;
+    worker->context = context;
+    if (pthread_create(&worker->thread, nullptr, workerMain, worker) != 0)
+      break;
+    ++started;
+  }
+  pthread_sigmask(SIG_SETMASK, &previous, nullptr);
+  context->threads.store(started + 1);
+}
+
+/// In a child of fork() the workers are gone. Returns true once the context
+/// has new ones, false while another thread is making them.
+bool haveWorkers(dsc_rt_context *context) {
+  uint32_t current = forks.load(std::memory_order_relaxed);
+  uint32_t owner = context->generation.load(std::memory_order_acquire);
+  if (owner == current)
+    return true;
+  if (owner == kRestarting ||
+      !context->generation.compare_exchange_strong(owner, kRestarting))
+    return false;
+  startWorkers(context);
+  context->busy.store(false);
+  context->generation.store(current);
+  return true;
+}
+
+void launchOnPool(dsc_rt_context *context, const Job &job) {
+  if (job.workgroups == 1 || context->requested == 1 || !haveWorkers(context) ||
+      context->busy.exchange(true, std::memory_order_acquire)) {
+    runPart(job, 0, 1);
+    return;
+  }
+  int64_t parts = context->threads.load(std::memory_order_relaxed);
+  if (job.workgroups < parts)
+    parts = job.workgroups;
+  context->job = job;
+  context->job.callerCpu = sched_getcpu();
+  context->pending.store(static_cast<uint32_t>(parts - 1),
+                         std::memory_order_relaxed);
+  publish(context, parts, static_cast<int32_t>(parts - 1));
+  runPart(job, 0, parts);
+  auto done = [&] {
+    return context->pending.load(std::memory_order_acquire) == 0;
+  };
+  if (!spin(done)) {
+    context->callerParked.store(1);
+    while (uint32_t left = context->pending.load())
+      futexWait(&context->pending, left);
+    context->callerParked.store(0, std::memory_order_relaxed);
+  }
+  context->busy.store(false, std::memory_order_release);
+}
+
+} // namespace
+
+int dsc_rt_version(void) { return DSC_RT_VERSION; }
+
+dsc_rt_context *dsc_rt_create(int threads) {
+  if (threads < 0)
+    return nullptr;
+  if (threads == 0)
+    threads = availableCpus();
+  if (threads > kMaxThreads)
+    threads = kMaxThreads;
+  pthread_once(&forkHandlerOnce, installForkHandler);
+
+  void *memory = nullptr, *workers = nullptr;
+  if (posix_memalign(&memory, alignof(dsc_rt_context), sizeof(dsc_rt_context)))
+    return nullptr;
+  if (posix_memalign(&workers, alignof(Worker), threads * sizeof(Worker))) {
+    free(memory);
+    return nullptr;
+  }
+  auto *context = new (memory) dsc_rt_context{};
+  context->workers = static_cast<Worker *>(workers);
+  for (int i = 0; i < threads; ++i)
+    new (&context->workers[i]) Worker{};
+  context->requested = threads;
+  context->generation.store(forks.load());
+  startWorkers(context);
+  return context;
+}
+
+void dsc_rt_destroy(dsc_rt_context *context) {
+  if (!context)
+    return;
+  if (context->generation.load() == forks.load()) {
+    int32_t workers = context->threads.load() - 1;
+    publish(context, 0, workers);
+    for (int32_t i = 0; i < workers; ++i)
+      pthread_join(context->workers[i].thread, nullptr);
+  }
+  context->arena.release();
+  free(context->workers);
+  free(context);
+}
+
+int dsc_rt_threads(dsc_rt_context *context) { return context->threads.load(); }
+
+void dsc_rt_launch(dsc_rt_context *context, dsc_rt_kernel kernel,
+                   void *const *buffers, const int64_t *dims,
+                   int64_t workgroups, int32_t dispatch) {
+  if (workgroups <= 0)
+    return;
+  DefaultFloatMode mode;
+  Job job{kernel, buffers, dims, workgroups, -1};
+  if (dispatch < 0 || dispatch >= context->dispatches) {
+    launchOnPool(context, job);
+    return;
+  }
+  int64_t start = nanosecondsNow();
+  launchOnPool(context, job);
+  // A nested launch may add beside its parent's worker.
+  __atomic_fetch_add(&context->nanoseconds[dispatch], nanosecondsNow() - start,
+                     __ATOMIC_RELAXED);
+}
+
+void dsc_rt_profile(dsc_rt_context *context, int64_t *nanoseconds,
+                    int32_t count) {
+  context->nanoseconds = nanoseconds;
+  context->dispatches = nanoseconds && count > 0 ? count : 0;
+}

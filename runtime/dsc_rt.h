@@ -1,0 +1,104 @@
+//===- dsc_rt.h - C API of the runtime library libdsc_rt ------------------===//
+//
+// Everything that compiled code and its host need at run time: a thread pool,
+// scratch memory, a loader for the relocatable objects that the compiler
+// writes, and the names of the usable CPU features. Depends on libc only.
+//
+// Compiled objects may call dsc_rt_launch, dsc_rt_arena and dsc_rt_threads;
+// the loader refuses every other external symbol.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef DSC_RT_H
+#define DSC_RT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(DSC_RT_BUILD)
+#define DSC_RT_EXPORT __attribute__((visibility("default")))
+#else
+#define DSC_RT_EXPORT
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/// Version of this API; raised by every change that a caller can notice.
+#define DSC_RT_VERSION 1
+
+/// A thread pool with its scratch memory and profile. One call into compiled
+/// code at a time may use a context; the host holds a lock around the call.
+typedef struct dsc_rt_context dsc_rt_context;
+
+/// A loaded object.
+typedef struct dsc_rt_module dsc_rt_module;
+
+/// One kernel: computes workgroup number `workgroup`. Workgroups of a launch
+/// are independent and run in any order.
+typedef void (*dsc_rt_kernel)(void *const *buffers, const int64_t *dims,
+                              int64_t workgroup);
+
+/// DSC_RT_VERSION of the library, to be compared with that of the header.
+DSC_RT_EXPORT int dsc_rt_version(void);
+
+/// Makes a context that runs launches on `threads` threads: the caller and
+/// `threads - 1` workers. 0 means one per CPU that this process may use
+/// (sched_getaffinity). When the system refuses more threads the context has
+/// fewer. Returns NULL when `threads` is negative or memory is out.
+DSC_RT_EXPORT dsc_rt_context *dsc_rt_create(int threads);
+
+/// Ends the workers and frees the context with its scratch memory. Must not
+/// run beside a launch on the same context. NULL is a no-op.
+DSC_RT_EXPORT void dsc_rt_destroy(dsc_rt_context *context);
+
+/// Number of threads that a launch uses, the caller included.
+DSC_RT_EXPORT int dsc_rt_threads(dsc_rt_context *context);
+
+/// Runs `kernel` once for every workgroup in [0, workgroups) and returns when
+/// all are done. The range is cut into contiguous parts of nearly equal length,
+/// part 0 runs on the caller. `workgroups <= 0` is a no-op, a single workgroup
+/// runs on the caller. A launch from inside a kernel, or beside another launch
+/// on the same context, runs on its caller alone. Kernels see the default
+/// floating-point mode (round to nearest even, subnormals kept) on every
+/// thread. After fork() the child's first launch makes new workers. `dispatch`
+/// indexes the profile.
+DSC_RT_EXPORT void dsc_rt_launch(dsc_rt_context *context, dsc_rt_kernel kernel,
+                                 void *const *buffers, const int64_t *dims,
+                                 int64_t workgroups, int32_t dispatch);
+
+/// Scratch memory of at least `bytes` bytes, 64-byte aligned, contents
+/// undefined, valid until the next dsc_rt_arena on this context. It grows only.
+/// Returns NULL when `bytes` is negative or memory is out.
+DSC_RT_EXPORT void *dsc_rt_arena(dsc_rt_context *context, int64_t bytes);
+
+/// While set, every launch with 0 <= dispatch < count adds its wall time to
+/// nanoseconds[dispatch]. NULL or count 0 ends profiling.
+DSC_RT_EXPORT void dsc_rt_profile(dsc_rt_context *context, int64_t *nanoseconds,
+                                  int32_t count);
+
+/// Loads a relocatable ELF64 object of this machine from `size` bytes at `elf`
+/// (any alignment; not kept). Code is mapped read and execute, constants read
+/// only. Returns NULL on failure and writes one sentence (NUL-terminated, cut
+/// to `message_size`) to `message`, which may be NULL when `message_size` is 0.
+DSC_RT_EXPORT dsc_rt_module *dsc_rt_load(const void *elf, size_t size,
+                                         char *message, size_t message_size);
+
+/// Address of a global symbol that the object defines, NULL if there is none.
+DSC_RT_EXPORT void *dsc_rt_symbol(dsc_rt_module *module, const char *name);
+
+/// Unmaps a module; its symbols become invalid. NULL is a no-op.
+DSC_RT_EXPORT void dsc_rt_unload(dsc_rt_module *module);
+
+/// Writes the features that both CPU and operating system support, as LLVM
+/// spells them, comma separated and NUL-terminated, to `out` (cut to `size`).
+/// Returns the length of the whole list without the NUL, as snprintf does.
+/// Asks the kernel for the use of AMX tiles where the CPU has them.
+DSC_RT_EXPORT int dsc_rt_cpu_features(char *out, size_t size);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif // DSC_RT_H

@@ -1,0 +1,119 @@
+"""SmolLM2-135M against transformers in f32 on the same GGUF: greedy tokens and logits, max abs difference 1e-3."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deepseek.model import Model
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("deepseek.compiler") is None, reason="the compiler is not built"
+)
+
+TOLERANCE = 1e-3
+NEW_TOKENS = 32
+PROMPTS = [
+    "The capital of France is",
+    "Once upon a time, a small robot",
+    "def fibonacci(n):",
+    "Water boils at",
+    "1, 1, 2, 3, 5, 8, 13,",
+    "Die Hauptstadt von Österreich ist",
+    "<|im_start|>user\nName three colors.<|im_end|>\n<|im_start|>assistant\n",
+    "In a distant valley between two mountains there was a village whose people had never seen the sea. "
+    "One morning a stranger arrived, carrying a shell in his hand, and told them",
+]
+
+
+@pytest.fixture(scope="module")
+def reference(smollm2_path: Path) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(
+        smollm2_path.parent, gguf_file=smollm2_path.name, dtype=torch.float32
+    ).eval()
+
+
+@pytest.fixture(scope="module")
+def model(smollm2_path: Path) -> Model:
+    return Model.from_pretrained(smollm2_path, precision="f32")
+
+
+def all_logits(reference: Any, ids: list[int]) -> np.ndarray:
+    """[s, vocabulary] f32."""
+    import torch
+
+    with torch.no_grad():
+        return reference(torch.tensor([ids])).logits[0].numpy()
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_greedy_tokens_and_logits(model: Model, reference: Any, prompt: str) -> None:
+    import torch
+
+    result = model.generate(prompt, max_new_tokens=NEW_TOKENS)
+    ids = result.prompt_ids
+    with torch.no_grad():
+        expected = reference.generate(
+            torch.tensor([ids]),
+            attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+            do_sample=False,
+            max_new_tokens=NEW_TOKENS,
+            eos_token_id=model.tokenizer.eos,
+            pad_token_id=model.tokenizer.eos,
+        )
+    assert result.new_ids == expected[0, len(ids) :].tolist()
+
+    sequence = ids + result.new_ids
+    logits = all_logits(reference, sequence)
+    session = model.session()
+    # Prefill, then token by token over what was generated.
+    parts = [session.forward([ids])]
+    parts += [session.forward([[token]]) for token in result.new_ids]
+    np.testing.assert_allclose(np.concatenate(parts), logits[len(ids) - 1 :], rtol=0, atol=TOLERANCE)
+
+
+def test_token_by_token_from_the_first(model: Model, reference: Any) -> None:
+    ids = model.tokenizer.encode(PROMPTS[-1])
+    session = model.session()
+    ours = np.concatenate([session.forward([[token]]) for token in ids])
+    np.testing.assert_allclose(ours, all_logits(reference, ids), rtol=0, atol=TOLERANCE)
+
+
+def test_batch_of_different_lengths(model: Model, reference: Any) -> None:
+    """Rows of 3 and 5 tokens: the shorter row is padded at its end, then both go on from their own lengths."""
+    rows = [model.tokenizer.encode(prompt)[:count] for prompt, count in zip(PROMPTS[:2], (3, 5), strict=True)]
+    following = [101, 202]
+    model.forward(np.array([rows[0] + [0, 0], rows[1]]))
+    ours = model.forward(np.array(following)[:, None], np.array([4, 6]))
+    for row in range(2):
+        expected = all_logits(reference, [*rows[row], following[row]])[-1]
+        np.testing.assert_allclose(ours[row], expected, rtol=0, atol=TOLERANCE)
+
+
+def test_growing_cache_keeps_its_content(model: Model, reference: Any) -> None:
+    ids = (model.tokenizer.encode(PROMPTS[-1]) * 5)[:140]
+    session = model.session()
+    session.forward([ids[:120]])
+    first = session.capacity
+    ours = session.forward([ids[120:]])
+    assert session.capacity > first
+    np.testing.assert_allclose(ours[0], all_logits(reference, ids)[-1], rtol=0, atol=TOLERANCE)
+
+
+def test_sampling_is_reproducible(model: Model) -> None:
+    first = model.generate(PROMPTS[1], max_new_tokens=8, temperature=0.9, seed=5)
+    assert model.generate(PROMPTS[1], max_new_tokens=8, temperature=0.9, seed=5).new_ids == first.new_ids
+    assert model.generate(PROMPTS[1], max_new_tokens=8, temperature=0.9, seed=6).new_ids != first.new_ids
+
+
+def test_stream_equals_generate(model: Model) -> None:
+    pieces = list(model.stream(PROMPTS[0], max_new_tokens=8))
+    assert len(pieces) > 1
+    assert "".join(pieces) == model.generate(PROMPTS[0], max_new_tokens=8).text

@@ -1,0 +1,250 @@
+"""One program per `dsc` operation and configuration, with the tolerance that its formula justifies."""
+
+from __future__ import annotations
+
+import numpy as np
+from strategies import (
+    EPSILON,
+    Argument,
+    Builder,
+    Program,
+    Tensor,
+    Values,
+    integers,
+    normal,
+    relative_to,
+    within,
+)
+
+
+def matmul(
+    name: str, lhs: Tensor, rhs: Tensor, result: Tensor, flags: str = "", bias: bool = False, weight: bool = False
+) -> Program:
+    """dsc.matmul; `flags` are its unit attributes, `weight` makes the right side a weight.
+
+    The error of a sum of K products is at most K u sum|a b| (Higham 2002, eq. 3.5), and one rounding
+    of the result.
+    """
+    arguments = [Argument("a", lhs), Argument("b", rhs, weight=weight)]
+    columns = Tensor(result.element, result.dims[-1:])
+    if bias:
+        arguments.append(Argument("c", columns))
+    builder = Builder(*arguments)
+    types = ", ".join(str(a.tensor) for a in arguments)
+    value = builder.value(f"dsc.matmul %a, %b{' bias %c' if bias else ''} {{{flags}}} : ({types}) -> {result}")
+
+    def absolute_sum(inputs: list[np.ndarray]) -> np.ndarray:
+        a, b, *c = [np.abs(x) for x in inputs]
+        a = np.swapaxes(a, -1, -2) if "transpose_lhs" in flags else a
+        b = np.swapaxes(b, -1, -2) if "transpose_rhs" in flags else b
+        return a.shape[-1] * (a @ b) + (c[0] if c else 0.0)
+
+    def tolerance(inputs: list[np.ndarray], expected: np.ndarray, index: int) -> float:
+        if result.element not in EPSILON:
+            return 0.0
+        accumulate = EPSILON["f64" if result.element == "f64" else "f32"]
+        return relative_to(absolute_sum, 2 * accumulate)(inputs, expected, index) + 2 * EPSILON[result.element]
+
+    return Program(f"matmul-{name}", builder.module((value, result)), tuple(arguments), tolerance, limit=60_000)
+
+
+def attention(element: str, flags: str, heads: int, kv_heads: int, size: int, cache: bool) -> Program:
+    """dsc.attention on keys and values or on a cache whose rows have any valid length."""
+    query = Tensor(element, ("b", "s", heads, size))
+    attributes = ", ".join([*filter(None, [flags]), f"scale = {size**-0.5!r} : f32"])
+    if cache:
+        arguments = (
+            Argument("q", query, normal),
+            Argument("cache", Tensor(element, ("b", 2, kv_heads, "t", size)), normal),
+            Argument("lengths", Tensor("i32", ("b",)), integers(0, 0)),
+        )
+        operands = "%q cache %cache lengths %lengths"
+    else:
+        keys = Tensor(element, ("b", "t", kv_heads, size))
+        arguments = (Argument("q", query, normal), Argument("k", keys, normal), Argument("v", keys, normal))
+        operands = "%q, %k, %v"
+
+    def any_length(rng: np.random.Generator, arrays: list[np.ndarray]) -> None:
+        capacity = arrays[1].shape[3]
+        arrays[2][:] = rng.integers(0, capacity, arrays[2].shape, endpoint=True)
+        for row, length in enumerate(arrays[2]):
+            arrays[1][row, :, :, length:] = np.nan  # what is not valid must not be read
+
+    builder = Builder(*arguments)
+    types = ", ".join(str(a.tensor) for a in arguments)
+    value = builder.value(f"dsc.attention {operands} {{{attributes}}} : ({types}) -> {query}")
+    # Scores of unit normals have an absolute error of some d u = 64 u, hence probabilities a relative one.
+    return Program(
+        f"attention-{'cache' if cache else 'kv'}-{element}-{flags or 'full'}-{heads}/{kv_heads}x{size}",
+        builder.module((value, query)),
+        arguments,
+        within(max(4 * EPSILON[element], 1e-5 if element != "f64" else 1e-12)),
+        adjust=any_length if cache else None,
+        sizes={"b": (0, 1, 2, 3), "s": (0, 1, 2, 7, 17, 33)},
+        limit=6_000,
+    )
+
+
+def kv_append(element: str, heads: int = 3, size: int = 16) -> Program:
+    """dsc.kv_append into a tied cache, at positions where the steps fit."""
+    step, cache = Tensor(element, ("b", "s", heads, size)), Tensor(element, ("b", 2, heads, "c", size))
+    arguments = (
+        Argument("k", step),
+        Argument("v", step),
+        Argument("cache", cache),
+        Argument("positions", Tensor("i32", ("b",)), integers(0, 0)),
+    )
+
+    def fitting(rng: np.random.Generator, arrays: list[np.ndarray]) -> None:
+        room = arrays[2].shape[3] - arrays[0].shape[1]
+        if room < 0:  # more steps than capacity: shorten the capacity's deficit away
+            arrays[0], arrays[1] = (x[:, : arrays[2].shape[3]] for x in arrays[:2])
+            room = 0
+        arrays[3][:] = rng.integers(0, room, arrays[3].shape, endpoint=True)
+
+    builder = Builder(*arguments)
+    types = ", ".join(str(a.tensor) for a in arguments)
+    value = builder.value(f"dsc.kv_append %k, %v into %cache at %positions : ({types}) -> {cache}")
+    return Program(
+        f"kv_append-{element}",
+        builder.module((value, cache), tied={0: 2}),
+        arguments,
+        within(0.0),
+        adjust=fitting,
+        sizes={"b": (0, 1, 2, 3), "s": (0, 1, 2, 7, 17)},
+        limit=20_000,
+    )
+
+
+def rms_norm(element: str, *dims: str | int) -> Program:
+    tensor, weight = Tensor(element, dims), Tensor(element, dims[-1:])
+    arguments = (Argument("x", tensor), Argument("w", weight))
+    builder = Builder(*arguments)
+    value = builder.value(f"dsc.rms_norm %x, %w {{eps = 1.0e-05 : f32}} : ({tensor}, {weight}) -> {tensor}")
+    return Program(
+        f"rms_norm-{element}-{dims[-1]}",
+        builder.module((value, tensor)),
+        arguments,
+        # Squares do not cancel: a few roundings, and part of K u / 2 from their sum.
+        within(4 * EPSILON[element] if element in ("f16", "bf16") else 64 * EPSILON[element]),
+    )
+
+
+def rope(element: str, interleaved: bool, heads: int = 3, size: int = 32) -> Program:
+    tensor, angles = Tensor(element, ("b", "s", heads, size)), Tensor(element, ("b", "s", size // 2))
+    cosine: Values = lambda rng, shape: np.cos(rng.uniform(0, 6.3, shape))  # noqa: E731
+    arguments = (Argument("x", tensor, normal), Argument("cos", angles, cosine), Argument("sin", angles, cosine))
+    builder = Builder(*arguments)
+    flags = "{interleaved} " if interleaved else ""
+    value = builder.value(f"dsc.rope %x, %cos, %sin {flags}: ({tensor}, {angles}, {angles}) -> {tensor}")
+    return Program(
+        f"rope-{element}{'-interleaved' if interleaved else ''}",
+        builder.module((value, tensor)),
+        arguments,
+        within(6 * EPSILON[element]),
+        limit=2_000,
+    )
+
+
+def embedding(element: str, ids: str, rows: int = 33, columns: int = 48) -> Program:
+    """dsc.embedding; ids reach beyond the table, which reads its nearest row."""
+    table, index = Tensor(element, (rows, columns)), Tensor(ids, ("b", "s"))
+    result = Tensor(element, ("b", "s", columns))
+    arguments = (Argument("table", table, weight=True), Argument("ids", index, integers(-2, rows + 1)))
+    builder = Builder(*arguments)
+    value = builder.value(f"dsc.embedding %table, %ids : ({table}, {index}) -> {result}")
+    return Program(f"embedding-{element}-{ids}", builder.module((value, result)), arguments, within(0.0), limit=5_000)
+
+
+def softmax(element: str, *dims: str | int) -> Program:
+    tensor = Tensor(element, dims)
+    arguments = (Argument("x", tensor),)
+    builder = Builder(*arguments)
+    value = builder.value(f"dsc.softmax %x : {tensor}")
+    # Rounding t = max - x gives exp(-t) an error of t exp(-t) u < u. The rest is exp and the sum, whose
+    # error of up to n u cancels in part.
+    r = 4 * EPSILON[element] if element in ("f16", "bf16") else 32 * EPSILON[element]
+    return Program(f"softmax-{element}-{len(dims)}d", builder.module((value, tensor)), arguments, within(r))
+
+
+def dequantize(format: str, block_bytes: int, block_values: int, rows: int = 7, blocks: int = 3) -> Program:
+    """dsc.dequantize of a weight, whole and as the right side of a product."""
+    raw = Tensor("i8", (rows, blocks * block_bytes))
+    weight, x = Tensor("f32", (rows, blocks * block_values)), Tensor("f32", ("m", blocks * block_values))
+    result = Tensor("f32", ("m", rows))
+    scales = {"q6_k": (208,), "q4_1": (0, 2), "q5_1": (0, 2)}.get(format, (0,))
+
+    def random_blocks(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        bytes_ = rng.integers(0, 256, shape).astype(np.uint8)
+        for offset in scales:  # f16 scales in +-[2^-7, 1): exponents 8 to 14
+            bytes_[:, offset + 1 :: block_bytes] = bytes_[:, offset + 1 :: block_bytes] & 0x9B | 0x20
+        return bytes_.view(np.int8)
+
+    arguments = (Argument("x", x, normal), Argument("w", raw, random_blocks, weight=True))
+    builder = Builder(*arguments)
+    values = builder.value(f'dsc.dequantize %w {{format = "{format}"}} : {raw} -> {weight}')
+    product = builder.value(f"dsc.matmul %x, {values} {{transpose_rhs}} : ({x}, {weight}) -> {result}")
+    return Program(
+        f"dequantize-{format}",
+        builder.module((values, weight), (product, result)),
+        arguments,
+        # The formula in f32, with or without a fused multiply-add; a sum of up to 768 products.
+        lambda inputs, expected, index: 4 * EPSILON["f32"] if index == 0 else 2e-5,
+    )
+
+
+DSC_PROGRAMS = (
+    matmul("f32", Tensor("f32", ("m", "k")), Tensor("f32", ("k", "n")), Tensor("f32", ("m", "n"))),
+    matmul("f64", Tensor("f64", ("m", "k")), Tensor("f64", ("k", "n")), Tensor("f64", ("m", "n"))),
+    matmul("i32", Tensor("i32", ("m", "k")), Tensor("i32", ("k", "n")), Tensor("i32", ("m", "n"))),
+    matmul("bf16", Tensor("bf16", ("m", "k")), Tensor("bf16", ("k", "n")), Tensor("bf16", ("m", "n"))),
+    matmul("bf16-f32", Tensor("bf16", ("m", 64)), Tensor("bf16", (64, 48)), Tensor("f32", ("m", 48))),
+    matmul("f16-f32", Tensor("f16", ("m", "k")), Tensor("f16", ("k", "n")), Tensor("f32", ("m", "n"))),
+    matmul("static", Tensor("f32", ("b", "s", 96)), Tensor("f32", (96, 49)), Tensor("f32", ("b", "s", 49))),
+    matmul("batch", Tensor("f32", ("b", "m", "k")), Tensor("f32", ("b", "k", "n")), Tensor("f32", ("b", "m", "n"))),
+    matmul(
+        "transpose_lhs", Tensor("f32", ("k", "m")), Tensor("f32", ("k", "n")), Tensor("f32", ("m", "n")), "transpose_lhs"
+    ),
+    matmul(
+        "transpose_rhs", Tensor("f32", ("m", "k")), Tensor("f32", ("n", "k")), Tensor("f32", ("m", "n")), "transpose_rhs"
+    ),
+    matmul(
+        "batch-transposes", Tensor("f32", ("b", "k", "m")), Tensor("f32", ("b", "n", "k")),
+        Tensor("f32", ("b", "m", "n")), "transpose_lhs, transpose_rhs",
+    ),
+    matmul("bias", Tensor("f32", ("m", "k")), Tensor("f32", ("k", "n")), Tensor("f32", ("m", "n")), bias=True),
+    matmul(
+        "weight", Tensor("f32", ("b", "s", 64)), Tensor("f32", (80, 64)), Tensor("f32", ("b", "s", 80)),
+        "transpose_rhs", weight=True,
+    ),
+    attention("f32", "causal", 9, 3, 64, cache=True),
+    attention("f32", "", 4, 4, 16, cache=True),
+    attention("f32", "causal", 4, 2, 16, cache=False),
+    attention("f32", "", 6, 1, 32, cache=False),
+    attention("bf16", "causal", 4, 2, 32, cache=True),
+    attention("f16", "", 4, 2, 32, cache=False),
+    attention("f64", "causal", 4, 2, 16, cache=False),
+    kv_append("f32"),
+    kv_append("bf16"),
+    rms_norm("f32", "b", "s", 576),
+    rms_norm("f32", "m", "n"),
+    rms_norm("bf16", "m", 64),
+    rms_norm("f16", "m", 33),
+    rms_norm("f64", "m", "n"),
+    rope("f32", interleaved=False),
+    rope("f32", interleaved=True),
+    rope("bf16", interleaved=False),
+    embedding("f32", "i32"),
+    embedding("bf16", "i64"),
+    softmax("f32", "m", "n"),
+    softmax("f32", "b", "h", "s", "t"),
+    softmax("f64", "m", "n"),
+    softmax("f16", "m", "n"),
+    softmax("bf16", "m", "n"),
+    dequantize("q4_0", 18, 32),
+    dequantize("q4_1", 20, 32),
+    dequantize("q5_0", 22, 32),
+    dequantize("q5_1", 24, 32),
+    dequantize("q8_0", 34, 32),
+    dequantize("q6_k", 210, 256),
+)  # fmt: skip

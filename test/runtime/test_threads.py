@@ -1,0 +1,370 @@
+"""Launches, the thread pool's life, scratch memory, profile and CPU features."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deepseek import runtime
+from deepseek.errors import RuntimeFailure
+
+IS_X86 = platform.machine() == "x86_64"
+
+KERNELS = """
+typedef void (*kernel)(void *const *, const int64_t *, int64_t);
+extern void dsc_rt_launch(void *, kernel, void *const *, const int64_t *, int64_t, int32_t);
+
+void count(void *const *buffers, const int64_t *dims, int64_t i) {
+  __atomic_fetch_add((int32_t *)buffers[0] + i, 1, __ATOMIC_RELAXED);
+}
+/* which thread ran the workgroup */
+void who(void *const *buffers, const int64_t *dims, int64_t i) {
+  ((int64_t *)buffers[0])[i] = (int64_t)__builtin_thread_pointer();
+}
+/* buffers[1] is the context: 16 inner workgroups for each outer one */
+void inner(void *const *buffers, const int64_t *dims, int64_t i) {
+  __atomic_fetch_add((int32_t *)buffers[0] + dims[0] * 16 + i, 1, __ATOMIC_RELAXED);
+}
+void outer(void *const *buffers, const int64_t *dims, int64_t i) {
+  int64_t row[1] = {i};
+  dsc_rt_launch(buffers[1], inner, buffers, row, 16, 1);
+}
+void spin(void *const *buffers, const int64_t *dims, int64_t i) {
+  for (volatile int64_t n = 0; n < dims[0]; ++n) {}
+}
+/* only workgroup dims[1] takes long */
+void spin_one(void *const *buffers, const int64_t *dims, int64_t i) {
+  if (i == dims[1]) spin(buffers, dims, i);
+  ((int64_t *)buffers[0])[i] += 1;
+}
+void halve(void *const *buffers, const int64_t *dims, int64_t i) {
+  ((float *)buffers[0])[i] *= 0.5f;
+}
+/* many launches from native code, so that they follow one another closely */
+int32_t many(void *rt, void *const *buffers, const int64_t *dims) {
+  for (int64_t i = 0; i < dims[0]; ++i) dsc_rt_launch(rt, count, buffers, dims, dims[1], 0);
+  return 0;
+}
+void *thread_pointer(void) { return __builtin_thread_pointer(); }
+#if defined(__x86_64__)
+uint32_t float_mode(uint32_t set) {
+  uint32_t old;
+  __asm__ volatile("stmxcsr %0" : "=m"(old));
+  if (set) __asm__ volatile("ldmxcsr %0" ::"m"(set));
+  return old;
+}
+#endif
+"""
+
+
+@pytest.fixture(scope="module")
+def kernels(compile_c: Callable[..., bytes]) -> runtime.Module:
+    return runtime.Module(compile_c(KERNELS))
+
+
+def launch(
+    context: runtime.Context,
+    kernel: int,
+    buffers: list[int],
+    workgroups: int,
+    dims: list[int] | None = None,
+    dispatch: int = 0,
+) -> None:
+    array = (ctypes.c_void_p * len(buffers))(*buffers)
+    sizes = (ctypes.c_int64 * 4)(*(dims or []))
+    runtime._library().dsc_rt_launch(context.handle, kernel, array, sizes, workgroups, dispatch)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 4])
+def test_every_workgroup_runs_once(kernels: runtime.Module, threads: int) -> None:
+    context = runtime.Context(threads)
+    assert context.threads == threads
+    for workgroups in (-5, 0, 1, 2, 3, 4, 5, 7, 64, 1001):
+        out = np.zeros(1002, np.int32)
+        launch(context, kernels.symbol("count"), [out.ctypes.data], workgroups)
+        np.testing.assert_array_equal(out, np.arange(1002) < workgroups)
+
+
+@pytest.mark.parametrize(("threads", "workgroups"), [(2, 2), (2, 101), (4, 3), (4, 4), (4, 1003), (3, 1)])
+def test_partition_is_static_and_contiguous(kernels: runtime.Module, threads: int, workgroups: int) -> None:
+    context = runtime.Context(threads)
+    out = np.zeros(workgroups, np.int64)
+    launch(context, kernels.symbol("who"), [out.ctypes.data], workgroups)
+    starts = np.flatnonzero(np.diff(out)) + 1
+    lengths = np.diff([0, *starts, workgroups])
+    assert len(lengths) == len(set(out.tolist())) == min(threads, workgroups)
+    assert lengths.max() - lengths.min() <= 1
+    caller = ctypes.CFUNCTYPE(ctypes.c_int64)(kernels.symbol("thread_pointer"))()
+    assert out[0] == caller
+    again = np.zeros(workgroups, np.int64)
+    launch(context, kernels.symbol("who"), [again.ctypes.data], workgroups)
+    np.testing.assert_array_equal(again, out)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_many_launches(kernels: runtime.Module, threads: int) -> None:
+    context, out = runtime.Context(threads), np.zeros(3, np.int32)
+    buffers = (ctypes.c_void_p * 1)(out.ctypes.data)
+    entry = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+    many = entry(kernels.symbol("many"))
+    many(context.handle, buffers, (ctypes.c_int64 * 2)(5000, 3))
+    np.testing.assert_array_equal(out, 5000)
+
+
+def test_launch_inside_a_kernel(kernels: runtime.Module) -> None:
+    context, out = runtime.Context(2), np.zeros(20 * 16, np.int32)
+    launch(context, kernels.symbol("outer"), [out.ctypes.data, context.handle], 20)
+    np.testing.assert_array_equal(out, 1)
+
+
+def test_launches_of_two_host_threads_on_one_context(kernels: runtime.Module) -> None:
+    context, out = runtime.Context(2), np.zeros((2, 64), np.int32)
+
+    def run(row: int) -> None:
+        for _ in range(500):
+            launch(context, kernels.symbol("count"), [out[row].ctypes.data], 64)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(run, range(2)))
+    np.testing.assert_array_equal(out, 500)
+
+
+def test_sleeping_workers_wake(kernels: runtime.Module) -> None:
+    context, out = runtime.Context(3), np.zeros(3, np.int32)
+    for _ in range(40):
+        launch(context, kernels.symbol("count"), [out.ctypes.data], 3)
+        time.sleep(0.002)  # ten times the polling time
+    np.testing.assert_array_equal(out, 40)
+
+
+def test_idle_workers_use_no_cpu(kernels: runtime.Module) -> None:
+    context = runtime.Context(2)
+    launch(context, kernels.symbol("spin"), [0], 2, [1])
+    time.sleep(0.05)
+    before = time.process_time()
+    time.sleep(0.2)
+    assert time.process_time() - before < 0.1
+
+
+def test_a_sleeping_caller_wakes(kernels: runtime.Module) -> None:
+    # The worker's part takes far longer than the caller polls.
+    context, out = runtime.Context(2), np.zeros(2, np.int64)
+    for _ in range(5):
+        launch(context, kernels.symbol("spin_one"), [out.ctypes.data], 2, [2_000_000, 1])
+    np.testing.assert_array_equal(out, 5)
+
+
+def tasks() -> int:
+    return sum(1 for _ in Path("/proc/self/task").iterdir())
+
+
+def test_destroy_ends_every_worker(kernels: runtime.Module) -> None:
+    library, before = runtime._library(), tasks()
+    for index in range(50):
+        handle = library.dsc_rt_create(4)
+        assert tasks() == before + 3
+        if index % 2:
+            time.sleep(0.001)  # asleep as well as polling
+        library.dsc_rt_destroy(handle)
+        assert tasks() == before
+    library.dsc_rt_destroy(None)
+
+
+def test_default_thread_count_follows_the_affinity(run_python: Callable) -> None:
+    script = """
+import os
+from deepseek import runtime
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+print(runtime.Context().threads, runtime.Context.default().threads)
+"""
+    assert run_python(script).stdout == "1 1\n"
+    assert runtime.Context().threads == len(os.sched_getaffinity(0))
+
+
+def test_thread_counts() -> None:
+    assert runtime.Context.default(2) is runtime.Context.default(2)
+    assert runtime.Context.default() is runtime.Context.default(len(os.sched_getaffinity(0)))
+    for threads in (0, -1):
+        with pytest.raises(RuntimeFailure, match=f"at least 1 .* got {threads}"):
+            runtime.Context(threads)
+    assert runtime._library().dsc_rt_create(-1) is None
+
+
+def test_fork(compile_c: Callable[..., bytes], tmp_path: Path, run_python: Callable) -> None:
+    (tmp_path / "kernels.o").write_bytes(compile_c(KERNELS))
+    script = """
+import ctypes, os, pathlib, threading
+import numpy as np
+from deepseek import runtime
+
+module = runtime.Module(pathlib.Path("kernels.o").read_bytes())
+context, library = runtime.Context(3), runtime._library()
+tasks = lambda: len(os.listdir("/proc/self/task"))
+
+def distinct_threads():
+    out = np.zeros(300, np.int64)
+    library.dsc_rt_launch(context.handle, module.symbol("who"), (ctypes.c_void_p * 1)(out.ctypes.data), None, 300, 0)
+    assert out.all()
+    return len(set(out.tolist()))
+
+assert distinct_threads() == 3
+context.lock.acquire()  # as if another thread of the parent were in a call
+child = os.fork()
+if child == 0:
+    with context.lock:
+        ok = tasks() == 1 and distinct_threads() == 3 and distinct_threads() == 3 and tasks() == 3
+    grandchild = os.fork()
+    if grandchild == 0:
+        library.dsc_rt_destroy(context.handle)  # its workers do not exist here
+        os._exit(tasks() - 1)
+    ok = ok and os.waitpid(grandchild, 0)[1] == 0
+    library.dsc_rt_destroy(context.handle)
+    os._exit(0 if ok and tasks() == 1 else 1)
+assert os.waitpid(child, 0)[1] == 0
+assert distinct_threads() == 3
+print("done")
+"""
+    result = run_python(script)
+    assert result.stdout == "done\n", result.stderr
+
+
+def test_workers_may_run_on_every_cpu(kernels: runtime.Module) -> None:
+    # A worker that meets its caller on one CPU moves away, but does not stay pinned.
+    context, out = runtime.Context(2), np.zeros(2, np.int32)
+    for _ in range(3000):
+        launch(context, kernels.symbol("count"), [out.ctypes.data], 2)
+    allowed = {frozenset(os.sched_getaffinity(int(task.name))) for task in Path("/proc/self/task").iterdir()}
+    assert allowed == {frozenset(os.sched_getaffinity(0))}
+
+
+def test_workers_leave_signals_to_the_host() -> None:
+    context = runtime.Context(3)
+    blocked = [
+        int(line.split()[1], 16)
+        for task in Path("/proc/self/task").iterdir()
+        for line in (task / "status").read_text().splitlines()
+        if line.startswith("SigBlk:")
+    ]
+    interrupt = 1 << (2 - 1)
+    assert sum(bool(mask & interrupt) for mask in blocked) >= context.threads - 1
+    assert not any(mask & interrupt for mask in blocked[:1])  # the main thread
+
+
+@pytest.mark.skipif(not IS_X86, reason="reads the x86-64 control register")
+def test_float_mode_of_the_host_does_not_matter(kernels: runtime.Module) -> None:
+    mode = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_uint32)(kernels.symbol("float_mode"))
+    context, tiny = runtime.Context(2), np.float32(2.0**-126)  # the smallest normal: its half is subnormal
+    flush_to_zero = 0x9FC0
+    previous = mode(flush_to_zero)
+    try:
+        created_inside = runtime.Context(2)
+        results = []
+        for pool in (context, created_inside):
+            for workgroups in (1, 8):
+                out = np.full(workgroups, tiny)
+                launch(pool, kernels.symbol("halve"), [out.ctypes.data], workgroups)
+                results.append(out)
+        after = mode(0)
+    finally:
+        mode(previous)
+    assert after & ~0x3F == flush_to_zero & ~0x3F  # the caller's mode is back
+    for out in results:
+        np.testing.assert_array_equal(out.view(np.uint32), 1 << 22)
+
+
+def test_profile_adds_up_per_dispatch(kernels: runtime.Module) -> None:
+    context = runtime.Context(2)
+    spin = kernels.symbol("spin")
+    with context.profile(3) as nanoseconds:
+        assert nanoseconds.tolist() == [0, 0, 0]
+        start, sums = time.monotonic_ns(), []
+        for _ in range(3):
+            launch(context, spin, [0], 2, [10_000], dispatch=2)
+            sums.append(int(nanoseconds[2]))
+        assert 0 < sums[0] < sums[1] < sums[2] <= time.monotonic_ns() - start
+        launch(context, spin, [0], 2, [1000], dispatch=0)
+        launch(context, spin, [0], 2, [1000], dispatch=3)  # beyond the table: not counted
+        launch(context, spin, [0], 2, [1000], dispatch=-1)
+    assert nanoseconds[0] > 0
+    assert nanoseconds[1:].tolist() == [0, sums[2]]
+    seen = nanoseconds.copy()
+    launch(context, spin, [0], 2, [1000], dispatch=0)
+    np.testing.assert_array_equal(nanoseconds, seen)
+
+
+def arena(context: runtime.Context, size: int) -> int | None:
+    return runtime._library().dsc_rt_arena(context.handle, size)
+
+
+def test_arena_grows_only() -> None:
+    context = runtime.Context(1)
+    addresses = [arena(context, size) for size in (0, 1, 64, 100_000)]
+    assert len(set(addresses)) == 1
+    for size in (1 << 20, 3 << 20, 40 << 20):
+        address = arena(context, size)
+        assert address % 64 == 0
+        ctypes.memset(address, 0xA5, size)
+    assert arena(context, 5) == address
+    assert ctypes.string_at(address + size - 1, 1) == b"\xa5"
+
+
+@pytest.mark.parametrize("size", [-1, -(1 << 63), 1 << 50, 1 << 60, (1 << 63) - 1])
+def test_arena_refuses_impossible_sizes(size: int) -> None:
+    context = runtime.Context(1)
+    assert arena(context, size) is None
+    assert arena(context, 1 << 20) is not None
+
+
+def test_arena_out_of_memory_is_survived(run_python: Callable) -> None:
+    script = """
+import resource
+from deepseek import runtime
+context = runtime.Context(1)
+arena = lambda size: runtime._library().dsc_rt_arena(context.handle, size)
+assert arena(64 << 20)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20), resource.RLIM_INFINITY))
+assert arena(1 << 30) is None
+assert arena(80 << 20)
+print("done")
+"""
+    result = run_python(script)
+    assert result.stdout == "done\n", result.stderr
+
+
+@pytest.mark.skipif(not IS_X86, reason="/proc/cpuinfo of x86-64")
+def test_cpu_features_are_those_of_the_kernel() -> None:
+    cpuinfo = Path("/proc/cpuinfo").read_text()
+    flags = set(next(line for line in cpuinfo.splitlines() if line.startswith("flags")).split(":")[1].split())
+    same = ["avx", "avx2", "fma", "f16c", "bmi2", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd"]
+    names = {name: name for name in same} | {
+        "sse4.2": "sse4_2",
+        "bmi": "bmi1",
+        "lzcnt": "abm",
+        "avx512vnni": "avx512_vnni",
+        "avx512bf16": "avx512_bf16",
+        "avx512fp16": "avx512_fp16",
+        "avxvnni": "avx_vnni",
+    }
+    features = runtime.cpu_features()
+    assert {name for name in names if name in features} == {name for name, flag in names.items() if flag in flags}
+    for tile in ("amx-tile", "amx-int8", "amx-bf16"):  # may be refused to this process
+        assert tile not in features or tile.replace("-", "_") in flags
+
+
+def test_version_and_library_errors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    unchecked = runtime._library.__wrapped__
+    monkeypatch.setattr(runtime, "_VERSION", 99)
+    with pytest.raises(RuntimeFailure, match="has runtime version 1, this package needs 99"):
+        unchecked()
+    monkeypatch.setattr(runtime, "_LIBRARY", tmp_path / "libdsc_rt.so")
+    with pytest.raises(RuntimeFailure, match="cannot load the runtime library: .*libdsc_rt.so.*make build"):
+        unchecked()
