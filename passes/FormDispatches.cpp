@@ -209,7 +209,8 @@ public:
     OperationState state(loc, DispatchOp::getOperationName());
     Block *body = new Block();
     state.addRegion()->push_back(body);
-    OpBuilder inner = OpBuilder::atBlockEnd(body);
+    OpBuilder inner(last->getContext());
+    inner.setInsertionPointToEnd(body);
     for (Operation *op : group.ops) {
       SetVector<Value> operands(op->operand_begin(), op->operand_end());
       getUsedValuesDefinedAbove(op->getRegions(), operands);

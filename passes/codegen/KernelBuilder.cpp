@@ -6,6 +6,7 @@
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/IR/IRMapping.h"
 #include "mlir/IR/Matchers.h"
 #include "llvm/ADT/ScopeExit.h"
 
@@ -223,6 +224,17 @@ Value KernelBuilder::convert(Value value, Type elementType) {
     return arith::SIToFPOp::create(*this, to, value);
   return fromBits < toBits ? Value(arith::ExtSIOp::create(*this, to, value))
                            : Value(arith::TruncIOp::create(*this, to, value));
+}
+
+Value KernelBuilder::scalar(Value value) {
+  if (value.getType().isIndex())
+    if (AffineExpr expr = dims.getIndex(value))
+      return materialize(expr);
+  IRMapping map;
+  Operation *op = value.getDefiningOp();
+  for (Value operand : op->getOperands())
+    map.map(operand, scalar(operand));
+  return clone(*op, map)->getResult(cast<OpResult>(value).getResultNumber());
 }
 
 Value KernelBuilder::cloneElementwise(Operation *op, ValueRange operands) {

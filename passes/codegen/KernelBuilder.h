@@ -82,6 +82,8 @@ public:
   Index apply(AffineExpr expr, ArrayRef<Index> indices);
   /// A float or integer cast between element types, elementwise.
   Value convert(Value value, Type elementType);
+  /// A scalar of the kernel that is being replaced (a constant or a size), made again here.
+  Value scalar(Value value);
   /// Clones a scalar operation onto scalars or vectors.
   Value cloneElementwise(Operation *op, ValueRange operands);
   /// Sum, max, ... of all lanes that count.

@@ -24,8 +24,7 @@ SmallVector<Value> emitGenericBody(KernelBuilder &kernel, linalg::GenericOp op, 
   IRMapping map;
   Block &body = op.getRegion().front();
   map.map(body.getArguments(), arguments);
-  // Values from outside the body are constants or scalars of the kernel.
-  auto lookup = [&](Value v) { return map.lookupOrDefault(v); };
+  auto lookup = [&](Value v) { return map.contains(v) ? map.lookup(v) : kernel.scalar(v); };
   for (Operation &inner : body.without_terminator()) {
     if (auto index = dyn_cast<linalg::IndexOp>(inner)) {
       map.map(index.getResult(), kernel.indexValue(iteration[index.getDim()]));
@@ -101,7 +100,7 @@ struct GenericModel : KernelOpInterface::ExternalModel<GenericModel, linalg::Gen
       }
       AffineMap map = generic.getMatchingIndexingMap(&operand);
       if (isa<FloatType, IntegerType, IndexType>(operand.get().getType())) {
-        arguments.push_back(operand.get());
+        arguments.push_back(kernel.scalar(operand.get()));
         continue;
       }
       SmallVector<Index> at;
@@ -129,8 +128,8 @@ struct GenericModel : KernelOpInterface::ExternalModel<GenericModel, linalg::Gen
 struct FillModel : KernelOpInterface::ExternalModel<FillModel, linalg::FillOp> {
   bool isPointwise(Operation *) const { return true; }
   bool isInline(Operation *) const { return true; }
-  Value pull(Operation *op, KernelBuilder &, unsigned, ArrayRef<Index>) const {
-    return cast<linalg::FillOp>(op).getInputs()[0];
+  Value pull(Operation *op, KernelBuilder &kernel, unsigned, ArrayRef<Index>) const {
+    return kernel.scalar(cast<linalg::FillOp>(op).getInputs()[0]);
   }
 };
 
@@ -191,7 +190,7 @@ struct PackModel : KernelOpInterface::ExternalModel<PackModel, linalg::PackOp> {
     Value value = kernel.pull(pack.getSource(), at);
     if (!inside)
       return value;
-    Value padding = pack.getPaddingValue();
+    Value padding = kernel.scalar(pack.getPaddingValue());
     if (kernel.isVector(value) || kernel.isVector(inside)) {
       value = kernel.splat(value);
       inside = kernel.splat(inside);

@@ -123,7 +123,7 @@ struct ReductionEmitter {
         continue;
       }
       if (!isa<RankedTensorType>(operand->get().getType())) {
-        arguments.push_back(operand->get());
+        arguments.push_back(kernel.scalar(operand->get()));
         continue;
       }
       SmallVector<Index> at;
