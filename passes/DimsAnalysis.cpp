@@ -50,7 +50,7 @@ Value DimsAnalysis::materialize(OpBuilder &b, Location loc, AffineExpr expr) con
   return expandExpr(b, loc, expr, {}, values);
 }
 
-const Dims &DimsAnalysis::get(Value tensor) {
+Dims DimsAnalysis::get(Value tensor) {
   auto it = cache.find(tensor);
   if (it != cache.end())
     return it->second;
@@ -134,7 +134,7 @@ Dims DimsAnalysis::compute(Value tensor) {
     return fromOffsets(expand.getMixedOutputShape());
   if (auto collapse = dyn_cast<tensor::CollapseShapeOp>(op)) {
     Dims dims;
-    const Dims source = get(collapse.getSrc());
+    Dims source = get(collapse.getSrc());
     for (const ReassociationIndices &group : collapse.getReassociationIndices()) {
       AffineExpr size = b.getAffineConstantExpr(1);
       for (int64_t i : group)

@@ -24,8 +24,9 @@ class DimsAnalysis {
 public:
   explicit DimsAnalysis(ModuleOp module);
 
-  /// Sizes of a ranked tensor.
-  const Dims &get(Value tensor);
+  /// Sizes of a ranked tensor. Values are remembered by address: a caller that
+  /// erases operations while it asks must erase last.
+  Dims get(Value tensor);
 
   /// An index value as an expression, or null.
   AffineExpr getIndex(Value index);

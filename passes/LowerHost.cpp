@@ -243,7 +243,7 @@ private:
   /// The first variant whose guard holds; the last has none.
   void emitVariants(ArrayRef<func::FuncOp> kernels, ValueRange operands, IntegerAttr number) {
     func::FuncOp kernel = kernels.front();
-    VariantAttr variant = kernel->getAttrOfType<ScheduleAttr>(kScheduleAttr).getVariants()[0];
+    VariantAttr variant = kernel->getAttrOfType<VariantAttr>(kScheduleAttr);
     auto launch = [&] {
       AffineExpr count = workgroupCount(kernel.getBody(), variant, dims);
       LaunchOp::create(*b, loc, TypeRange{},

@@ -17,7 +17,7 @@ func::FuncOp outline(DispatchOp dispatch, StringRef name, VariantAttr variant, D
   auto kernel = func::FuncOp::create(b, dispatch.getLoc(), name, type);
   kernel.setPrivate();
   kernel->setAttr(kKernelAttr, b.getUnitAttr());
-  kernel->setAttr(kScheduleAttr, ScheduleAttr::get(b.getContext(), variant));
+  kernel->setAttr(kScheduleAttr, variant);
   if (dispatch.getTied())
     kernel->setAttr(kTiedAttr, dispatch.getTiedAttr());
   for (auto [i, input] : llvm::enumerate(dispatch.getInputs()))
@@ -66,9 +66,10 @@ struct OutlineKernelsPass : impl::OutlineKernelsPassBase<OutlineKernelsPass> {
       auto launch = LaunchOp::create(b, dispatch.getLoc(), dispatch.getResultTypes(), names,
                                      dispatch.getInputs(), Value(), dispatch.getTiedAttr(), IntegerAttr());
       dispatch.replaceAllUsesWith(launch.getResults());
-      dispatch.erase();
       ++dispatches;
     }
+    for (DispatchOp dispatch : llvm::reverse(ops))
+      dispatch.erase();
   }
 
   ArrayAttr outlineVariants(DispatchOp dispatch, llvm::StringMap<unsigned> &counts, DimsAnalysis &dims) {

@@ -236,9 +236,14 @@ def GenerateKernelsPass : Pass<"dsc-generate-kernels", "::mlir::ModuleOp"> {
 def ExpandMathPass : Pass<"dsc-expand-math", "::mlir::ModuleOp"> {
   let summary = "Expand transcendental functions and inexact casts, never calling libm";
   let description = [{
-    Functions on f32 and f64 are within the ulp stated in ExpandMath.cpp;
-    narrower types compute in f32. Casts to bf16 round to nearest even and keep
-    subnormals.
+    Afterwards no operation is left that LLVM would turn into a call of libm or
+    compiler-rt. f16 and bf16 are computed in f32 and rounded to nearest even,
+    casts keep subnormals; integers divided by zero give 0. Largest errors in
+    ulp:
+
+    | function | f32 | f64 |
+    |---|---|---|
+    | exp, exp2 | 1 | 1 |
 
     ```mlir
     %y = math.exp %x : vector<16xf32>
@@ -246,6 +251,8 @@ def ExpandMathPass : Pass<"dsc-expand-math", "::mlir::ModuleOp"> {
     (fma and integer arithmetic)
     ```
   }];
+  let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::math::MathDialect", "::mlir::scf::SCFDialect",
+                           "::mlir::vector::VectorDialect"];
 }
 
 def LowerAbiPass : Pass<"dsc-lower-abi", "::mlir::ModuleOp"> {

@@ -129,7 +129,7 @@ struct AttentionModel : KernelOpInterface::ExternalModel<AttentionModel, Attenti
     return singleVariant(op->getContext(), {1, target.getVectorBytes() / 4}, {16});
   }
   AffineExpr getWorkgroups(Operation *op, VariantAttr variant, DimsAnalysis &dims) const {
-    const Dims &query = dims.get(cast<AttentionOp>(op).getQuery());
+    Dims query = dims.get(cast<AttentionOp>(op).getQuery());
     return query[0] * query[2] * query[1].ceilDiv(variant.getWorkgroup()[0]);
   }
   LogicalResult emitKernel(Operation *op, KernelBuilder &kernel, VariantAttr variant) const {
@@ -187,7 +187,8 @@ struct KvAppendModel : KernelOpInterface::ExternalModel<KvAppendModel, KvAppendO
           for (Value i : row)
             from.push_back(Index::uniform(i));
           from.push_back(Index::lanes(j));
-          for (auto [plane, source] : llvm::enumerate(ArrayRef<Value>{append.getKey(), append.getValue()}))
+          const Value planes[] = {append.getKey(), append.getValue()};
+          for (auto [plane, source] : llvm::enumerate(planes))
             kernel.store(kernel.pull(source, from), buffer,
                          {from[0], Index::uniform(kernel.constantIndex(plane)), from[2], Index::uniform(position), from[3]});
         });

@@ -77,10 +77,9 @@ void emitMap(KernelBuilder &kernel, Region &region, VariantAttr variant) {
 }
 
 LogicalResult generateKernel(func::FuncOp kernel, DimsAnalysis &dims, TargetAttr target) {
-  auto schedule = kernel->getAttrOfType<ScheduleAttr>(kScheduleAttr);
-  if (!schedule || schedule.getVariants().size() != 1)
-    return kernel.emitOpError("needs a schedule of one variant, got: ") << schedule;
-  VariantAttr variant = schedule.getVariants()[0];
+  auto variant = kernel->getAttrOfType<VariantAttr>(kScheduleAttr);
+  if (!variant)
+    return kernel.emitOpError("needs a schedule of one variant");
 
   OpBuilder b(kernel);
   auto tied = kernel->getAttrOfType<DenseI64ArrayAttr>(kTiedAttr);
@@ -95,7 +94,7 @@ LogicalResult generateKernel(func::FuncOp kernel, DimsAnalysis &dims, TargetAttr
   auto lowered = func::FuncOp::create(b, kernel.getLoc(), kernel.getName(), b.getFunctionType(types, {}));
   lowered.setPrivate();
   lowered->setAttr(kKernelAttr, b.getUnitAttr());
-  lowered->setAttr(kScheduleAttr, schedule);
+  lowered->setAttr(kScheduleAttr, variant);
   Block *entry = lowered.addEntryBlock();
   b.setInsertionPointToStart(entry);
 

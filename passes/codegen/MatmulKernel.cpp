@@ -23,7 +23,7 @@ struct Shape {
 
 Shape shapeOf(MatmulOp op, DimsAnalysis &dims) {
   Shape shape;
-  const Dims lhs = dims.get(op.getLhs()), result = dims.get(op.getResult());
+  Dims lhs = dims.get(op.getLhs()), result = dims.get(op.getResult());
   shape.sharedRhs = op.getPackedColumns() || cast<RankedTensorType>(op.getRhs().getType()).getRank() == 2;
   Dims leading(result.begin(), result.end() - 2);
   (shape.sharedRhs ? shape.rows : shape.batch) = leading;

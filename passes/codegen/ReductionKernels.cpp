@@ -20,7 +20,7 @@ static Dims loopSizes(linalg::GenericOp op, DimsAnalysis &dims) {
   for (OpOperand &operand : op->getOpOperands()) {
     if (!isa<RankedTensorType>(operand.get().getType()))
       continue;
-    const Dims &shape = dims.get(operand.get());
+    Dims shape = dims.get(operand.get());
     for (auto [i, expr] : llvm::enumerate(op.getMatchingIndexingMap(&operand).getResults()))
       if (auto dim = dyn_cast<AffineDimExpr>(expr))
         sizes[dim.getPosition()] = shape[i];

@@ -76,9 +76,7 @@ class Model:
         """
         path = find_model(path_or_name)
         if path.suffix == ".dsc":
-            from deepseek import artifact
-
-            return artifact.load_model(path, threads=threads, context=context)
+            raise InputError(f"{path} holds no weights, expected a checkpoint (artifacts are inspected, not run)")
         from deepseek.compiler import compile_text
         from deepseek.executable import Executable
         from deepseek.frontend.checkpoint.gguf import GGUFFile

@@ -67,7 +67,7 @@ class Argument:
     weight: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Program:
     """A module and how to call it.
 
@@ -88,7 +88,7 @@ class Program:
     def symbols(self) -> list[str]:
         return list(dict.fromkeys(d for a in self.arguments for d in a.tensor.dims if isinstance(d, str)))
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.name
 
 

@@ -7,6 +7,7 @@ placeholders have no example size: a question that cannot be answered for all si
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -68,35 +69,33 @@ class Dims:
         except LookupError:
             return None
 
-    def bounds(self, size: Size) -> tuple[int, int | None]:
-        """(smallest, largest) possible value; largest None = unbounded. Smallest is a lower bound, maybe very low."""
+    def bounds(self, size: Size) -> tuple[float, float]:
+        """(smallest, largest) value that is known for all sizes; infinite where nothing is known."""
         if isinstance(size, int):
             return size, size
-        low, high = 0, 0
+        low: float = 0
+        high: float = 0
         for mono, c in size.terms.items():
-            smallest, largest = 1, 1
+            span: tuple[float, float] = (c, c)
             for atom in mono:
-                a, b = self._atom_bounds(atom)
-                smallest *= a
-                largest = None if largest is None or b is None else largest * b
-            lo, hi = (smallest, largest) if c > 0 else (largest, smallest)
-            low = None if low is None or lo is None else low + c * lo
-            high = None if high is None or hi is None else high + c * hi
-        return (-(2**62) if low is None else low), high
+                span = _interval_product(span, self._atom_bounds(atom))
+            low, high = low + span[0], high + span[1]
+        return low, high
 
-    def _atom_bounds(self, atom: Atom) -> tuple[int, int | None]:
+    def _atom_bounds(self, atom: Atom) -> tuple[float, float]:
         if isinstance(atom, Symbol):
-            return atom.low, atom.high
+            return atom.low, math.inf if atom.high is None else atom.high
         (a, b), (c, d) = self.bounds(atom.lhs), self.bounds(atom.rhs)
-        if atom.op == "min":
-            return min(a, c), min((x for x in (b, d) if x is not None), default=None)
-        if atom.op == "max":
-            return max(a, c), None if b is None or d is None else max(b, d)
-        if a < 0 or c <= 0:
-            return (0, d - 1) if atom.op == "%" and c > 0 and d else (-(2**62), None)
+        if atom.op in ("min", "max"):
+            pick = min if atom.op == "min" else max
+            return pick(a, c), pick(b, d)
+        if c <= 0:
+            return -math.inf, math.inf
         if atom.op == "%":
-            return 0, None if d is None else d - 1
-        return (a // d if d else 0), None if b is None else b // c
+            return 0, d - 1
+        # The quotient is extreme at the ends of both ranges; an unbounded divisor drives it to 0 or -1.
+        ends = [x if math.isinf(x) else (x // y if y < math.inf else -(x < 0)) for x in (a, b) for y in (c, d)]
+        return min(ends), max(ends)
 
     def is_nonnegative(self, size: Size) -> bool | None:
         """True or False if `size` >= 0 is known for all sizes, else None."""
@@ -104,7 +103,7 @@ class Dims:
         low, high = self.bounds(size)
         if low >= 0:
             return True
-        if high is not None and high < 0:
+        if high < 0:
             return False
         negated = sizes.sub(-1, size)
         for guard in self.guards:
@@ -138,7 +137,7 @@ class Dims:
         if isinstance(size, int):
             return size == 0
         low, high = self.bounds(size)
-        if low > 0 or (high is not None and high < 0):
+        if low > 0 or high < 0:
             return False
         if self.is_nonnegative(sizes.sub(size, 1)) or self.is_nonnegative(sizes.sub(-1, size)):
             return False
@@ -213,11 +212,17 @@ class Dims:
             mono[0].high = constant if mono[0].high is None else min(mono[0].high, constant)
 
     def _undecided(self, question: str, size: Size) -> None:
-        names = ", ".join(sorted(atom.key for atom in sizes.atoms(size)))
+        names = ", ".join(sorted(atom.key for atom in sizes.atoms(size) if isinstance(atom, Symbol)))
         fail(
             f"whether {question} depends on the size of {names}, which this trace leaves open",
             "give the dim a range, ACG.dim(name, min=..., max=...), a fixed size, or the same name as its equal",
         )
+
+
+def _interval_product(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
+    """All products of a number of `a` and one of `b`; 0 times infinity is 0, sizes being finite."""
+    ends = [x * y if x and y else 0 for x in a for y in b]
+    return min(ends), max(ends)
 
 
 def _example(symbol: Symbol) -> int:

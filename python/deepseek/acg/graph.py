@@ -169,9 +169,12 @@ class Program:
         values = [returned] if isinstance(returned, np.ndarray) else list(returned or [])
         value = self.graph.symbol_values(arrays)
         leaves: list[Any] = []
+        given: set[int] = set()
         for entry in self.graph.signature["results"]:
             if entry[0] == "array":
-                leaves.append(from_numpy(values[entry[1]], entry[2]))
+                array = values[entry[1]]
+                leaves.append(from_numpy(array.copy() if entry[1] in given else array, entry[2]))
+                given.add(entry[1])
             elif entry[0] == "size":
                 leaves.append(sizes.evaluate(sizes.from_json(entry[1], self.graph._symbols), value))
             else:

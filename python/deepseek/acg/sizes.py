@@ -213,8 +213,10 @@ def of_atom(atom: Atom) -> Expr:
 
 
 def atoms(size: Size) -> set[Atom]:
-    """Atoms at the top level of `size` (not those inside opaque terms)."""
-    return {atom for mono in _terms(size) for atom in mono}
+    """All atoms of `size`, those inside opaque terms too."""
+    found = {atom for mono in _terms(size) for atom in mono}
+    inner = [side for atom in found if isinstance(atom, Opaque) for side in (atom.lhs, atom.rhs)]
+    return found.union(*map(atoms, inner))
 
 
 def evaluate(size: Size, value: Callable[[Symbol], int]) -> int:

@@ -218,8 +218,12 @@ def _outputs(running: Trace, leaves: list[tuple[str, Any]]) -> tuple[list[tuple[
         if isinstance(leaf, (np.ndarray, np.generic)):
             leaf = as_array(leaf)
         if isinstance(leaf, Array):
-            described.append(["array", len(outputs), leaf.kind])
-            outputs.append((path or "out", leaf.acg_value, _tied(running, leaf.acg_value)))
+            # A value that is returned twice is one result; the caller gets a copy.
+            values = [value for _, value, _ in outputs]
+            if leaf.acg_value not in values:
+                outputs.append((path or "out", leaf.acg_value, _tied(running, leaf.acg_value)))
+                values.append(leaf.acg_value)
+            described.append(["array", values.index(leaf.acg_value), leaf.kind])
         elif isinstance(leaf, SymInt):
             described.append(["size", sizes.to_json(leaf.size)])
         elif isinstance(leaf, (bool, int, float, str)):

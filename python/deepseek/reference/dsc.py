@@ -32,8 +32,8 @@ def contract(a: np.ndarray, b: np.ndarray, numerics: Numerics) -> np.ndarray:
 @operation("dsc.matmul")
 def matmul(node: Node) -> np.ndarray:
     """result[.., m, n] = sum_k lhs[.., m, k] * rhs[(..,) k, n] (+ bias[n]); integers wrap."""
-    if node.has("packed_rhs"):
-        raise node.error("with packed_rhs belongs to a later phase")
+    if node.has("packed_columns"):
+        raise node.error("with packed_columns belongs to a later phase")
     lhs, rhs, *bias = node.operands
     element = node.result_element()
     if element.is_float:

@@ -10,7 +10,7 @@ from itertools import groupby
 import ml_dtypes
 import numpy as np
 import pytest
-from cases import Case, all_cases
+from acg_cases import Case, all_cases
 
 from deepseek import ACG
 

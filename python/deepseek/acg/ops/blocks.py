@@ -43,6 +43,12 @@ def _shape(shape: tuple[Size, ...]) -> list[Any]:
     return [s if isinstance(s, int) else SymInt(active().dims, s) for s in shape]
 
 
+def _fix(x: Array, *axes: int) -> None:
+    """Makes sizes numbers that the dsc op needs as such (heads, head size)."""
+    for axis in axes:
+        int(SymInt(active().dims, x.sizes[axis]))
+
+
 def _number(value: float) -> str:
     return literal(float(value), F32)
 
@@ -270,7 +276,10 @@ def attention(
         template = "dsc.attention {0}, {1}, {2}"
     _must_equal(q.sizes[0], sources[0].sizes[0], "attention: batch sizes must match", q, sources[0])
     _must_equal(q.sizes[3], depth, "attention: head sizes must match", q, sources[0])
-    if not active().dims.equal(sizes.call("%", q.sizes[2], heads), 0):
+    _fix(q, 2, 3)
+    _fix(sources[0], *((2, 4) if cache is not None else (2, 3)))
+    heads = active().dims.resolve(heads)
+    if not heads or q.sizes[2] % heads:
         fail(
             f"attention: the heads of q must be a multiple of those of k, got {describe(q)} and {describe(sources[0])}"
         )
@@ -297,6 +306,7 @@ def kv_append(k: Any, v: Any, cache: Any, positions: Any) -> Array:
     _must_equal(k.sizes[1], v.sizes[1], "kv_append: k and v must have one shape", k, v)
     _must_equal(cache.sizes[1], 2, "kv_append: the cache must hold two planes", cache)
     _must_equal(positions.sizes[0], k.sizes[0], "kv_append: positions must be [b]", positions, k)
+    _fix(cache, 2, 4)
     operands = [k, v, cache, positions if positions.type is I32 else convert(positions, I32)]
     template = "dsc.kv_append {0}, {1} into {2} at {3} : ({t0}, {t1}, {t2}, {t3}) -> {r}"
     values = [o.acg_value for o in operands]
@@ -312,6 +322,7 @@ def rope(x: Any, cos: Any, sin: Any, interleaved: bool = False) -> Array:
     x = _float(x)
     tables = [convert(as_array(cos), x.type), convert(as_array(sin), x.type)]
     _rank(x, 4, "x of rope", "[b, s, h, d]")
+    _fix(x, 3)
     for table in tables:
         _rank(table, 3, "cos and sin of rope", "[b, s, d/2]")
         for axis in (0, 1):

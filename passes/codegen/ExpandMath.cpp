@@ -1,0 +1,271 @@
+//===- ExpandMath.cpp - mathematical functions without libm ---------------===//
+//
+// After this pass no operation is left that LLVM would turn into a call of libm
+// or compiler-rt. f32 and f64 stand in vectors of any shape or as scalars; f16
+// and bf16 are extended to f32, computed there and rounded once more, which for
+// + - * / sqrt is the correct rounding (f32 has more than 2 p + 2 bits,
+// Figueroa 1995).
+//
+// Largest errors in ulp, as asserted by test/passes/test_expand_math.py; f64
+// against mpmath, f32 against f64 (all f32 for exp and exp2):
+//
+//   function                          f32      f64
+//   exp, exp2                         1        1
+//   expm1, log, log2, log10, log1p    0.51     1
+//   sin, cos (any argument)           0.51     1
+//   tan                               0.51     2
+//   asin, acos, atan                  0.51     1
+//   atan2                             0.51     2
+//   sinh, cosh, tanh                  0.51     2
+//   asinh, acosh, atanh               0.51     3
+//   erf, cbrt                         0.51     1
+//   erfc                              0.51     3
+//   powf, fpowi                       0.51     1
+//   rsqrt                             1.5      1.5
+//   casts, remf, floor .. roundeven   exact or rounded once to nearest even
+//   fma                               one rounding with the feature fma, else two
+//
+// Integer division by zero gives 0 (as numpy), floats that no integer holds give
+// the lowest integer (as x86); neither traps.
+//
+//===----------------------------------------------------------------------===//
+
+#include "passes/codegen/ExpandMath.h"
+
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "passes/DimsAnalysis.h"
+#include "passes/Passes.h"
+#include "llvm/ADT/StringMap.h"
+#include "llvm/ADT/TypeSwitch.h"
+
+namespace mlir::dsc {
+#define GEN_PASS_DEF_EXPANDMATHPASS
+#include "passes/Passes.h.inc"
+
+MathTarget MathTarget::of(TargetAttr target) {
+  MathTarget result;
+  if (!target)
+    return result;
+  if (target.getTriple().starts_with("aarch64")) {
+    result.fma = result.rounding = result.halfCasts = true;
+    return result;
+  }
+  SmallVector<StringRef> features;
+  target.getFeatures().split(features, ',');
+  auto has = [&](StringRef name) { return llvm::is_contained(features, name); };
+  result.fma = has("+fma");
+  result.rounding = has("+sse4.1");
+  result.halfCasts = has("+f16c");
+  result.halfArithmetic = has("+avx512fp16");
+  return result;
+}
+
+using Unary = Num (*)(Num);
+
+/// Functions of f64, by the operation's name; of f32 computed in f64.
+static const llvm::StringMap<Unary> &f64Functions() {
+  static const llvm::StringMap<Unary> functions = {
+      {"math.exp", expandExp},     {"math.exp2", expandExp2},   {"math.expm1", expandExpm1},
+      {"math.log", expandLog},     {"math.log2", expandLog2},   {"math.log10", expandLog10},
+      {"math.log1p", expandLog1p}, {"math.sin", expandSin},     {"math.cos", expandCos},
+      {"math.tan", expandTan},     {"math.sinh", expandSinh},   {"math.cosh", expandCosh},
+      {"math.tanh", expandTanh},   {"math.asin", expandAsin},   {"math.acos", expandAcos},
+      {"math.atan", expandAtan},   {"math.asinh", expandAsinh}, {"math.acosh", expandAcosh},
+      {"math.atanh", expandAtanh}, {"math.erf", expandErf},     {"math.erfc", expandErfc},
+      {"math.cbrt", expandCbrt}};
+  return functions;
+}
+
+static const llvm::StringMap<Unary> &roundings() {
+  static const llvm::StringMap<Unary> functions = {{"math.floor", expandFloor},
+                                                   {"math.ceil", expandCeil},
+                                                   {"math.trunc", expandTrunc},
+                                                   {"math.round", expandRound},
+                                                   {"math.roundeven", expandRoundEven}};
+  return functions;
+}
+
+static bool isNarrow(Type type) {
+  Type element = getElementTypeOrSelf(type);
+  return element.isF16() || element.isBF16();
+}
+
+namespace {
+class Expander {
+public:
+  Expander(MathBuilder &builder) : b(builder) {}
+
+  /// The value to use instead of the operation's only result; null: it stays.
+  Value expand(Operation *op) {
+    b.setLoc(op->getLoc());
+    b.setInsertionPoint(op);
+    if (Value value = expandIntegers(op))
+      return value;
+    if (Value value = expandCast(op))
+      return value;
+    bool narrow = llvm::any_of(op->getOperandTypes(), isNarrow) || llvm::any_of(op->getResultTypes(), isNarrow);
+    return narrow ? expandNarrow(op) : expandWide(op);
+  }
+
+  /// Both values of math.sincos.
+  std::pair<Value, Value> expandSincos(math::SincosOp op) {
+    b.setLoc(op.getLoc());
+    b.setInsertionPoint(op);
+    return {finish(math::SinOp::create(b, op.getOperand())), finish(math::CosOp::create(b, op.getOperand()))};
+  }
+
+private:
+  Num num(Value value) { return {&b, value}; }
+
+  /// Expands an operation made on the way.
+  Value finish(Operation *op) {
+    OpBuilder::InsertionGuard guard(b);
+    Value value = expand(op);
+    if (!value)
+      return op->getResult(0);
+    op->erase();
+    return value;
+  }
+
+  Value expandIntegers(Operation *op) {
+    if (isa<arith::DivSIOp, arith::DivUIOp, arith::RemSIOp, arith::RemUIOp, arith::FloorDivSIOp, arith::CeilDivSIOp,
+            arith::CeilDivUIOp>(op))
+      return expandDivision(b, op);
+    if (isa<math::IPowIOp>(op))
+      return expandIntegerPower(num(op->getOperand(0)), num(op->getOperand(1))).v;
+    return {};
+  }
+
+  Value expandCast(Operation *op) {
+    if (op->getNumOperands() != 1 || op->getNumResults() != 1)
+      return {};
+    Num x = num(op->getOperand(0));
+    Type to = getElementTypeOrSelf(op->getResult(0));
+    if (isa<arith::ExtFOp>(op))
+      return isNarrow(x.type()) ? extend(x, to).v : Value();
+    if (isa<arith::TruncFOp>(op))
+      return isNarrow(to) ? truncate(x, to).v : Value();
+    if (isa<arith::SIToFPOp, arith::UIToFPOp>(op))
+      return isNarrow(to) ? integerToFloat(x, to, isa<arith::SIToFPOp>(op)).v : Value();
+    if (isa<arith::FPToSIOp, arith::FPToUIOp>(op))
+      return floatToInteger(isNarrow(x.type()) ? extend(x, b.getF32Type()) : x, to, isa<arith::FPToSIOp>(op)).v;
+    return {};
+  }
+
+  /// The same operation on floats of another type.
+  Operation *retyped(Operation *op, Type element) {
+    OperationState state(op->getLoc(), op->getName());
+    for (Value operand : op->getOperands()) {
+      bool isFloat = isa<FloatType>(getElementTypeOrSelf(operand));
+      state.operands.push_back(isFloat ? extend(num(operand), element).v : operand);
+    }
+    for (Type type : op->getResultTypes())
+      state.types.push_back(isa<FloatType>(getElementTypeOrSelf(type)) ? withElement(type, element) : type);
+    state.attributes = op->getDiscardableAttrDictionary().getValue();
+    state.propertiesAttr = op->getPropertiesAsAttribute();
+    return b.create(state);
+  }
+
+  Value expandNarrow(Operation *op) {
+    if (!isa<arith::ArithDialect, math::MathDialect>(op->getDialect()) && !isa<vector::FMAOp, vector::ReductionOp>(op))
+      return {};
+    if (isa<arith::ConstantOp, arith::SelectOp, arith::BitcastOp>(op))
+      return {};
+    Num x = num(op->getOperand(0));
+    // Sign bits.
+    if (isa<arith::NegFOp>(op))
+      return (x.bits() ^ 0x8000).bitcast(x.element()).v;
+    if (isa<math::AbsFOp>(op))
+      return (x.bits() & 0x7fff).bitcast(x.element()).v;
+    if (isa<math::CopySignOp>(op))
+      return ((x.bits() & 0x7fff) | (num(op->getOperand(1)).bits() & 0x8000)).bitcast(x.element()).v;
+    if (isa<math::IsNormalOp>(op)) { // narrow subnormals are normal in f32
+      Num exponent = x.bits() & (x.element().isF16() ? 0x7c00 : 0x7f80);
+      return ((exponent != 0) & (exponent != (x.element().isF16() ? 0x7c00 : 0x7f80))).v;
+    }
+    bool native = x.element().isF16() && b.target.halfArithmetic;
+    if (native && isa<arith::AddFOp, arith::SubFOp, arith::MulFOp, arith::DivFOp, arith::CmpFOp, math::SqrtOp,
+                      math::FmaOp, vector::FMAOp>(op))
+      return {};
+    Value result = finish(retyped(op, b.getF32Type()));
+    if (!isNarrow(op->getResult(0).getType()))
+      return result;
+    return truncate(num(result), getElementTypeOrSelf(op->getResult(0))).v;
+  }
+
+  Value expandWide(Operation *op) {
+    return llvm::TypeSwitch<Operation *, Value>(op)
+        .Case<math::FmaOp, vector::FMAOp>([&](Operation *) {
+          return b.target.fma ? Value() : fma(num(op->getOperand(0)), num(op->getOperand(1)), num(op->getOperand(2))).v;
+        })
+        .Case([&](math::RsqrtOp rsqrt) { return (1 / sqrt(num(rsqrt.getOperand()))).v; })
+        .Case([&](math::ClampFOp clamp) {
+          Value low = arith::MaximumFOp::create(b, clamp.getValue(), clamp.getMin());
+          return arith::MinimumFOp::create(b, low, clamp.getMax()).getResult();
+        })
+        .Case([&](arith::RemFOp rem) { return expandRemainder(num(rem.getLhs()), num(rem.getRhs())).v; })
+        .Case<math::PowFOp, math::Atan2Op, math::FPowIOp>([&](Operation *) { return expandBinary(op); })
+        .Default([&](Operation *) { return expandUnary(op); });
+  }
+
+  /// `f` on f64; operands of f32 are extended, where a shorter polynomial is enough.
+  template <typename F> Value inF64(Num x, F f) {
+    Type element = x.element();
+    b.quick = element.isF32();
+    Num result = f(x.floatAs(b.getF64Type())).floatAs(element);
+    b.quick = false;
+    return result.v;
+  }
+
+  Value expandBinary(Operation *op) {
+    Num x = num(op->getOperand(0)), y = num(op->getOperand(1));
+    return inF64(x, [&](Num wide) {
+      if (isa<math::FPowIOp>(op))
+        return expandPowInteger(wide, integerToFloat(y, b.getF64Type(), true), (y & 1) != 0);
+      Num other = y.floatAs(b.getF64Type());
+      return isa<math::PowFOp>(op) ? expandPow(wide, other) : expandAtan2(wide, other);
+    });
+  }
+
+  Value expandUnary(Operation *op) {
+    if (!isa<math::MathDialect>(op->getDialect()) || op->getNumOperands() != 1)
+      return {};
+    Num x = num(op->getOperand(0));
+    StringRef name = op->getName().getStringRef();
+    if (Unary rounding = roundings().lookup(name))
+      return b.target.rounding ? Value() : rounding(x).v;
+    if (x.element().isF32() && isa<math::ExpOp, math::Exp2Op>(op))
+      return (isa<math::ExpOp>(op) ? expandExpF32(x) : expandExp2F32(x)).v;
+    Unary function = f64Functions().lookup(name);
+    return function ? inF64(x, function) : Value();
+  }
+
+  MathBuilder &b;
+};
+
+struct ExpandMathPass : impl::ExpandMathPassBase<ExpandMathPass> {
+  void runOnOperation() override {
+    ModuleOp module = getOperation();
+    MathBuilder builder(module.getLoc(), &getContext());
+    builder.target = MathTarget::of(module->getAttrOfType<TargetAttr>(kTargetAttr));
+    Expander expander(builder);
+    SmallVector<Operation *> operations;
+    module.walk([&](Operation *op) { operations.push_back(op); });
+    for (Operation *op : operations) {
+      if (auto sincos = dyn_cast<math::SincosOp>(op)) {
+        auto [sin, cos] = expander.expandSincos(sincos);
+        sincos.getSin().replaceAllUsesWith(sin);
+        sincos.getCos().replaceAllUsesWith(cos);
+        op->erase();
+        continue;
+      }
+      Value value = op->getNumResults() == 1 ? expander.expand(op) : Value();
+      if (!value)
+        continue;
+      op->getResult(0).replaceAllUsesWith(value);
+      op->erase();
+    }
+  }
+};
+} // namespace
+} // namespace mlir::dsc

@@ -1,0 +1,44 @@
+//===- ExpandMathF32.cpp - e^x and 2^x in f32 -----------------------------===//
+//
+// The hot ones (softmax, sigmoid, SiLU), in f32 throughout: reduction in two
+// parts after Cody and Waite (1980), a polynomial of degree 6, scaling through
+// the exponent bits. Every other function of f32 is computed in f64.
+//
+//===----------------------------------------------------------------------===//
+
+#include "passes/codegen/ExpandMath.h"
+
+namespace mlir::dsc {
+
+// (e^r - 1 - r) / r^2 on |r| <= ln(2) / 2: our own Remez fit, error 2^-28 of e^r.
+static constexpr double kExp[] = {0.499999934420097825, 0.16666520566048304, 0.0416683891275301324,
+                                  0.00836872650338618511, 0.0013814578578404367};
+static constexpr double kRounder = 0x1.8p23; // x + this - this: x to the nearest integer, for |x| < 2^22
+
+/// e^r on |r| <= ln(2) / 2.
+static Num expReduced(Num r) {
+  Num sum = polynomial(r, kExp, kExp);
+  return fma(fma(sum, r, r(1.0)), r, r(1.0));
+}
+
+/// p 2^n for 1/2 < p < 2; the low bits of `shifted` = n + 1.5 2^23 hold n.
+static Num scale(Num p, Num shifted) {
+  // n = half + rest, both already where the exponent is. p 2^half stays normal, so that only the product rounds.
+  Num bits = shifted.bits(), half = (bits << 22) & 0xff800000, rest = (bits << 23) - half;
+  return (p.bits() + half).bitcast(p.element()) * (rest + 0x3f800000).bitcast(p.element());
+}
+
+Num expandExpF32(Num x) {
+  Num clamped = clamp(x, -104, 89);
+  Num shifted = fma(clamped, x(0x1.715476p+0), x(kRounder)), n = shifted - kRounder;
+  // ln 2 in two parts; n times the first, of 9 bits, is exact.
+  Num r = fma(n, x(-0x1.63p-1), clamped);
+  return scale(expReduced(fma(n, x(0x1.bd0106p-13), r)), shifted);
+}
+
+Num expandExp2F32(Num x) {
+  Num clamped = clamp(x, -151, 129), shifted = clamped + kRounder;
+  return scale(expReduced((clamped - (shifted - kRounder)) * 0x1.62e43p-1), shifted);
+}
+
+} // namespace mlir::dsc

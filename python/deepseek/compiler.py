@@ -1,0 +1,183 @@
+"""Runs the compiler's phases on a module and keeps the result on disk. Loads MLIR only when something is compiled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from deepseek import cache, runtime
+from deepseek.errors import CompileError
+
+PHASES = ("import", "precision", "parallel", "fuse", "schedule", "host", "codegen", "llvm")
+
+_LIBRARIES = Path(__file__).parent / "_mlir" / "_mlir_libs"
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Machine code of a module.
+
+    `object` is a relocatable ELF object, `manifest` its signature, `compile_s` the seconds that passes and code
+    generation took (0 on a cache hit), `key` the cache key.
+    """
+
+    object: bytes
+    manifest: dict[str, Any]
+    compile_s: float
+    cache_hit: bool
+    key: str
+
+
+def compile_text(text: str, *, target: str = "cpu", source_name: str = "module") -> Compiled:
+    """Compiles a module, given as text at any phase, for `target`; or finds it in the disk cache.
+
+    `source_name` stands for the text in messages. Raises `CompileError` with the line, the rule that was broken
+    and a `dsc-opt` command that shows the failure again.
+    """
+    key = cache_key(text, target)
+    entry = cache.get(key)
+    if entry is not None:
+        return Compiled(entry["object"], entry["metadata"], 0.0, True, key)
+    begin = time.perf_counter()
+    with _parsed(text, source_name) as (module, diagnostics):
+        _run_phases(module, target, "llvm", diagnostics)
+        try:
+            code, manifest = _bindings()[1].emit_object(module)
+        except ValueError as error:
+            raise CompileError(_message(diagnostics, str(error))) from None
+    compiled = Compiled(code, json.loads(manifest), time.perf_counter() - begin, False, key)
+    cache.put(key, compiled.object, compiled.manifest)
+    return compiled
+
+
+def lower_text(text: str, *, target: str = "cpu", to_phase: str = "llvm", source_name: str = "module") -> str:
+    """The module at the end of `to_phase`, with locations. Raises `CompileError`."""
+    if to_phase not in PHASES:
+        raise CompileError(f"unknown phase {to_phase!r}, known are {', '.join(PHASES)}")
+    with _parsed(text, source_name) as (module, diagnostics):
+        _run_phases(module, target, to_phase, diagnostics)
+        return module.operation.get_asm(enable_debug_info=True) + "\n"
+
+
+def assembly(text: str, *, target: str = "cpu") -> str:
+    """CPU assembly of a module given at any phase. Raises `CompileError`."""
+    with _parsed(text, "module") as (module, diagnostics):
+        _run_phases(module, target, "llvm", diagnostics)
+        return _bindings()[1].emit_assembly(module)
+
+
+def parse_module(text: str | bytes) -> tuple[Any, Any]:
+    """(context, module) of a module as text or bytecode, all dialects loaded. Raises `CompileError`."""
+    ir, dsc = _bindings()
+    context = ir.Context()
+    dsc.register(context)
+    diagnostics: list[str] = []
+    handler = context.attach_diagnostic_handler(_collector(diagnostics))
+    try:
+        return context, ir.Module.parse(text, context)
+    except ir.MLIRError as error:
+        raise CompileError(_message(diagnostics, str(error))) from None
+    finally:
+        handler.detach()
+
+
+def cache_key(text: str, target: str) -> str:
+    """Digest of all that the object depends on: module, target, this machine's features, the compiler itself."""
+    digest = hashlib.sha256()
+    native = ",".join(sorted(runtime.cpu_features())) if target in ("cpu", "cpu:native") else ""
+    for part in (text, target, native, _compiler_identity()):
+        digest.update(part.encode())
+        digest.update(b"\0")
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _compiler_identity() -> str:
+    """Changes whenever the compiler does: version, and size and time of its library."""
+    from deepseek import __version__
+
+    parts = [__version__]
+    for path in sorted(_LIBRARIES.glob("libDscPythonCAPI*")):
+        status = path.stat()
+        parts.append(f"{path.name}:{status.st_size}:{status.st_mtime_ns}")
+    return " ".join(parts)
+
+
+@lru_cache(maxsize=1)
+def _bindings() -> tuple[Any, Any]:
+    try:
+        from deepseek._mlir import ir
+        from deepseek._mlir._mlir_libs import _dsc
+    except ImportError as error:
+        raise CompileError(f"the compiler cannot be loaded ({error}): reinstall deepseek-runtime") from None
+    return ir, _dsc
+
+
+def _collector(diagnostics: list[str]) -> Any:
+    """A diagnostic handler that keeps errors with their notes as text."""
+
+    def handle(diagnostic: Any) -> bool:
+        severity = str(diagnostic.severity).rpartition(".")[2].lower()
+        if severity in ("error", "note"):
+            location = str(diagnostic.location).removeprefix("loc(").removesuffix(")")
+            diagnostics.append(f"{location}: {diagnostic.message}")
+            diagnostics.extend(f"{note.location}: {note.message}" for note in diagnostic.notes[:2])
+        return True
+
+    return handle
+
+
+@contextmanager
+def _parsed(text: str, source_name: str) -> Iterator[tuple[Any, list[str]]]:
+    ir, dsc = _bindings()
+    with ir.Context() as context:
+        dsc.register(context)
+        diagnostics: list[str] = []
+        handler = context.attach_diagnostic_handler(_collector(diagnostics))
+        try:
+            module = ir.Module.parse(text, context)
+        except ir.MLIRError as error:
+            message = _message(diagnostics, str(error))
+            raise CompileError(f"{source_name} is not a module that this compiler reads: {message}") from None
+        try:
+            yield module, diagnostics
+        finally:
+            handler.detach()
+
+
+def _run_phases(module: Any, target: str, to_phase: str, diagnostics: list[str]) -> None:
+    _, dsc = _bindings()
+    try:
+        dsc.describe_target(target)
+    except ValueError as error:
+        raise CompileError(str(error)) from None
+    ok, reproducer = dsc.run_phases(module, target, "", to_phase, _reproducers())
+    if ok:
+        return
+    message = _message(diagnostics, "the compiler failed without saying why")
+    if reproducer:
+        message += f"\nto see it again: dsc-opt --run-reproducer {shlex.quote(reproducer)}"
+    raise CompileError(message)
+
+
+def _reproducers() -> str:
+    """Folder for files that reproduce failures; beside the cache, or none when that is not writable."""
+    try:
+        folder = cache.directory().parent / "reproducers"
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return ""
+    return str(folder) if os.access(folder, os.W_OK) else ""
+
+
+def _message(diagnostics: list[str], fallback: str) -> str:
+    return "\n".join(diagnostics[:3]) if diagnostics else fallback
