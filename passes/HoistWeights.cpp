@@ -1,7 +1,6 @@
 //===- HoistWeights.cpp - move what depends on weights alone into @init ---===//
 
 #include "mlir/IR/IRMapping.h"
-#include "mlir/Interfaces/SideEffectInterfaces.h"
 #include "passes/Passes.h"
 #include "passes/Weights.h"
 
@@ -27,51 +26,60 @@ void dropUnusedWeights(func::FuncOp main) {
   (void)main.eraseArguments(dead);
 }
 
+/// Whether a result leaves @main, as it is or under another shape.
+bool isReturned(Operation *op) {
+  return llvm::any_of(op->getUsers(), [](Operation *user) {
+    return isa<func::ReturnOp>(user) || (!isa<DispatchOp>(user) && isReturned(user));
+  });
+}
+
 struct HoistWeightsPass : impl::HoistWeightsPassBase<HoistWeightsPass> {
   void runOnOperation() override {
     ModuleOp module = getOperation();
     auto main = module.lookupSymbol<func::FuncOp>("main");
     if (!main || module.lookupSymbol("init"))
       return;
-    WeightAnalysis weights(main);
     SmallVector<Operation *> moved;
-    SetVector<Value> inputs;
     DenseSet<Operation *> movedSet;
     for (Operation &op : main.front().without_terminator()) {
-      bool weightOnly = op.getNumResults() > 0 && llvm::all_of(op.getOperands(), [&](Value operand) {
-        return isa<ShapedType>(operand.getType()) && weights.isWeight(operand);
+      bool fromWeights = op.getNumOperands() > 0 && llvm::all_of(op.getOperands(), [&](Value operand) {
+        auto argument = dyn_cast<BlockArgument>(operand);
+        return argument ? isWeightArgument(main, argument.getArgNumber())
+                        : movedSet.contains(operand.getDefiningOp());
       });
-      if (!weightOnly || op.getNumOperands() == 0)
+      if (!fromWeights || isReturned(&op))
         continue;
       moved.push_back(&op);
       movedSet.insert(&op);
-      if (isa<DispatchOp>(op))
-        ++hoisted;
     }
-    // A view of a weight as it is stays where it is: there is nothing to compute.
-    llvm::erase_if(moved, [&](Operation *op) {
-      bool viewOfArgument = !isa<DispatchOp>(op) && !movedSet.contains(op->getOperand(0).getDefiningOp());
-      if (viewOfArgument)
-        movedSet.erase(op);
-      return viewOfArgument;
-    });
+    // A view of a weight that @main reads stays: there is nothing to compute. Later ones first.
+    for (Operation *op : llvm::reverse(SmallVector<Operation *>(moved))) {
+      bool readOutside = llvm::any_of(op->getUsers(), [&](Operation *user) { return !movedSet.contains(user); });
+      bool readInside = llvm::any_of(op->getUsers(), [&](Operation *user) { return movedSet.contains(user); });
+      if (isa<DispatchOp>(op) || !isa<BlockArgument>(op->getOperand(0)) || !readOutside)
+        continue;
+      if (readInside) { // one for each side
+        Operation *copy = OpBuilder(op).clone(*op);
+        op->replaceUsesWithIf(copy->getResults(), [&](OpOperand &use) { return !movedSet.contains(use.getOwner()); });
+        continue;
+      }
+      movedSet.erase(op);
+      llvm::erase(moved, op);
+    }
     if (moved.empty())
       return;
 
+    SetVector<Value> inputs;
     SmallVector<Value> results;
     for (Operation *op : moved) {
+      hoisted += isa<DispatchOp>(op);
       for (Value operand : op->getOperands())
-        if (!movedSet.contains(operand.getDefiningOp()))
+        if (isa<BlockArgument>(operand))
           inputs.insert(operand);
       for (Value result : op->getResults())
         if (llvm::any_of(result.getUsers(), [&](Operation *user) { return !movedSet.contains(user); }))
           results.push_back(result);
     }
-    for (Value input : inputs)
-      if (!isa<BlockArgument>(input)) {
-        input.getDefiningOp()->emitOpError("is read by @init but stays in @main");
-        return signalPassFailure();
-      }
 
     OpBuilder b(main);
     auto init = func::FuncOp::create(b, main.getLoc(), "init",
