@@ -53,7 +53,8 @@ struct HoistWeightsPass : impl::HoistWeightsPassBase<HoistWeightsPass> {
       movedSet.insert(&op);
     }
     // A view of a weight that @main reads stays: there is nothing to compute. Later ones first.
-    for (Operation *op : llvm::reverse(SmallVector<Operation *>(moved))) {
+    SmallVector<Operation *> backwards(llvm::reverse(moved));
+    for (Operation *op : backwards) {
       bool readOutside = llvm::any_of(op->getUsers(), [&](Operation *user) { return !movedSet.contains(user); });
       bool readInside = llvm::any_of(op->getUsers(), [&](Operation *user) { return movedSet.contains(user); });
       if (isa<DispatchOp>(op) || !isa<BlockArgument>(op->getOperand(0)) || !readOutside)

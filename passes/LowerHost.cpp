@@ -284,7 +284,8 @@ private:
   Value reshaped(Value buffer, Value tensor, MemRefType type) {
     SmallVector<OpFoldResult> sizes, strides;
     AffineExpr stride = getAffineConstantExpr(1, context);
-    for (AffineExpr dim : llvm::reverse(dims.get(tensor))) {
+    Dims shape = dims.get(tensor);
+    for (AffineExpr dim : llvm::reverse(shape)) {
       auto fold = [&](AffineExpr e) -> OpFoldResult {
         if (auto constant = dyn_cast<AffineConstantExpr>(e))
           return b->getIndexAttr(constant.getValue());

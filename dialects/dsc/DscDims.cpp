@@ -47,8 +47,10 @@ std::string printExpr(AffineExpr expr, ArrayRef<std::string> symbols) {
     if (isa<AffineBinaryOpExpr>(e))
       text = "(" + text + ")";
   };
-  if (expr.getKind() == AffineExprKind::Add)
-    return lhs + " + " + rhs;
+  if (expr.getKind() == AffineExprKind::Add) {
+    auto constant = dyn_cast<AffineConstantExpr>(binary.getRHS());
+    return constant && constant.getValue() < 0 ? lhs + " - " + rhs.substr(1) : lhs + " + " + rhs;
+  }
   parenthesize(binary.getLHS(), lhs);
   parenthesize(binary.getRHS(), rhs);
   switch (expr.getKind()) {
@@ -80,6 +82,10 @@ struct ExprParser {
     if (take("(")) {
       AffineExpr inner = sum();
       return inner && take(")") ? inner : AffineExpr();
+    }
+    if (take("-")) {
+      AffineExpr inner = atom();
+      return inner ? -inner : inner;
     }
     if (!text.empty() && llvm::isDigit(text.front())) {
       int64_t value;
@@ -115,13 +121,7 @@ struct ExprParser {
   }
 
   AffineExpr sum() {
-    AffineExpr lhs;
-    if (take("-")) {
-      AffineExpr first = term();
-      lhs = first ? -first : first;
-    } else {
-      lhs = term();
-    }
+    AffineExpr lhs = term();
     while (lhs) {
       bool minus = false;
       if (!take("+") && !(minus = take("-")))

@@ -19,7 +19,7 @@ static constexpr int64_t kOne = 0x3ff0000000000000, kMantissa = 0x000fffffffffff
 // ln 2 in two parts; times an integer below 2^21, or 2^11, the first is exact.
 static constexpr double kLn2Hi = 0x1.62e42feep-1, kLn2Lo = 0x1.a39ef35793c76p-33;
 static constexpr double kLn2High = 0x1.62e42fefa38p-1, kLn2Low = 0x1.ef35793c7673p-45;
-static constexpr double kLog2E = 0x1.71547652b82fep+0;
+static constexpr double kLn2 = 0x1.62e42fefa39efp-1, kLog2E = 0x1.71547652b82fep+0;
 
 Pair twoSum(Num x, Num y) {
   Num sum = x + y, part = sum - x;
@@ -64,21 +64,23 @@ static constexpr double kExpQuick[] = {0.500000007818104053,  0.1666666670374265
                                        0.00833329846633538637, 0.00139481541986237077, 0.000199008544679326411};
 
 namespace {
-/// e^x = 2^exponent (1 + fraction): `exponent` as an integer float and as bits.
+/// e^x = 2^exponent (1 + r + rest), |r| <= ln(2) / 2; the exponent is an integer.
 struct Exponential {
-  Num fraction, exponent, exponentBits;
+  Num r, rest, exponent;
+
+  Num fraction() const { return r + rest; }
 };
 } // namespace
 
-/// e^(r + tail) - 1 on |r| <= ln(2) / 2.
-static Num expFraction(Num r, Num tail) { return r + fma(r * r, polynomial(r, kExp, kExpQuick), tail); }
+/// e^(r + tail) - 1 - r on |r| <= ln(2) / 2.
+static Num expRest(Num r, Num tail) { return fma(r * r, polynomial(r, kExp, kExpQuick), tail); }
 
-/// For |x| < 2^20.
+/// e^(x + tail) for |x| < 2^20.
 static Exponential exponential(Num x, Num tail) {
   Num shifted = fma(x, x(kLog2E), x(kRounder)), n = shifted - kRounder;
   Num high = x - n * kLn2Hi, low = n * kLn2Lo - tail, r = high - low;
   // The lowest bits of `shifted` hold n.
-  return {expFraction(r, (high - r) - low), n, shifted.bits() - x(kRounder).bits()};
+  return {r, expRest(r, (high - r) - low), shifted.bits() - x(kRounder).bits()};
 }
 
 /// x 2^n in two steps, so that only the last one rounds, for |n| <= 2000.
@@ -90,23 +92,24 @@ static Num scale(Num x, Num n) {
 /// e^(x + tail) 2^shift.
 static Num expSum(Num x, Num tail, int64_t shift = 0) {
   Exponential e = exponential(clamp(x, -746, 711), tail);
-  return scale(1 + e.fraction, e.exponentBits + shift);
+  return scale(1 + e.fraction(), e.exponent + shift);
 }
 
 Num expandExp(Num x) { return expSum(x, x(0.0)); }
 
 Num expandExp2(Num x) {
   Num clamped = clamp(x, -1076, 1025), shifted = clamped + kRounder, n = shifted - kRounder;
-  Num fraction = expFraction((clamped - n) * 0x1.62e42fefa39efp-1, x(0.0));
-  return scale(1 + fraction, shifted.bits() - x(kRounder).bits());
+  Pair r = twoProduct(clamped - n, x(kLn2));
+  return scale(1 + (r.hi + expRest(r.hi, r.lo)), shifted.bits() - x(kRounder).bits());
 }
 
 Num expandExpm1(Num x) {
   Num clamped = clamp(x, -50, 709.8);
   Exponential e = exponential(clamped, x(0.0));
   // 2^(n-1), so that n = 1024 does not overflow before the sum does.
-  Num power = ((e.exponentBits + 1022) << 52).bitcast(x.element());
-  Num result = 2 * (power * e.fraction + (power - 0.5));
+  Num power = ((e.exponent + 1022) << 52).bitcast(x.element());
+  Pair sum = twoSum(power - 0.5, power * e.r);
+  Num result = 2 * (sum.hi + (sum.lo + power * e.rest));
   return select(x.abs() < 0x1p-54, x, result);
 }
 
@@ -300,16 +303,16 @@ Num expandTanh(Num x) {
 }
 
 Num expandAsinh(Num x) {
-  Num magnitude = x.abs(), square = magnitude * magnitude, huge = magnitude > 0x1p28;
+  Num magnitude = x.abs(), square = magnitude * magnitude, huge = magnitude > 0x1p60;
   Num argument = magnitude + square / (1 + sqrt(1 + square));
   Num result = expandLog1p(select(huge, magnitude, argument));
-  return keepZero(x, select(huge, result + 0x1.62e42fefa39efp-1, result).withSign(x));
+  return keepZero(x, select(huge, result + kLn2, result).withSign(x));
 }
 
 Num expandAcosh(Num x) {
-  Num t = x - 1, huge = x > 0x1p28;
+  Num t = x - 1, huge = x > 0x1p60;
   Num result = expandLog1p(select(huge, x, t + sqrt(2 * t + t * t)));
-  return select(x < 1, kNan, select(huge, result + 0x1.62e42fefa39efp-1, result));
+  return select(x < 1, kNan, select(huge, result + kLn2, result));
 }
 
 Num expandAtanh(Num x) {
@@ -352,7 +355,7 @@ static Num erfcMagnitude(Num x) {
   Pair square = twoProduct(magnitude, magnitude);
   Exponential e = exponential(-square.hi, -square.lo);
   // Rounded before scaling, so that results below 2^-1022 are rounded once.
-  return scale(factor + factor * e.fraction, e.exponentBits);
+  return scale(factor + factor * e.fraction(), e.exponent);
 }
 
 Num expandErf(Num x) {

@@ -161,15 +161,14 @@ static constexpr double kCos[] = {0.0416666666666666019,   -0.001388888888887400
 static constexpr double kCosQuick[] = {0.0416666666225191662, -0.00138888837259705479, 2.47995125999516152e-5,
                                        -2.72096142923053085e-7};
 
-static Num sinKernel(Angle a) {
+static Pair sinKernel(Angle a) {
   Num z = a.r * a.r, cube = a.r * z;
-  Num series = polynomial(z, kSin, kSinQuick);
-  return a.r + (cube * series + a.low * (1 - 0.5 * z));
+  return fastTwoSum(a.r, cube * polynomial(z, kSin, kSinQuick) + a.low * (1 - 0.5 * z));
 }
 
-static Num cosKernel(Angle a) {
+static Pair cosKernel(Angle a) {
   Num z = a.r * a.r, half = 0.5 * z, head = 1 - half;
-  return head + (((1 - head) - half) + (z * z * polynomial(z, kCos, kCosQuick) - a.r * a.low));
+  return fastTwoSum(head, ((1 - head) - half) + (z * z * polynomial(z, kCos, kCosQuick) - a.r * a.low));
 }
 
 static Num isOdd(Num quadrant) { return (quadrant & 1) != 0; }
@@ -177,7 +176,7 @@ static Num isOdd(Num quadrant) { return (quadrant & 1) != 0; }
 /// sin of an angle whose quadrant is turned by `turn`.
 static Num sinTurned(Angle a, int64_t turn) {
   Num quadrant = a.quadrant + turn;
-  Num magnitude = select(isOdd(quadrant), cosKernel(a), sinKernel(a));
+  Num magnitude = select(isOdd(quadrant), cosKernel(a).hi, sinKernel(a).hi);
   return (magnitude.bits() ^ ((quadrant & 2) << 62)).bitcast(a.r.element());
 }
 
@@ -186,8 +185,12 @@ Num expandCos(Num x) { return sinTurned(reduce(x), 1); }
 
 Num expandTan(Num x) {
   Angle a = reduce(x);
-  Num odd = isOdd(a.quadrant), sin = sinKernel(a), cos = cosKernel(a);
-  return select(x == 0, x, select(odd, -cos, sin) / select(odd, sin, cos));
+  Num odd = isOdd(a.quadrant);
+  Pair sin = sinKernel(a), cos = cosKernel(a);
+  Num top = select(odd, -cos.hi, sin.hi), topLow = select(odd, -cos.lo, sin.lo);
+  Num bottom = select(odd, sin.hi, cos.hi), bottomLow = select(odd, sin.lo, cos.lo);
+  Num quotient = top / bottom;
+  return select(x == 0, x, quotient + (topLow - quotient * bottomLow) / bottom);
 }
 
 //===----------------------------------------------------------------------===//
