@@ -162,13 +162,20 @@ Num anyLane(Num mask) {
   return mask.with(vector::ReductionOp::create(*mask.b, vector::CombiningKind::OR, flatten(mask)));
 }
 
-/// The exponent field of a positive f64 (of a subnormal: what it would be, at most 0), and 2^n for |n| < 1023.
-static Num exponentField(Num x) {
-  Num subnormal = x < 0x1p-1022;
-  Num field = select(subnormal, x * 0x1p54, x).bits() >> 52;
-  return select(subnormal, field - 54, field);
+namespace {
+/// significand 2^(exponent - 1023), 1 <= significand < 2, of a positive f64.
+struct Scaled {
+  Num significand, exponent;
+};
+} // namespace
+
+static Scaled decompose(Num x) {
+  Num subnormal = x < 0x1p-1022, bits = select(subnormal, x * 0x1p54, x).bits();
+  Num significand = ((bits & 0x000fffffffffffff) | 0x3ff0000000000000).bitcast(x.element());
+  return {significand, (bits >> 52) - select(subnormal, 54, bits(0))};
 }
-static Num powerOfTwo(Num n, Type type) { return ((n + 1023) << 52).bitcast(type); }
+
+static Num powerOfTwo(Num n) { return ((n + 1023) << 52).bitcast(n.b->getF64Type()); }
 
 /// x mod y in f64: subtracts multiples q y 2^k, q < 2^25, until less than y is left. With y in halves of 26 bits
 /// every product and difference is exact, so the result is.
@@ -180,7 +187,7 @@ Num expandRemainder(Num x, Num y) {
   Num size = y.abs(), start = x.abs();
   Num valid = (start < std::numeric_limits<double>::infinity()) & (size > 0);
   start = select(valid, start, 0.0);
-  Num divisorField = exponentField(size);
+  Scaled scaled = decompose(size);
   auto loop = scf::WhileOp::create(b, TypeRange{start.type()}, ValueRange{start.v},
       [&](OpBuilder &, Location, ValueRange values) {
         Num rest = x.with(values[0]);
@@ -188,10 +195,11 @@ Num expandRemainder(Num x, Num y) {
       },
       [&](OpBuilder &, Location, ValueRange values) {
         Num rest = x.with(values[0]);
-        Num k = exponentField(rest) - divisorField - 24;
-        k = select(k < 0, 0, k);
-        Num half = k >> 1; // 2^k itself may be beyond f64
-        Num divisor = size * powerOfTwo(half, f64) * powerOfTwo(k - half, f64);
+        // y 2^k has the exponent of the rest less 24; two factors, since one could leave the range of f64.
+        Num exponent = decompose(rest).exponent - 24;
+        exponent = select(exponent < scaled.exponent, scaled.exponent, exponent) + 1024;
+        Num half = exponent >> 1, other = exponent - half;
+        Num divisor = scaled.significand * powerOfTwo(half - 1023) * powerOfTwo(other - 1024);
         Num high = (divisor.bits() & ~0x7ffffff).bitcast(f64), low = divisor - high;
         Num quotient = expandTrunc(rest / divisor);
         Num left = (rest - quotient * high) - quotient * low;

@@ -87,7 +87,8 @@ func.func private @schedule_incomplete() attributes {s = #dsc.schedule<<max_rows
 
 // -----
 
-// expected-error @+1 {{expected '<'}}
+// expected-error @+2 {{expected '<'}}
+// expected-error @+1 {{failed to parse Dsc_ScheduleAttr parameter 'variants'}}
 func.func private @schedule_empty() attributes {s = #dsc.schedule<>}
 
 // -----
