@@ -44,8 +44,8 @@ Value DimsAnalysis::materialize(OpBuilder &b, Location loc, AffineExpr expr) con
   expr.walk([&](AffineExpr e) {
     if (auto s = dyn_cast<AffineSymbolExpr>(e))
       if (!values[s.getPosition()])
-        values[s.getPosition()] = DimOp::create(b, loc, b.getIndexType(), names[s.getPosition()],
-                                                nullptr, nullptr, nullptr);
+        values[s.getPosition()] =
+            DimOp::create(b, loc, b.getIndexType(), names[s.getPosition()], nullptr, nullptr, nullptr);
   });
   return expandExpr(b, loc, expr, {}, values);
 }
@@ -84,9 +84,8 @@ Dims DimsAnalysis::compute(Value tensor) {
   auto fromOffsets = [&](ArrayRef<OpFoldResult> sizes) {
     Dims dims;
     for (OpFoldResult size : sizes)
-      dims.push_back(isa<Attribute>(size)
-                         ? b.getAffineConstantExpr(cast<IntegerAttr>(cast<Attribute>(size)).getInt())
-                         : getIndex(cast<Value>(size)));
+      dims.push_back(isa<Attribute>(size) ? b.getAffineConstantExpr(cast<IntegerAttr>(cast<Attribute>(size)).getInt())
+                                          : getIndex(cast<Value>(size)));
     return dims;
   };
 
@@ -114,8 +113,7 @@ Dims DimsAnalysis::compute(Value tensor) {
   if (isa<DispatchOp>(op))
     return get(yieldedValue(result));
   if (auto launch = dyn_cast<LaunchOp>(op)) {
-    auto kernel = module.lookupSymbol<func::FuncOp>(
-        cast<FlatSymbolRefAttr>(launch.getKernels()[0]).getAttr());
+    auto kernel = module.lookupSymbol<func::FuncOp>(cast<FlatSymbolRefAttr>(launch.getKernels()[0]).getAttr());
     return fromAttr(type, kernel.getResultAttrOfType<DimsAttr>(result.getResultNumber(), kDimsAttr));
   }
   if (auto destination = dyn_cast<DestinationStyleOpInterface>(op))

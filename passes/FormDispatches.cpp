@@ -99,9 +99,8 @@ private:
       return;
     Group *to = groupOf[consumer];
     bool onlyUse = llvm::all_of(from->ops, [&](Operation *op) {
-      return llvm::all_of(op->getUsers(), [&](Operation *user) {
-        return user == consumer || groupOf.lookup(user) == from;
-      });
+      return llvm::all_of(op->getUsers(),
+                          [&](Operation *user) { return user == consumer || groupOf.lookup(user) == from; });
     });
     if (onlyUse && acyclic(from, to)) {
       for (Operation *op : from->ops)
@@ -290,11 +289,9 @@ Value copyOf(OpBuilder &b, Location loc, Value source, DimsAnalysis &dims) {
   Value empty = tensor::EmptyOp::create(b, loc, sizes, type.getElementType());
   AffineMap identity = b.getMultiDimIdentityMap(type.getRank());
   SmallVector<utils::IteratorType> loops(type.getRank(), utils::IteratorType::parallel);
-  return linalg::GenericOp::create(b, loc, TypeRange(type), ValueRange{source}, ValueRange{empty},
-                                   ArrayRef<AffineMap>{identity, identity}, loops,
-                                   [](OpBuilder &inner, Location at, ValueRange args) {
-                                     linalg::YieldOp::create(inner, at, args[0]);
-                                   })
+  return linalg::GenericOp::create(
+             b, loc, TypeRange(type), ValueRange{source}, ValueRange{empty}, ArrayRef<AffineMap>{identity, identity},
+             loops, [](OpBuilder &inner, Location at, ValueRange args) { linalg::YieldOp::create(inner, at, args[0]); })
       .getResult(0);
 }
 
@@ -319,8 +316,8 @@ void copySharedResults(func::FuncOp function, DimsAnalysis &dims) {
     Value source = viewSource(operand.get());
     bool made = computeOp(source.getDefiningOp());
     if (made)
-      made = cast<KernelOpInterface>(source.getDefiningOp())
-                 .getTiedOperand(cast<OpResult>(source).getResultNumber()) < 0;
+      made =
+          cast<KernelOpInterface>(source.getDefiningOp()).getTiedOperand(cast<OpResult>(source).getResultNumber()) < 0;
     if (!made || !returned.insert(source).second)
       operand.set(copyOf(b, operand.get().getLoc(), operand.get(), dims));
   }

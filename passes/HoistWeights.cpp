@@ -43,10 +43,10 @@ struct HoistWeightsPass : impl::HoistWeightsPassBase<HoistWeightsPass> {
     DenseSet<Operation *> movedSet;
     for (Operation &op : main.front().without_terminator()) {
       bool fromWeights = op.getNumOperands() > 0 && llvm::all_of(op.getOperands(), [&](Value operand) {
-        auto argument = dyn_cast<BlockArgument>(operand);
-        return argument ? isWeightArgument(main, argument.getArgNumber())
-                        : movedSet.contains(operand.getDefiningOp());
-      });
+                           auto argument = dyn_cast<BlockArgument>(operand);
+                           return argument ? isWeightArgument(main, argument.getArgNumber())
+                                           : movedSet.contains(operand.getDefiningOp());
+                         });
       if (!fromWeights || isReturned(&op))
         continue;
       moved.push_back(&op);
@@ -83,9 +83,9 @@ struct HoistWeightsPass : impl::HoistWeightsPassBase<HoistWeightsPass> {
     }
 
     OpBuilder b(main);
-    auto init = func::FuncOp::create(b, main.getLoc(), "init",
-                                     b.getFunctionType(ValueRange(inputs.getArrayRef()).getTypes(),
-                                                       ValueRange(results).getTypes()));
+    auto init = func::FuncOp::create(
+        b, main.getLoc(), "init",
+        b.getFunctionType(ValueRange(inputs.getArrayRef()).getTypes(), ValueRange(results).getTypes()));
     Block *body = init.addEntryBlock();
     IRMapping map;
     for (auto [i, input] : llvm::enumerate(inputs)) {

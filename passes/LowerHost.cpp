@@ -97,8 +97,7 @@ private:
       Value root = rootOf(operand.get());
       if (auto tied = source.getResultAttrOfType<IntegerAttr>(index, kTiedAttr)) {
         if (root != source.getArgument(tied.getInt()))
-          return terminator.emitOpError("result ")
-                 << index << " is not the buffer of the argument that it is tied to";
+          return terminator.emitOpError("result ") << index << " is not the buffer of the argument that it is tied to";
         continue;
       }
       if (!isa_and_nonnull<LaunchOp>(root.getDefiningOp()) || resultOf.contains(root))
@@ -180,8 +179,8 @@ private:
         types.push_back(bufferType(type));
         ownResults.push_back(i);
       }
-    auto program = func::FuncOp::create(outer, loc, source.getName(),
-                                        outer.getFunctionType(types, {outer.getI32Type()}));
+    auto program =
+        func::FuncOp::create(outer, loc, source.getName(), outer.getFunctionType(types, {outer.getI32Type()}));
     Block *entry = program.addEntryBlock();
     outer.setInsertionPointToStart(entry);
     b = &outer;
@@ -203,8 +202,8 @@ private:
     Value memory;
     OpBuilder::InsertionGuard guard(*b);
     if (arena.size() > 0) {
-      auto arenaOp = ArenaOp::create(*b, loc, MemRefType::get({ShapedType::kDynamic}, b->getI8Type()),
-                                     b->getI1Type(), size(offsets.back()));
+      auto arenaOp = ArenaOp::create(*b, loc, MemRefType::get({ShapedType::kDynamic}, b->getI8Type()), b->getI1Type(),
+                                     size(offsets.back()));
       memory = arenaOp.getArena();
       auto branch = scf::IfOp::create(*b, loc, TypeRange{b->getI32Type()}, arenaOp.getOk(), true);
       func::ReturnOp::create(*b, loc, branch.getResult(0));
@@ -246,9 +245,8 @@ private:
     VariantAttr variant = kernel->getAttrOfType<VariantAttr>(kScheduleAttr);
     auto launch = [&] {
       AffineExpr count = workgroupCount(kernel.getBody(), variant, dims);
-      LaunchOp::create(*b, loc, TypeRange{},
-                       b->getArrayAttr(FlatSymbolRefAttr::get(context, kernel.getName())), operands,
-                       size(count), DenseI64ArrayAttr(), number);
+      LaunchOp::create(*b, loc, TypeRange{}, b->getArrayAttr(FlatSymbolRefAttr::get(context, kernel.getName())),
+                       operands, size(count), DenseI64ArrayAttr(), number);
     };
     if (kernels.size() == 1)
       return launch();
@@ -267,8 +265,8 @@ private:
     MemRefType type = bufferType(result.getType());
     auto returned = resultOf.find(result);
     if (returned == resultOf.end())
-      return buffers[result] = memref::ViewOp::create(*b, loc, type, memory, size(offsets[places[result]]),
-                                                      dynamicSizes(result));
+      return buffers[result] =
+                 memref::ViewOp::create(*b, loc, type, memory, size(offsets[places[result]]), dynamicSizes(result));
     // The caller's buffer may have another shape of the same size.
     Value buffer = resultBuffers.lookup(returned->second);
     Value value = source.front().getTerminator()->getOperand(returned->second);

@@ -45,7 +45,9 @@ struct ManifestWriter {
     auto type = cast<RankedTensorType>(value.getType());
     return b.getDictionaryAttr(
         {named("name", name ? name : none()),
-         named("kind", text(weight ? "weight" : prepared ? "prepared" : "input")),
+         named("kind", text(weight     ? "weight"
+                            : prepared ? "prepared"
+                                       : "input")),
          named("weight", weight ? weight : none()), named("prepared", prepared ? Attribute(prepared) : none()),
          named("dtype", text(typeName(type))), named("shape", shape(type, dims.get(value))),
          named("unsigned", b.getBoolAttr(static_cast<bool>(function.getArgAttr(i, kUnsignedAttr)))),
@@ -120,9 +122,8 @@ void writeManifest(ModuleOp module, DimsAnalysis &dims) {
         dispatches.push_back(writer.dispatch(launch, dispatches.size(), function.getName()));
         kernels.insert(launch.getKernels());
       }
-  auto statistics = b.getDictionaryAttr(
-      {b.getNamedAttr("dispatches", b.getI64IntegerAttr(dispatches.size())),
-       b.getNamedAttr("kernels", b.getI64IntegerAttr(kernels.size()))});
+  auto statistics = b.getDictionaryAttr({b.getNamedAttr("dispatches", b.getI64IntegerAttr(dispatches.size())),
+                                         b.getNamedAttr("kernels", b.getI64IntegerAttr(kernels.size()))});
   auto target = module->getAttrOfType<TargetAttr>(kTargetAttr);
   SmallVector<StringRef> features;
   target.getFeatures().split(features, ',', -1, /*KeepEmpty=*/false);

@@ -19,8 +19,8 @@ namespace {
 LogicalResult nameArgument(func::FuncOp function, unsigned index, DimsAnalysis &dims) {
   auto type = dyn_cast<RankedTensorType>(function.getArgumentTypes()[index]);
   if (!type)
-    return function.emitOpError("argument ") << index << " must be a ranked tensor, got: "
-                                             << function.getArgumentTypes()[index];
+    return function.emitOpError("argument ")
+           << index << " must be a ranked tensor, got: " << function.getArgumentTypes()[index];
   auto given = function.getArgAttrOfType<DimsAttr>(index, kDimsAttr);
   if (given && static_cast<int64_t>(given.getNames().size()) != type.getRank())
     return function.emitOpError("argument ") << index << " needs one name per dimension, got: " << given;

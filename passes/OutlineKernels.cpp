@@ -38,8 +38,7 @@ std::string fingerprint(DispatchOp dispatch, DimsAnalysis &dims) {
   std::string text;
   llvm::raw_string_ostream os(text);
   os << dispatch.getScheduleAttr();
-  OwningOpRef<func::FuncOp> kernel =
-      outline(dispatch, "kernel", dispatch.getSchedule()->getVariants().back(), dims);
+  OwningOpRef<func::FuncOp> kernel = outline(dispatch, "kernel", dispatch.getSchedule()->getVariants().back(), dims);
   kernel->print(os, OpPrintingFlags().useLocalScope().enableDebugInfo(false));
   return text;
 }
@@ -63,8 +62,8 @@ struct OutlineKernelsPass : impl::OutlineKernelsPassBase<OutlineKernelsPass> {
         ++kernels;
       }
       OpBuilder b(dispatch);
-      auto launch = LaunchOp::create(b, dispatch.getLoc(), dispatch.getResultTypes(), names,
-                                     dispatch.getInputs(), Value(), dispatch.getTiedAttr(), IntegerAttr());
+      auto launch = LaunchOp::create(b, dispatch.getLoc(), dispatch.getResultTypes(), names, dispatch.getInputs(),
+                                     Value(), dispatch.getTiedAttr(), IntegerAttr());
       dispatch.replaceAllUsesWith(launch.getResults());
       ++dispatches;
     }

@@ -24,9 +24,8 @@ void packRhs(MatmulOp op, int64_t panel) {
   int64_t columnDim = op.getTransposeRhs() ? 0 : 1;
   int64_t columns = type.getDimSize(columnDim), depth = type.getDimSize(1 - columnDim);
   SmallVector<int64_t> shape{llvm::divideCeil(columns, panel), depth, panel};
-  Value padding = columns % panel == 0
-                      ? Value()
-                      : arith::ConstantOp::create(b, loc, b.getZeroAttr(type.getElementType()));
+  Value padding =
+      columns % panel == 0 ? Value() : arith::ConstantOp::create(b, loc, b.getZeroAttr(type.getElementType()));
   Value empty = tensor::EmptyOp::create(b, loc, shape, type.getElementType());
   SmallVector<int64_t> outer = columnDim == 0 ? SmallVector<int64_t>() : SmallVector<int64_t>{1, 0};
   Value packed = linalg::PackOp::create(b, loc, op.getRhs(), empty, ArrayRef<int64_t>{columnDim},

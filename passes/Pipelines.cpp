@@ -18,9 +18,6 @@
 #include "passes/Passes.h"
 
 namespace mlir::dsc {
-#define GEN_PASS_DEF_COMPILEPASS
-#include "passes/Passes.h.inc"
-
 ArrayRef<StringRef> phases() {
   static constexpr StringRef names[] = {"import",   "precision", "parallel", "fuse",
                                         "schedule", "host",      "codegen",  "llvm"};
@@ -151,27 +148,4 @@ FailureOr<std::pair<int64_t, int64_t>> phaseSpan(ModuleOp module, StringRef from
   return std::pair(first, last);
 }
 
-namespace {
-struct CompilePass : impl::CompilePassBase<CompilePass> {
-  using CompilePassBase::CompilePassBase;
-
-  void getDependentDialects(DialectRegistry &registry) const override {
-    OpPassManager pm(ModuleOp::getOperationName());
-    for (StringRef phase : phases())
-      buildPhase(pm, phase, {});
-    pm.getDependentDialects(registry);
-  }
-
-  void runOnOperation() override {
-    auto span = phaseSpan(getOperation(), from, to);
-    if (failed(span))
-      return signalPassFailure();
-    OpPassManager pm(ModuleOp::getOperationName());
-    for (int64_t phase = span->first; phase <= span->second; ++phase)
-      buildPhase(pm, phases()[phase], {target, checkInplace});
-    if (failed(runPipeline(pm, getOperation())))
-      signalPassFailure();
-  }
-};
-} // namespace
 } // namespace mlir::dsc

@@ -2,24 +2,17 @@
 
 #include "passes/Target.h"
 
-#include "mlir/IR/BuiltinOps.h"
-#include "passes/DimsAnalysis.h"
-#include "passes/Passes.h"
 #include "llvm/ADT/StringMap.h"
 #include "llvm/TargetParser/Host.h"
 #include "llvm/TargetParser/Triple.h"
 
 namespace mlir::dsc {
-#define GEN_PASS_DEF_SETTARGETPASS
-#define GEN_PASS_DEF_MARKPHASEPASS
-#include "passes/Passes.h.inc"
-
 // Features that change the code we make. Naming them all, rather than the
 // machine's model, gives the same object on every machine that has them.
 static constexpr StringRef kX86Features[] = {
-    "sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "avx",      "avx2",       "fma",       "f16c",
-    "bmi",  "bmi2",  "lzcnt",  "movbe",  "avx512f", "avx512bw", "avx512cd",   "avx512dq",  "avx512vl",
-    "avx512vnni", "avx512bf16", "avx512fp16"};
+    "sse3",     "ssse3",    "sse4.1",   "sse4.2",   "popcnt",     "avx",        "avx2",
+    "fma",      "f16c",     "bmi",      "bmi2",     "lzcnt",      "movbe",      "avx512f",
+    "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512vnni", "avx512bf16", "avx512fp16"};
 static constexpr size_t kV3 = 13, kV4 = 18; // how many of them a level has
 
 static std::string joinFeatures(ArrayRef<StringRef> features) {
@@ -37,8 +30,8 @@ TargetAttr resolveTarget(MLIRContext *context, StringRef name, std::string &erro
   else if (kind != "cpu")
     level = "";
   auto x86 = [&](StringRef cpu, ArrayRef<StringRef> features, int64_t bytes, int64_t registers) {
-    return TargetAttr::get(context, ("cpu:" + level).str(), "x86_64-unknown-linux-gnu", cpu,
-                           joinFeatures(features), bytes, registers);
+    return TargetAttr::get(context, ("cpu:" + level).str(), "x86_64-unknown-linux-gnu", cpu, joinFeatures(features),
+                           bytes, registers);
   };
   auto aarch64 = [&] {
     return TargetAttr::get(context, ("cpu:" + level).str(), "aarch64-unknown-linux-gnu", "generic", "+neon", 16, 32);
@@ -74,35 +67,4 @@ TargetAttr resolveTarget(MLIRContext *context, StringRef name, std::string &erro
   return {};
 }
 
-namespace {
-
-struct SetTargetPass : impl::SetTargetPassBase<SetTargetPass> {
-  using SetTargetPassBase::SetTargetPassBase;
-  void runOnOperation() override {
-    ModuleOp module = getOperation();
-    auto present = module->getAttrOfType<TargetAttr>(kTargetAttr);
-    if (present && target.empty())
-      return;
-    std::string error;
-    TargetAttr wanted = resolveTarget(&getContext(), target, error);
-    if (!wanted) {
-      module.emitError(error);
-      return signalPassFailure();
-    }
-    if (present && present != wanted) {
-      module.emitError("is already for target ") << present.getName() << ", not " << wanted.getName();
-      return signalPassFailure();
-    }
-    module->setAttr(kTargetAttr, wanted);
-  }
-};
-
-struct MarkPhasePass : impl::MarkPhasePassBase<MarkPhasePass> {
-  using MarkPhasePassBase::MarkPhasePassBase;
-  void runOnOperation() override {
-    getOperation()->setAttr(kPhaseAttr, StringAttr::get(&getContext(), phase));
-  }
-};
-
-} // namespace
 } // namespace mlir::dsc

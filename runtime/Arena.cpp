@@ -10,16 +10,13 @@ namespace {
 
 constexpr size_t kHugePage = size_t(2) << 20;
 
-size_t roundUp(size_t bytes, size_t unit) {
-  return (bytes + unit - 1) / unit * unit;
-}
+size_t roundUp(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
 
 /// Maps `bytes` (a multiple of kHugePage) at a multiple of kHugePage, so that
 /// the kernel can back all of it with huge pages.
 void *mapAligned(size_t bytes) {
   size_t length = bytes + kHugePage;
-  void *mapped = mmap(nullptr, length, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void *mapped = mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapped == MAP_FAILED)
     return nullptr;
   auto start = reinterpret_cast<uintptr_t>(mapped);
@@ -58,6 +55,4 @@ void Arena::release() {
   capacity = 0;
 }
 
-void *dsc_rt_arena(dsc_rt_context *context, int64_t bytes) {
-  return context->arena.reserve(bytes);
-}
+void *dsc_rt_arena(dsc_rt_context *context, int64_t bytes) { return context->arena.reserve(bytes); }

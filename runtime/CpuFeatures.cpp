@@ -131,8 +131,7 @@ void addFeatures(List &list) {
   if ((states & Tile) == Tile && (!hasTiles || !requestTiles()))
     states &= ~unsigned(Tile);
   for (const Feature &feature : kFeatures)
-    if ((leaves[feature.leaf][feature.reg] >> feature.bit & 1) &&
-        (states & feature.state) == feature.state)
+    if ((leaves[feature.leaf][feature.reg] >> feature.bit & 1) && (states & feature.state) == feature.state)
       list.add(feature.name);
 }
 
@@ -145,12 +144,9 @@ void addFeatures(List &list) {
     bool present;
   };
   const Feature features[] = {
-      {"neon", (caps & HWCAP_ASIMD) != 0},
-      {"dotprod", (caps & HWCAP_ASIMDDP) != 0},
-      {"fullfp16", (caps & HWCAP_ASIMDHP) != 0},
-      {"bf16", (caps2 & HWCAP2_BF16) != 0},
-      {"i8mm", (caps2 & HWCAP2_I8MM) != 0},
-      {"sve", (caps & HWCAP_SVE) != 0},
+      {"neon", (caps & HWCAP_ASIMD) != 0},       {"dotprod", (caps & HWCAP_ASIMDDP) != 0},
+      {"fullfp16", (caps & HWCAP_ASIMDHP) != 0}, {"bf16", (caps2 & HWCAP2_BF16) != 0},
+      {"i8mm", (caps2 & HWCAP2_I8MM) != 0},      {"sve", (caps & HWCAP_SVE) != 0},
   };
   for (const Feature &feature : features)
     if (feature.present)

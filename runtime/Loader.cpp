@@ -43,16 +43,12 @@ const External kExternals[] = {
     {"dsc_rt_threads", reinterpret_cast<void *>(dsc_rt_threads)},
 };
 
-uint64_t alignUp(uint64_t value, uint64_t alignment) {
-  return (value + alignment - 1) & ~(alignment - 1);
-}
+uint64_t alignUp(uint64_t value, uint64_t alignment) { return (value + alignment - 1) & ~(alignment - 1); }
 
 } // namespace
 
 const char *dsc_rt::machineName(unsigned machine) {
-  return machine == EM_X86_64    ? "x86-64"
-         : machine == EM_AARCH64 ? "AArch64"
-                                 : "unknown";
+  return machine == EM_X86_64 ? "x86-64" : machine == EM_AARCH64 ? "AArch64" : "unknown";
 }
 
 bool Loader::fail(const char *format, ...) {
@@ -70,28 +66,22 @@ bool Loader::fail(const char *format, ...) {
 
 bool Loader::readHeader() {
   if (size < sizeof(header))
-    return fail("object is truncated: an ELF header takes 64 bytes, got %llu",
-                (unsigned long long)size);
+    return fail("object is truncated: an ELF header takes 64 bytes, got %llu", (unsigned long long)size);
   memcpy(&header, bytes, sizeof(header));
-  if (memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 ||
-      header.e_ident[EI_CLASS] != ELFCLASS64 ||
+  if (memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 || header.e_ident[EI_CLASS] != ELFCLASS64 ||
       header.e_ident[EI_DATA] != ELFDATA2LSB)
     return fail("object is not a little-endian ELF64 file");
   if (header.e_type != ET_REL)
-    return fail("object must be relocatable (ELF type 1), got type %u",
-                header.e_type);
+    return fail("object must be relocatable (ELF type 1), got type %u", header.e_type);
   if (header.e_machine != kMachine)
     return fail("object is for %s (machine %u), this machine is %s (%u): "
                 "compile it for this target",
-                machineName(header.e_machine), header.e_machine,
-                machineName(kMachine), kMachine);
+                machineName(header.e_machine), header.e_machine, machineName(kMachine), kMachine);
   if (header.e_shentsize != sizeof(Elf64_Shdr))
-    return fail("section headers must take 64 bytes, got %u",
-                header.e_shentsize);
+    return fail("section headers must take 64 bytes, got %u", header.e_shentsize);
   if (!inFile(header.e_shoff, uint64_t(header.e_shnum) * sizeof(Elf64_Shdr)))
-    return fail("object is truncated: %u section headers at byte %llu of %llu",
-                header.e_shnum, (unsigned long long)header.e_shoff,
-                (unsigned long long)size);
+    return fail("object is truncated: %u section headers at byte %llu of %llu", header.e_shnum,
+                (unsigned long long)header.e_shoff, (unsigned long long)size);
   return true;
 }
 
@@ -105,29 +95,23 @@ bool Loader::readSections() {
     Elf64_Shdr &sh = section.header;
     memcpy(&sh, bytes + header.e_shoff + i * sizeof(sh), sizeof(sh));
     section.region = NotLoaded;
-    if (sh.sh_type != SHT_NOBITS && sh.sh_type != SHT_NULL &&
-        !inFile(sh.sh_offset, sh.sh_size))
+    if (sh.sh_type != SHT_NOBITS && sh.sh_type != SHT_NULL && !inFile(sh.sh_offset, sh.sh_size))
       return fail("object is truncated: section %llu covers %llu bytes at byte "
                   "%llu of %llu",
-                  (unsigned long long)i, (unsigned long long)sh.sh_size,
-                  (unsigned long long)sh.sh_offset, (unsigned long long)size);
+                  (unsigned long long)i, (unsigned long long)sh.sh_size, (unsigned long long)sh.sh_offset,
+                  (unsigned long long)size);
     if (sh.sh_type == SHT_NULL || !(sh.sh_flags & SHF_ALLOC))
       continue;
     if (sh.sh_flags & (SHF_TLS | SHF_COMPRESSED))
-      return fail("section %llu is %s, which the loader does not support",
-                  (unsigned long long)i,
+      return fail("section %llu is %s, which the loader does not support", (unsigned long long)i,
                   sh.sh_flags & SHF_TLS ? "thread local" : "compressed");
-    if (sh.sh_type == SHT_INIT_ARRAY || sh.sh_type == SHT_FINI_ARRAY ||
-        sh.sh_type == SHT_PREINIT_ARRAY)
+    if (sh.sh_type == SHT_INIT_ARRAY || sh.sh_type == SHT_FINI_ARRAY || sh.sh_type == SHT_PREINIT_ARRAY)
       return fail("section %llu holds constructors, which the loader does not "
                   "run",
                   (unsigned long long)i);
     if ((sh.sh_flags & SHF_WRITE) && (sh.sh_flags & SHF_EXECINSTR))
-      return fail("section %llu is both writable and executable",
-                  (unsigned long long)i);
-    section.region = sh.sh_flags & SHF_EXECINSTR ? Code
-                     : sh.sh_flags & SHF_WRITE   ? Data
-                                                 : Constants;
+      return fail("section %llu is both writable and executable", (unsigned long long)i);
+    section.region = sh.sh_flags & SHF_EXECINSTR ? Code : sh.sh_flags & SHF_WRITE ? Data : Constants;
   }
   return true;
 }
@@ -147,10 +131,8 @@ bool Loader::readSymbols() {
   if (!table)
     return fail("object has no symbol table");
   if (table->sh_entsize != sizeof(Elf64_Sym))
-    return fail("symbols must take 24 bytes, got %llu",
-                (unsigned long long)table->sh_entsize);
-  if (table->sh_link >= sectionCount ||
-      sections[table->sh_link].header.sh_type != SHT_STRTAB)
+    return fail("symbols must take 24 bytes, got %llu", (unsigned long long)table->sh_entsize);
+  if (table->sh_link >= sectionCount || sections[table->sh_link].header.sh_type != SHT_STRTAB)
     return fail("the symbol table names section %u as its strings, which is "
                 "no string table",
                 table->sh_link);
@@ -168,31 +150,25 @@ bool Loader::readSymbols() {
     symbol.got = symbol.stub = -1;
     if (entry.st_name == 0) {
       symbol.name = "";
-    } else if (entry.st_name >= strings.sh_size ||
-               !memchr(text + entry.st_name, 0,
-                       strings.sh_size - entry.st_name)) {
+    } else if (entry.st_name >= strings.sh_size || !memchr(text + entry.st_name, 0, strings.sh_size - entry.st_name)) {
       return fail("the name of symbol %llu starts at byte %u of %llu in the "
                   "string table and does not end there",
-                  (unsigned long long)i, entry.st_name,
-                  (unsigned long long)strings.sh_size);
+                  (unsigned long long)i, entry.st_name, (unsigned long long)strings.sh_size);
     } else {
       symbol.name = text + entry.st_name;
     }
     if (entry.st_shndx == SHN_UNDEF || entry.st_shndx == SHN_ABS)
       continue;
     if (entry.st_shndx == SHN_COMMON)
-      return fail("\"%s\" is a common symbol: compile with -fno-common",
-                  symbol.name);
+      return fail("\"%s\" is a common symbol: compile with -fno-common", symbol.name);
     if (entry.st_shndx >= sectionCount)
-      return fail("symbol %llu (\"%s\") is in section %u of %llu",
-                  (unsigned long long)i, symbol.name, entry.st_shndx,
+      return fail("symbol %llu (\"%s\") is in section %u of %llu", (unsigned long long)i, symbol.name, entry.st_shndx,
                   (unsigned long long)sectionCount);
     const Section &home = sections[entry.st_shndx];
     if (home.region != NotLoaded && entry.st_value > home.header.sh_size)
       return fail("symbol %llu (\"%s\") is at byte %llu of a section of %llu "
                   "bytes",
-                  (unsigned long long)i, symbol.name,
-                  (unsigned long long)entry.st_value,
+                  (unsigned long long)i, symbol.name, (unsigned long long)entry.st_value,
                   (unsigned long long)home.header.sh_size);
   }
   return true;
@@ -206,16 +182,14 @@ bool Loader::planTables() {
   for (uint64_t i = 0; i < sectionCount; ++i) {
     const Section &section = sections[i];
     const Elf64_Shdr &sh = section.header;
-    if (sh.sh_type == SHT_REL && sh.sh_info < sectionCount &&
-        sections[sh.sh_info].region != NotLoaded)
+    if (sh.sh_type == SHT_REL && sh.sh_info < sectionCount && sections[sh.sh_info].region != NotLoaded)
       return fail("section %llu holds relocations without addends, which the "
                   "loader does not support",
                   (unsigned long long)i);
     if (!isRelocationOfLoaded(section))
       continue;
     if (sh.sh_entsize != sizeof(Elf64_Rela))
-      return fail("relocations must take 24 bytes, got %llu",
-                  (unsigned long long)sh.sh_entsize);
+      return fail("relocations must take 24 bytes, got %llu", (unsigned long long)sh.sh_entsize);
     for (uint64_t r = 0; r < sh.sh_size / sizeof(Elf64_Rela); ++r)
       if (!planRelocation(section, relocation(section, r)))
         return false;
@@ -232,20 +206,16 @@ bool Loader::placeSections() {
       Section &section = sections[i];
       if (section.region != region)
         continue;
-      uint64_t alignment =
-          section.header.sh_addralign ? section.header.sh_addralign : 1;
+      uint64_t alignment = section.header.sh_addralign ? section.header.sh_addralign : 1;
       if ((alignment & (alignment - 1)) || alignment > kMaxAlignment)
         return fail("section %llu has alignment %llu: must be a power of two "
                     "up to %llu",
-                    (unsigned long long)i, (unsigned long long)alignment,
-                    (unsigned long long)kMaxAlignment);
+                    (unsigned long long)i, (unsigned long long)alignment, (unsigned long long)kMaxAlignment);
       section.offset = end = alignUp(end, alignment);
       if (section.header.sh_size > kMaxImage - end)
         return fail("section %llu takes %llu bytes: an object may take %llu "
                     "in memory",
-                    (unsigned long long)i,
-                    (unsigned long long)section.header.sh_size,
-                    (unsigned long long)kMaxImage);
+                    (unsigned long long)i, (unsigned long long)section.header.sh_size, (unsigned long long)kMaxImage);
       end += section.header.sh_size;
     }
     if (region == Code) {
@@ -256,8 +226,7 @@ bool Loader::placeSections() {
       end = gotOffset + gotSlots * sizeof(uint64_t);
     }
     if (end > kMaxImage)
-      return fail("the object takes more than %llu bytes in memory",
-                  (unsigned long long)kMaxImage);
+      return fail("the object takes more than %llu bytes in memory", (unsigned long long)kMaxImage);
   }
   imageSize = alignUp(end, page);
   regionOffset[RegionCount] = imageSize;
@@ -267,16 +236,14 @@ bool Loader::placeSections() {
 }
 
 bool Loader::map() {
-  void *mapped = mmap(nullptr, imageSize, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void *mapped = mmap(nullptr, imageSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapped == MAP_FAILED)
     return failMemory();
   image = static_cast<uint8_t *>(mapped);
   for (uint64_t i = 0; i < sectionCount; ++i) {
     const Section &section = sections[i];
     if (section.region != NotLoaded && section.header.sh_type != SHT_NOBITS)
-      memcpy(image + section.offset, bytes + section.header.sh_offset,
-             section.header.sh_size);
+      memcpy(image + section.offset, bytes + section.header.sh_offset, section.header.sh_size);
   }
   return true;
 }
@@ -289,8 +256,7 @@ bool Loader::resolve() {
       symbol.address = symbol.entry.st_value;
     } else if (home != SHN_UNDEF) {
       if (sections[home].region != NotLoaded)
-        symbol.address =
-            addressOf(sections[home].offset + symbol.entry.st_value);
+        symbol.address = addressOf(sections[home].offset + symbol.entry.st_value);
     } else if (symbol.needed) {
       for (const External &external : kExternals)
         if (strcmp(symbol.name, external.name) == 0)
@@ -301,11 +267,9 @@ bool Loader::resolve() {
                     symbol.name);
     }
     if (symbol.got >= 0)
-      memcpy(image + gotOffset + symbol.got * sizeof(uint64_t), &symbol.address,
-             sizeof(uint64_t));
+      memcpy(image + gotOffset + symbol.got * sizeof(uint64_t), &symbol.address, sizeof(uint64_t));
     if (symbol.stub >= 0)
-      writeStub(stubOffset + symbol.stub * kStubSize,
-                gotOffset + symbol.got * sizeof(uint64_t));
+      writeStub(stubOffset + symbol.stub * kStubSize, gotOffset + symbol.got * sizeof(uint64_t));
   }
   return true;
 }
@@ -313,8 +277,7 @@ bool Loader::resolve() {
 bool Loader::protect() {
   auto set = [&](Region region, int protection) {
     uint64_t begin = regionOffset[region], end = regionOffset[region + 1];
-    return begin == end ||
-           mprotect(image + begin, end - begin, protection) == 0;
+    return begin == end || mprotect(image + begin, end - begin, protection) == 0;
   };
   auto *code = reinterpret_cast<char *>(image);
   __builtin___clear_cache(code, code + regionOffset[Constants]);
@@ -333,8 +296,8 @@ dsc_rt_module *Loader::exportSymbols() {
     uint16_t home = symbol.entry.st_shndx;
     unsigned type = ELF64_ST_TYPE(symbol.entry.st_info);
     return ELF64_ST_BIND(symbol.entry.st_info) != STB_LOCAL && *symbol.name &&
-           (type == STT_FUNC || type == STT_OBJECT) && home != SHN_UNDEF &&
-           home != SHN_ABS && sections[home].region != NotLoaded;
+           (type == STT_FUNC || type == STT_OBJECT) && home != SHN_UNDEF && home != SHN_ABS &&
+           sections[home].region != NotLoaded;
   };
   size_t count = 0, nameBytes = 0;
   for (uint64_t i = 0; i < symbolCount; ++i)
@@ -355,8 +318,7 @@ dsc_rt_module *Loader::exportSymbols() {
       continue;
     size_t length = strlen(symbols[i].name) + 1;
     memcpy(&names[used], symbols[i].name, length);
-    exports[next++] = {&names[used],
-                       reinterpret_cast<void *>(symbols[i].address)};
+    exports[next++] = {&names[used], reinterpret_cast<void *>(symbols[i].address)};
     used += length;
   }
   module[0] = {image, imageSize, exports.take(), count, names.take()};
@@ -364,8 +326,7 @@ dsc_rt_module *Loader::exportSymbols() {
   return module.take();
 }
 
-dsc_rt_module *dsc_rt_load(const void *elf, size_t size, char *message,
-                           size_t messageSize) {
+dsc_rt_module *dsc_rt_load(const void *elf, size_t size, char *message, size_t messageSize) {
   if (messageSize)
     message[0] = '\0';
   return Loader(elf, size, message, messageSize).run();

@@ -36,8 +36,7 @@ const char *machineName(unsigned machine);
 /// Memory of `count` zeroed elements; a null pointer means out of memory.
 template <typename T> class Array {
 public:
-  explicit Array(size_t count)
-      : data(static_cast<T *>(calloc(count ? count : 1, sizeof(T)))) {}
+  explicit Array(size_t count) : data(static_cast<T *>(calloc(count ? count : 1, sizeof(T)))) {}
   ~Array() { free(data); }
   Array(const Array &) = delete;
   Array &operator=(const Array &) = delete;
@@ -85,8 +84,7 @@ struct Symbol {
 class Loader {
 public:
   Loader(const void *elf, uint64_t size, char *message, size_t messageSize)
-      : bytes(static_cast<const uint8_t *>(elf)), size(size), message(message),
-        messageSize(messageSize) {}
+      : bytes(static_cast<const uint8_t *>(elf)), size(size), message(message), messageSize(messageSize) {}
   ~Loader() {
     if (image)
       munmap(image, imageSize);
@@ -98,8 +96,8 @@ public:
 
   /// Returns the module, or null after writing the message.
   dsc_rt_module *run() {
-    if (!readHeader() || !readSections() || !readSymbols() || !planTables() ||
-        !map() || !resolve() || !relocate() || !protect())
+    if (!readHeader() || !readSections() || !readSymbols() || !planTables() || !map() || !resolve() || !relocate() ||
+        !protect())
       return nullptr;
     return exportSymbols();
   }
@@ -110,9 +108,7 @@ private:
   bool failMemory() { return fail("out of memory while loading the object"); }
 
   /// True if [offset, offset + length) lies in the file.
-  bool inFile(uint64_t offset, uint64_t length) const {
-    return offset <= size && length <= size - offset;
-  }
+  bool inFile(uint64_t offset, uint64_t length) const { return offset <= size && length <= size - offset; }
 
   bool readHeader();
   bool readSections();
@@ -123,10 +119,8 @@ private:
   bool map();
   bool resolve();
   bool relocate();
-  bool relocateX86(const Symbol &symbol, uint8_t *place,
-                   const Elf64_Rela &entry);
-  bool relocateAArch64(const Symbol &symbol, uint8_t *place,
-                       const Elf64_Rela &entry);
+  bool relocateX86(const Symbol &symbol, uint8_t *place, const Elf64_Rela &entry);
+  bool relocateAArch64(const Symbol &symbol, uint8_t *place, const Elf64_Rela &entry);
   bool outOfReach(const Symbol &symbol, const Elf64_Rela &entry);
   uint64_t targetOf(const Symbol &symbol, const Elf64_Rela &entry) const;
   bool protect();
@@ -134,19 +128,15 @@ private:
   dsc_rt_module *exportSymbols();
 
   bool isRelocationOfLoaded(const Section &section) const {
-    return section.header.sh_type == SHT_RELA &&
-           section.header.sh_info < sectionCount &&
+    return section.header.sh_type == SHT_RELA && section.header.sh_info < sectionCount &&
            sections[section.header.sh_info].region != NotLoaded;
   }
   Elf64_Rela relocation(const Section &section, uint64_t index) const {
     Elf64_Rela entry;
-    memcpy(&entry, bytes + section.header.sh_offset + index * sizeof(entry),
-           sizeof(entry));
+    memcpy(&entry, bytes + section.header.sh_offset + index * sizeof(entry), sizeof(entry));
     return entry;
   }
-  uint64_t addressOf(uint64_t offset) const {
-    return reinterpret_cast<uint64_t>(image) + offset;
-  }
+  uint64_t addressOf(uint64_t offset) const { return reinterpret_cast<uint64_t>(image) + offset; }
 
   const uint8_t *bytes;
   uint64_t size;

@@ -70,25 +70,21 @@ uint32_t encodeImm12(uint32_t instruction, uint32_t immediate) {
   return (instruction & ~(0xfffu << 10)) | (immediate & 0xfff) << 10;
 }
 
-template <typename T> void write(uint8_t *place, T value) {
-  memcpy(place, &value, sizeof(value));
-}
+template <typename T> void write(uint8_t *place, T value) { memcpy(place, &value, sizeof(value)); }
 
 bool fitsSigned(int64_t value, int bits) {
-  return value >= -(int64_t(1) << (bits - 1)) &&
-         value < (int64_t(1) << (bits - 1));
+  return value >= -(int64_t(1) << (bits - 1)) && value < (int64_t(1) << (bits - 1));
 }
 
 } // namespace
 
-bool Loader::planRelocation(const Section &relocations,
-                            const Elf64_Rela &entry) {
+bool Loader::planRelocation(const Section &relocations, const Elf64_Rela &entry) {
   const Section &target = sections[relocations.header.sh_info];
   uint32_t type = ELF64_R_TYPE(entry.r_info);
   uint64_t index = ELF64_R_SYM(entry.r_info);
   if (index >= symbolCount)
-    return fail("a relocation refers to symbol %llu of %llu",
-                (unsigned long long)index, (unsigned long long)symbolCount);
+    return fail("a relocation refers to symbol %llu of %llu", (unsigned long long)index,
+                (unsigned long long)symbolCount);
   Symbol &symbol = symbols[index];
   RelocationType info = classify(type);
   if (info.kind == Ignored)
@@ -98,21 +94,16 @@ bool Loader::planRelocation(const Section &relocations,
                 "compile position independent code (PIC)",
                 type, symbol.name);
   if (info.kind == Unsupported)
-    return fail("relocation type %u against \"%s\" is not supported on %s",
-                type, symbol.name, machineName(kMachine));
+    return fail("relocation type %u against \"%s\" is not supported on %s", type, symbol.name, machineName(kMachine));
   if (target.header.sh_type == SHT_NOBITS)
-    return fail("a relocation writes to section %u, which has no contents",
-                relocations.header.sh_info);
-  if (entry.r_offset > target.header.sh_size ||
-      info.bytes > target.header.sh_size - entry.r_offset)
+    return fail("a relocation writes to section %u, which has no contents", relocations.header.sh_info);
+  if (entry.r_offset > target.header.sh_size || info.bytes > target.header.sh_size - entry.r_offset)
     return fail("a relocation writes %u bytes at byte %llu of section %u, "
                 "which has %llu",
-                info.bytes, (unsigned long long)entry.r_offset,
-                relocations.header.sh_info,
+                info.bytes, (unsigned long long)entry.r_offset, relocations.header.sh_info,
                 (unsigned long long)target.header.sh_size);
   uint16_t home = symbol.entry.st_shndx;
-  if (home != SHN_UNDEF && home != SHN_ABS &&
-      sections[home].region == NotLoaded)
+  if (home != SHN_UNDEF && home != SHN_ABS && sections[home].region == NotLoaded)
     return fail("a relocation refers to \"%s\" in section %u, which is not "
                 "loaded",
                 symbol.name, home);
@@ -128,8 +119,8 @@ bool Loader::planRelocation(const Section &relocations,
 }
 
 bool Loader::outOfReach(const Symbol &symbol, const Elf64_Rela &entry) {
-  return fail("relocation type %u against \"%s\" does not reach its target",
-              unsigned(ELF64_R_TYPE(entry.r_info)), symbol.name);
+  return fail("relocation type %u against \"%s\" does not reach its target", unsigned(ELF64_R_TYPE(entry.r_info)),
+              symbol.name);
 }
 
 /// The address a relocation computes with: its symbol's, GOT slot's or stub's,
@@ -166,8 +157,7 @@ void Loader::writeStub(uint64_t stub, uint64_t slot) {
   memcpy(out, code, sizeof(code));
 }
 
-bool Loader::relocateX86(const Symbol &symbol, uint8_t *place,
-                         const Elf64_Rela &entry) {
+bool Loader::relocateX86(const Symbol &symbol, uint8_t *place, const Elf64_Rela &entry) {
   uint64_t target = targetOf(symbol, entry);
   auto at = reinterpret_cast<uint64_t>(place);
   uint32_t type = ELF64_R_TYPE(entry.r_info);
@@ -184,8 +174,7 @@ bool Loader::relocateX86(const Symbol &symbol, uint8_t *place,
   return true;
 }
 
-bool Loader::relocateAArch64(const Symbol &symbol, uint8_t *place,
-                             const Elf64_Rela &entry) {
+bool Loader::relocateAArch64(const Symbol &symbol, uint8_t *place, const Elf64_Rela &entry) {
   uint64_t target = targetOf(symbol, entry);
   auto at = reinterpret_cast<uint64_t>(place);
   uint32_t type = ELF64_R_TYPE(entry.r_info);
@@ -210,8 +199,7 @@ bool Loader::relocateAArch64(const Symbol &symbol, uint8_t *place,
   case R_AARCH64_JUMP26:
     if (!fitsSigned(distance, 28) || (distance & 3))
       return outOfReach(symbol, entry);
-    write<uint32_t>(place, (instruction & 0xfc000000) |
-                               ((distance >> 2) & 0x03ffffff));
+    write<uint32_t>(place, (instruction & 0xfc000000) | ((distance >> 2) & 0x03ffffff));
     return true;
   case R_AARCH64_ADR_PREL_PG_HI21:
   case R_AARCH64_ADR_GOT_PAGE: {
@@ -258,8 +246,7 @@ bool Loader::relocate() {
         continue;
       Symbol &symbol = symbols[ELF64_R_SYM(entry.r_info)];
       uint8_t *place = image + target.offset + entry.r_offset;
-      bool ok = kMachine == EM_X86_64 ? relocateX86(symbol, place, entry)
-                                      : relocateAArch64(symbol, place, entry);
+      bool ok = kMachine == EM_X86_64 ? relocateX86(symbol, place, entry) : relocateAArch64(symbol, place, entry);
       if (!ok)
         return false;
     }

@@ -60,9 +60,7 @@ void futexWait(std::atomic<uint32_t> *word, uint32_t expected) {
   syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, nullptr, nullptr, 0);
 }
 
-void futexWake(std::atomic<uint32_t> *word) {
-  syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
-}
+void futexWake(std::atomic<uint32_t> *word) { syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0); }
 
 /// Polls `done` for kSpinNanoseconds; the time is read rarely, and the
 /// processor is offered to others meanwhile in case they need this core.
@@ -106,9 +104,7 @@ template <typename Use> bool withAffinity(Use use) {
 /// Number of CPUs that this process may run on; at least 1.
 int availableCpus() {
   int count = 0;
-  if (withAffinity([&](cpu_set_t *set, size_t bytes) {
-        count = CPU_COUNT_S(bytes, set);
-      }))
+  if (withAffinity([&](cpu_set_t *set, size_t bytes) { count = CPU_COUNT_S(bytes, set); }))
     return count;
   long online = sysconf(_SC_NPROCESSORS_ONLN);
   return online > 0 ? static_cast<int>(online) : 1;
@@ -200,8 +196,7 @@ uint64_t waitForLaunch(dsc_rt_context *context, Worker *worker, uint64_t seen) {
 /// Leaves the caller's CPU if that is where this worker runs; rarely, so that a
 /// system which puts it back does not make launches slow.
 void avoidCaller(dsc_rt_context *context, Worker *worker) {
-  if (!context->cpuEach || context->job.callerCpu < 0 ||
-      sched_getcpu() != context->job.callerCpu)
+  if (!context->cpuEach || context->job.callerCpu < 0 || sched_getcpu() != context->job.callerCpu)
     return;
   if (--worker->patience > 0)
     return;
@@ -272,8 +267,7 @@ bool haveWorkers(dsc_rt_context *context) {
   uint32_t owner = context->generation.load(std::memory_order_acquire);
   if (owner == current)
     return true;
-  if (owner == kRestarting ||
-      !context->generation.compare_exchange_strong(owner, kRestarting))
+  if (owner == kRestarting || !context->generation.compare_exchange_strong(owner, kRestarting))
     return false;
   startWorkers(context);
   context->busy.store(false);
@@ -292,13 +286,10 @@ void launchOnPool(dsc_rt_context *context, const Job &job) {
     parts = job.workgroups;
   context->job = job;
   context->job.callerCpu = sched_getcpu();
-  context->pending.store(static_cast<uint32_t>(parts - 1),
-                         std::memory_order_relaxed);
+  context->pending.store(static_cast<uint32_t>(parts - 1), std::memory_order_relaxed);
   publish(context, parts, static_cast<int32_t>(parts - 1));
   runPart(job, 0, parts);
-  auto done = [&] {
-    return context->pending.load(std::memory_order_acquire) == 0;
-  };
+  auto done = [&] { return context->pending.load(std::memory_order_acquire) == 0; };
   if (!spin(done)) {
     context->callerParked.store(1);
     while (uint32_t left = context->pending.load())
@@ -354,8 +345,7 @@ void dsc_rt_destroy(dsc_rt_context *context) {
 
 int dsc_rt_threads(dsc_rt_context *context) { return context->threads.load(); }
 
-void dsc_rt_launch(dsc_rt_context *context, dsc_rt_kernel kernel,
-                   void *const *buffers, const int64_t *dims,
+void dsc_rt_launch(dsc_rt_context *context, dsc_rt_kernel kernel, void *const *buffers, const int64_t *dims,
                    int64_t workgroups, int32_t dispatch) {
   if (workgroups <= 0)
     return;
@@ -368,12 +358,10 @@ void dsc_rt_launch(dsc_rt_context *context, dsc_rt_kernel kernel,
   int64_t start = nanosecondsNow();
   launchOnPool(context, job);
   // A nested launch may add beside its parent's worker.
-  __atomic_fetch_add(&context->nanoseconds[dispatch], nanosecondsNow() - start,
-                     __ATOMIC_RELAXED);
+  __atomic_fetch_add(&context->nanoseconds[dispatch], nanosecondsNow() - start, __ATOMIC_RELAXED);
 }
 
-void dsc_rt_profile(dsc_rt_context *context, int64_t *nanoseconds,
-                    int32_t count) {
+void dsc_rt_profile(dsc_rt_context *context, int64_t *nanoseconds, int32_t count) {
   context->nanoseconds = nanoseconds;
   context->dispatches = nanoseconds && count > 0 ? count : 0;
 }

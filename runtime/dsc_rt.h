@@ -37,8 +37,7 @@ typedef struct dsc_rt_module dsc_rt_module;
 
 /// One kernel: computes workgroup number `workgroup`. Workgroups of a launch
 /// are independent and run in any order.
-typedef void (*dsc_rt_kernel)(void *const *buffers, const int64_t *dims,
-                              int64_t workgroup);
+typedef void (*dsc_rt_kernel)(void *const *buffers, const int64_t *dims, int64_t workgroup);
 
 /// DSC_RT_VERSION of the library, to be compared with that of the header.
 DSC_RT_EXPORT int dsc_rt_version(void);
@@ -64,9 +63,8 @@ DSC_RT_EXPORT int dsc_rt_threads(dsc_rt_context *context);
 /// floating-point mode (round to nearest even, subnormals kept) on every
 /// thread. After fork() the child's first launch makes new workers. `dispatch`
 /// indexes the profile.
-DSC_RT_EXPORT void dsc_rt_launch(dsc_rt_context *context, dsc_rt_kernel kernel,
-                                 void *const *buffers, const int64_t *dims,
-                                 int64_t workgroups, int32_t dispatch);
+DSC_RT_EXPORT void dsc_rt_launch(dsc_rt_context *context, dsc_rt_kernel kernel, void *const *buffers,
+                                 const int64_t *dims, int64_t workgroups, int32_t dispatch);
 
 /// Scratch memory of at least `bytes` bytes, 64-byte aligned, contents
 /// undefined, valid until the next dsc_rt_arena on this context. It grows only.
@@ -75,15 +73,13 @@ DSC_RT_EXPORT void *dsc_rt_arena(dsc_rt_context *context, int64_t bytes);
 
 /// While set, every launch with 0 <= dispatch < count adds its wall time to
 /// nanoseconds[dispatch]. NULL or count 0 ends profiling.
-DSC_RT_EXPORT void dsc_rt_profile(dsc_rt_context *context, int64_t *nanoseconds,
-                                  int32_t count);
+DSC_RT_EXPORT void dsc_rt_profile(dsc_rt_context *context, int64_t *nanoseconds, int32_t count);
 
 /// Loads a relocatable ELF64 object of this machine from `size` bytes at `elf`
 /// (any alignment; not kept). Code is mapped read and execute, constants read
 /// only. Returns NULL on failure and writes one sentence (NUL-terminated, cut
 /// to `message_size`) to `message`, which may be NULL when `message_size` is 0.
-DSC_RT_EXPORT dsc_rt_module *dsc_rt_load(const void *elf, size_t size,
-                                         char *message, size_t message_size);
+DSC_RT_EXPORT dsc_rt_module *dsc_rt_load(const void *elf, size_t size, char *message, size_t message_size);
 
 /// Address of a global symbol that the object defines, NULL if there is none.
 DSC_RT_EXPORT void *dsc_rt_symbol(dsc_rt_module *module, const char *name);

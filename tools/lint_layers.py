@@ -231,12 +231,12 @@ def string_pieces(code: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def expected_texts(root: Path, files: list[Path]) -> str:
-    """Every line of the tests that expects an error: expected-error comments and FileCheck lines on stderr."""
+    """Every line of the tests that expects an error: expected-error comments, FileCheck lines, pytest's match."""
     lines = []
     for path in files:
         if path.parts[0] == "test" and path.suffix in {".mlir", ".py"}:
             text = (root / path).read_text(encoding="utf-8")
-            lines += [s for s in text.splitlines() if re.search(r"expected-error|(CHECK|ERR)[\w-]*:.*error", s)]
+            lines += [s for s in text.splitlines() if re.search(r"expected-error|match=|(CHECK|ERR)[\w-]*:.*error", s)]
     return "\n".join(lines)
 
 

@@ -22,25 +22,21 @@ MLIR_CAPI_EXPORTED void dscRegisterPasses(void);
 /// Runs the phases from `from` (empty: where the module stands) to `to`.
 /// On failure writes a reproducer: the IR before the failing pass, in a file
 /// below `reproducerDir` (empty: none), whose path goes to `reproducer`.
-MLIR_CAPI_EXPORTED MlirLogicalResult dscRunPhases(MlirModule module, MlirStringRef target,
-                                                  MlirStringRef from, MlirStringRef to,
-                                                  MlirStringRef reproducerDir,
+MLIR_CAPI_EXPORTED MlirLogicalResult dscRunPhases(MlirModule module, MlirStringRef target, MlirStringRef from,
+                                                  MlirStringRef to, MlirStringRef reproducerDir,
                                                   MlirStringCallback reproducer, void *userData);
 
 /// Translates a module at the end of phase llvm to a relocatable object, and
 /// prints its manifest as JSON; the object first, then the manifest.
 MLIR_CAPI_EXPORTED MlirLogicalResult dscEmitObject(MlirModule module, MlirStringCallback object,
-                                                   MlirStringCallback manifest, void *objectData,
-                                                   void *manifestData);
+                                                   MlirStringCallback manifest, void *objectData, void *manifestData);
 
 /// Assembly text of the same object.
-MLIR_CAPI_EXPORTED MlirLogicalResult dscEmitAssembly(MlirModule module, MlirStringCallback text,
-                                                     void *userData);
+MLIR_CAPI_EXPORTED MlirLogicalResult dscEmitAssembly(MlirModule module, MlirStringCallback text, void *userData);
 
 /// Canonical description of a target name, as cache keys need it, or failure
 /// with the reason in `text`.
-MLIR_CAPI_EXPORTED MlirLogicalResult dscDescribeTarget(MlirStringRef target, MlirStringCallback text,
-                                                       void *userData);
+MLIR_CAPI_EXPORTED MlirLogicalResult dscDescribeTarget(MlirStringRef target, MlirStringCallback text, void *userData);
 
 #ifdef __cplusplus
 }

@@ -57,9 +57,8 @@ Attribute PrecisionAttr::parse(AsmParser &parser, Type) {
     if (parser.parseKeyword(&field) || parser.parseEqual())
       return failure();
     if (field == "scales")
-      return parser.parseCommaSeparatedList(AsmParser::Delimiter::Square, [&] {
-        return parser.parseInteger(scales.emplace_back());
-      });
+      return parser.parseCommaSeparatedList(AsmParser::Delimiter::Square,
+                                            [&] { return parser.parseInteger(scales.emplace_back()); });
     if (field == "reason")
       return parser.parseAttribute(reason);
     Type *type = llvm::StringSwitch<Type *>(field)
@@ -104,9 +103,8 @@ void PrecisionAttr::print(AsmPrinter &printer) const {
 // Schedules
 //===----------------------------------------------------------------------===//
 
-LogicalResult VariantAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t maxRows,
-                                  ArrayRef<int64_t> tile, ArrayRef<int64_t> workgroup,
-                                  int64_t unroll) {
+LogicalResult VariantAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t maxRows, ArrayRef<int64_t> tile,
+                                  ArrayRef<int64_t> workgroup, int64_t unroll) {
   if (maxRows < 0)
     return emitError() << "max_rows must not be negative, got: " << maxRows;
   if (unroll < 1)
@@ -118,13 +116,11 @@ LogicalResult VariantAttr::verify(function_ref<InFlightDiagnostic()> emitError, 
   return success();
 }
 
-LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError,
-                                   ArrayRef<VariantAttr> variants) {
+LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError, ArrayRef<VariantAttr> variants) {
   for (VariantAttr variant : variants.drop_back())
     if (variant.getMaxRows() == 0)
       return emitError() << "only the last variant may have no max_rows";
   if (variants.back().getMaxRows() != 0)
-    return emitError() << "the last variant must have no max_rows, got: "
-                       << variants.back().getMaxRows();
+    return emitError() << "the last variant must have no max_rows, got: " << variants.back().getMaxRows();
   return success();
 }

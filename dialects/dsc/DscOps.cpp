@@ -59,59 +59,9 @@ static LogicalResult checkResultShapes(Operation *op) {
       return op->emitOpError() << "result must have rank " << dims.size() << ", got: " << type;
     for (auto [i, dim] : llvm::enumerate(dims))
       if (auto constant = dyn_cast<AffineConstantExpr>(dim))
-        if (failed(checkSize(op, "inferred and written result sizes", constant.getValue(),
-                             type.getDimSize(i))))
+        if (failed(checkSize(op, "inferred and written result sizes", constant.getValue(), type.getDimSize(i))))
           return failure();
   }
-  return success();
-}
-
-//===----------------------------------------------------------------------===//
-// Structure
-//===----------------------------------------------------------------------===//
-
-LogicalResult DimOp::verify() {
-  if (!isSymbolName(getSymbol()))
-    return emitOpError("needs an identifier, got: \"") << getSymbol() << "\"";
-  if (getMin().value_or(0) < 0)
-    return emitOpError("min must not be negative, got: ") << *getMin();
-  if (getMax() && static_cast<int64_t>(*getMax()) < static_cast<int64_t>(getMin().value_or(0)))
-    return emitOpError("max must be at least min, got: ") << *getMax() << " < " << getMin().value_or(0);
-  if (getDivisor() && static_cast<int64_t>(*getDivisor()) < 1)
-    return emitOpError("divisor must be positive, got: ") << *getDivisor();
-  return success();
-}
-
-LogicalResult DispatchOp::verify() {
-  Block &block = getBody().front();
-  if (block.getArgumentTypes() != getInputs().getTypes())
-    return emitOpError("region arguments must have the types of the inputs");
-  auto yield = cast<YieldOp>(block.getTerminator());
-  if (yield.getValues().getTypes() != getResults().getTypes())
-    return emitOpError("yielded types must be the result types");
-  if (!getTied())
-    return success();
-  if (getTied()->size() != getNumResults())
-    return emitOpError("tied needs one entry per result, got: ")
-           << getTied()->size() << " for " << getNumResults() << " results";
-  for (auto [index, input] : llvm::enumerate(*getTied())) {
-    if (input == -1)
-      continue;
-    if (input < 0 || input >= static_cast<int64_t>(getInputs().size()))
-      return emitOpError("tied names input ") << input << " of " << getInputs().size();
-    if (getInputs()[input].getType() != getResult(index).getType())
-      return emitOpError("a tied result must have its input's type, got: ")
-             << getResult(index).getType() << " and " << getInputs()[input].getType();
-  }
-  return success();
-}
-
-LogicalResult LaunchOp::verifySymbolUses(SymbolTableCollection &symbols) {
-  if (getKernels().empty())
-    return emitOpError("needs a kernel");
-  for (auto kernel : getKernels().getAsRange<FlatSymbolRefAttr>())
-    if (!symbols.lookupNearestSymbolFrom(*this, kernel))
-      return emitOpError("names an unknown kernel: ") << kernel;
   return success();
 }
 
@@ -192,9 +142,7 @@ static LogicalResult dropZeroBias(MatmulOp op, PatternRewriter &rewriter) {
   return success();
 }
 
-void MatmulOp::getCanonicalizationPatterns(RewritePatternSet &patterns, MLIRContext *) {
-  patterns.add(dropZeroBias);
-}
+void MatmulOp::getCanonicalizationPatterns(RewritePatternSet &patterns, MLIRContext *) { patterns.add(dropZeroBias); }
 
 //===----------------------------------------------------------------------===//
 // attention and its cache
@@ -239,8 +187,7 @@ LogicalResult AttentionOp::verify() {
   if (ShapedType::isDynamic(heads) || ShapedType::isDynamic(kvHeads) || query.isDynamicDim(3))
     return emitOpError("head counts and head size must be static, got: ") << query;
   if (kvHeads == 0 || heads % kvHeads != 0)
-    return emitOpError("query heads must be a multiple of key/value heads, got: ")
-           << heads << " and " << kvHeads;
+    return emitOpError("query heads must be a multiple of key/value heads, got: ") << heads << " and " << kvHeads;
   if (failed(checkElementTypes(*this, getQuery(), getResult())))
     return failure();
   return checkResultShapes(*this);
@@ -295,8 +242,7 @@ LogicalResult RmsNormOp::verify() {
   RankedTensorType input = tensorType(getInput());
   if (input.getRank() < 1)
     return emitOpError("input must have a dimension to normalize, got: ") << input;
-  if (failed(checkRank(*this, "weight", getWeight(), 1)) ||
-      failed(checkElementTypes(*this, getInput(), getWeight())) ||
+  if (failed(checkRank(*this, "weight", getWeight(), 1)) || failed(checkElementTypes(*this, getInput(), getWeight())) ||
       failed(checkSize(*this, "weight and last input sizes", tensorType(getWeight()).getDimSize(0),
                        input.getShape().back())))
     return failure();
@@ -339,8 +285,7 @@ AffineExpr RopeOp::getOperationCount(ArrayRef<Dims> operands, ArrayRef<Dims>) {
 }
 
 LogicalResult EmbeddingOp::verify() {
-  if (failed(checkRank(*this, "table", getTable(), 2)) ||
-      failed(checkElementTypes(*this, getTable(), getResult())))
+  if (failed(checkRank(*this, "table", getTable(), 2)) || failed(checkElementTypes(*this, getTable(), getResult())))
     return failure();
   return checkResultShapes(*this);
 }
@@ -373,8 +318,7 @@ AffineExpr SoftmaxOp::getOperationCount(ArrayRef<Dims> operands, ArrayRef<Dims>)
 OpFoldResult SoftmaxOp::fold(FoldAdaptor adaptor) {
   auto input = dyn_cast_or_null<DenseElementsAttr>(adaptor.getInput());
   auto type = cast<RankedTensorType>(getType());
-  if (!input || !input.isSplat() || type.getShape().back() != 1 ||
-      !input.getSplatValue<APFloat>().isFinite())
+  if (!input || !input.isSplat() || type.getShape().back() != 1 || !input.getSplatValue<APFloat>().isFinite())
     return {};
   APFloat one(cast<FloatType>(type.getElementType()).getFloatSemantics(), 1);
   return DenseElementsAttr::get(type, one);
@@ -386,7 +330,7 @@ OpFoldResult SoftmaxOp::fold(FoldAdaptor adaptor) {
 
 ArrayRef<BlockFormat> mlir::dsc::blockFormats() {
   // Sizes of ggml-common.h's block structs.
-  static const BlockFormat formats[] = {{"q4_0", 32, 18}, {"q4_1", 32, 20},  {"q5_0", 32, 22},
+  static const BlockFormat formats[] = {{"q4_0", 32, 18}, {"q4_1", 32, 20}, {"q5_0", 32, 22},
                                         {"q5_1", 32, 24}, {"q8_0", 32, 34}, {"q6_k", 256, 210}};
   return formats;
 }

@@ -86,8 +86,7 @@ struct AttentionEmitter {
       Value valid = vector::CreateMaskOp::create(kernel, VectorType::get({lanes}, kernel.getI1Type()),
                                                  ValueRange{kernel.sub(keys, block)});
       scores = arith::SelectOp::create(kernel, valid, scores, kernel.splat(lowest));
-      Value max = arith::MaximumFOp::create(kernel, carried[0],
-                                            kernel.reduce(vector::CombiningKind::MAXIMUMF, scores));
+      Value max = arith::MaximumFOp::create(kernel, carried[0], kernel.reduce(vector::CombiningKind::MAXIMUMF, scores));
       Value rescale = math::ExpOp::create(kernel, arith::SubFOp::create(kernel, carried[0], max));
       Value weights = math::ExpOp::create(kernel, arith::SubFOp::create(kernel, scores, kernel.splat(max)));
       Value total = arith::AddFOp::create(kernel, arith::MulFOp::create(kernel, carried[1], rescale),
@@ -189,8 +188,9 @@ struct KvAppendModel : KernelOpInterface::ExternalModel<KvAppendModel, KvAppendO
           from.push_back(Index::lanes(j));
           const Value planes[] = {append.getKey(), append.getValue()};
           for (auto [plane, source] : llvm::enumerate(planes))
-            kernel.store(kernel.pull(source, from), buffer,
-                         {from[0], Index::uniform(kernel.constantIndex(plane)), from[2], Index::uniform(position), from[3]});
+            kernel.store(
+                kernel.pull(source, from), buffer,
+                {from[0], Index::uniform(kernel.constantIndex(plane)), from[2], Index::uniform(position), from[3]});
         });
       });
     });

@@ -97,8 +97,7 @@ struct BlockReader {
     Value q = minus(binary<arith::OrIOp>(low, binary<arith::ShLIOp>(high, i32(4, high))), 32);
     Value scale = byte(192, at(part * 8 + run * 2 + i.floorDiv(16)));
     Type i32Type = kernel.getI32Type();
-    scale = arith::ExtSIOp::create(kernel, kernel.isVector(scale) ? Type(kernel.vectorType(i32Type)) : i32Type,
-                                   scale);
+    scale = arith::ExtSIOp::create(kernel, kernel.isVector(scale) ? Type(kernel.vectorType(i32Type)) : i32Type, scale);
     return scaled(scaled(half(208), scale), q);
   }
 
@@ -144,8 +143,6 @@ struct DequantizeModel : KernelOpInterface::ExternalModel<DequantizeModel, Dequa
 
 } // namespace
 
-void registerDequantizeModel(MLIRContext *context) {
-  DequantizeOp::attachInterface<DequantizeModel>(*context);
-}
+void registerDequantizeModel(MLIRContext *context) { DequantizeOp::attachInterface<DequantizeModel>(*context); }
 
 } // namespace mlir::dsc

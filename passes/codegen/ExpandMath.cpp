@@ -65,14 +65,12 @@ using Unary = Num (*)(Num);
 /// Functions of f64, by the operation's name; of f32 computed in f64.
 static const llvm::StringMap<Unary> &f64Functions() {
   static const llvm::StringMap<Unary> functions = {
-      {"math.exp", expandExp},     {"math.exp2", expandExp2},   {"math.expm1", expandExpm1},
-      {"math.log", expandLog},     {"math.log2", expandLog2},   {"math.log10", expandLog10},
-      {"math.log1p", expandLog1p}, {"math.sin", expandSin},     {"math.cos", expandCos},
-      {"math.tan", expandTan},     {"math.sinh", expandSinh},   {"math.cosh", expandCosh},
-      {"math.tanh", expandTanh},   {"math.asin", expandAsin},   {"math.acos", expandAcos},
-      {"math.atan", expandAtan},   {"math.asinh", expandAsinh}, {"math.acosh", expandAcosh},
-      {"math.atanh", expandAtanh}, {"math.erf", expandErf},     {"math.erfc", expandErfc},
-      {"math.cbrt", expandCbrt}};
+      {"math.exp", expandExp},     {"math.exp2", expandExp2},   {"math.expm1", expandExpm1}, {"math.log", expandLog},
+      {"math.log2", expandLog2},   {"math.log10", expandLog10}, {"math.log1p", expandLog1p}, {"math.sin", expandSin},
+      {"math.cos", expandCos},     {"math.tan", expandTan},     {"math.sinh", expandSinh},   {"math.cosh", expandCosh},
+      {"math.tanh", expandTanh},   {"math.asin", expandAsin},   {"math.acos", expandAcos},   {"math.atan", expandAtan},
+      {"math.asinh", expandAsinh}, {"math.acosh", expandAcosh}, {"math.atanh", expandAtanh}, {"math.erf", expandErf},
+      {"math.erfc", expandErfc},   {"math.cbrt", expandCbrt}};
   return functions;
 }
 
@@ -102,6 +100,8 @@ public:
     if (Value value = expandIntegers(op))
       return value;
     if (Value value = expandCast(op))
+      return value;
+    if (Value value = expandClassification(op))
       return value;
     bool narrow = llvm::any_of(op->getOperandTypes(), isNarrow) || llvm::any_of(op->getResultTypes(), isNarrow);
     return narrow ? expandNarrow(op) : expandWide(op);
@@ -152,6 +152,25 @@ private:
     return {};
   }
 
+  /// Compares bits: the same for all types, whose subnormals differ.
+  Value expandClassification(Operation *op) {
+    if (!isa<math::IsNaNOp, math::IsInfOp, math::IsFiniteOp, math::IsNormalOp>(op))
+      return {};
+    Num x = num(op->getOperand(0)), bits = x.bits();
+    const llvm::fltSemantics &format = cast<FloatType>(x.element()).getFloatSemantics();
+    auto pattern = [](const llvm::APFloat &value) { return value.bitcastToAPInt().getSExtValue(); };
+    int64_t infinity = pattern(llvm::APFloat::getInf(format));
+    Num magnitude = bits & ~(int64_t(-1) << (x.width() - 1));
+    if (isa<math::IsNaNOp>(op))
+      return (magnitude > infinity).v;
+    if (isa<math::IsInfOp>(op))
+      return (magnitude == infinity).v;
+    Num finite = magnitude < infinity;
+    if (isa<math::IsFiniteOp>(op))
+      return finite.v;
+    return (finite & (magnitude >= pattern(llvm::APFloat::getSmallestNormalized(format)))).v;
+  }
+
   /// The same operation on floats of another type.
   Operation *retyped(Operation *op, Type element) {
     OperationState state(op->getLoc(), op->getName());
@@ -179,10 +198,8 @@ private:
       return (x.bits() & 0x7fff).bitcast(x.element()).v;
     if (isa<math::CopySignOp>(op))
       return ((x.bits() & 0x7fff) | (num(op->getOperand(1)).bits() & 0x8000)).bitcast(x.element()).v;
-    if (isa<math::IsNormalOp>(op)) { // narrow subnormals are normal in f32
-      Num exponent = x.bits() & (x.element().isF16() ? 0x7c00 : 0x7f80);
-      return ((exponent != 0) & (exponent != (x.element().isF16() ? 0x7c00 : 0x7f80))).v;
-    }
+    if (isa<arith::MaxNumFOp, arith::MinNumFOp, arith::MaximumFOp, arith::MinimumFOp>(op))
+      return truncate(extremum(op), x.element()).v;
     bool native = x.element().isF16() && b.target.halfArithmetic;
     if (native && isa<arith::AddFOp, arith::SubFOp, arith::MulFOp, arith::DivFOp, arith::CmpFOp, math::SqrtOp,
                       math::FmaOp, vector::FMAOp>(op))
@@ -191,6 +208,18 @@ private:
     if (!isNarrow(op->getResult(0).getType()))
       return result;
     return truncate(num(result), getElementTypeOrSelf(op->getResult(0))).v;
+  }
+
+  /// In f32 by comparisons: LLVM would turn the f32 operation between casts back into one of f16, and that into a call.
+  Num extremum(Operation *op) {
+    Num x = extend(num(op->getOperand(0)), b.getF32Type()), y = extend(num(op->getOperand(1)), b.getF32Type());
+    bool isMax = isa<arith::MaxNumFOp, arith::MaximumFOp>(op);
+    Num first = isMax ? x > y : x < y;
+    if (isa<arith::MaxNumFOp, arith::MinNumFOp>(op))
+      return select(first | isNan(y), x, y);
+    // -0 is less than 0.
+    Num same = (isMax ? x.bits() & y.bits() : x.bits() | y.bits()).bitcast(x.element());
+    return select(isNan(x), x, select(isNan(y), y, select(x == y, same, select(first, x, y))));
   }
 
   Value expandWide(Operation *op) {

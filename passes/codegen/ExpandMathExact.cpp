@@ -132,9 +132,8 @@ Num expandTrunc(Num x) {
   return roundWith(x, [](Num magnitude, Num nearest) { return select(nearest > magnitude, nearest - 1, nearest); });
 }
 Num expandRound(Num x) {
-  return roundWith(x, [](Num magnitude, Num nearest) {
-    return select(magnitude - nearest == 0.5, nearest + 1, nearest);
-  });
+  return roundWith(x,
+                   [](Num magnitude, Num nearest) { return select(magnitude - nearest == 0.5, nearest + 1, nearest); });
 }
 Num expandFloor(Num x) {
   Num down = expandRoundEven(x);
@@ -188,7 +187,8 @@ Num expandRemainder(Num x, Num y) {
   Num valid = (start < std::numeric_limits<double>::infinity()) & (size > 0);
   start = select(valid, start, 0.0);
   Scaled scaled = decompose(size);
-  auto loop = scf::WhileOp::create(b, TypeRange{start.type()}, ValueRange{start.v},
+  auto loop = scf::WhileOp::create(
+      b, TypeRange{start.type()}, ValueRange{start.v},
       [&](OpBuilder &, Location, ValueRange values) {
         Num rest = x.with(values[0]);
         scf::ConditionOp::create(b, anyLane(rest >= size).v, values);
@@ -255,7 +255,8 @@ Num expandIntegerPower(Num x, Num y) {
     b.setInsertionPointToStart(loop.getBody());
     auto carried = loop.getRegionIterArgs();
     Num result = x.with(carried[0]), base = x.with(carried[1]), rest = x.with(carried[2]);
-    scf::YieldOp::create(b, ValueRange{select((rest & 1) != 0, result * base, result).v, (base * base).v, (rest >> 1).v});
+    scf::YieldOp::create(b,
+                         ValueRange{select((rest & 1) != 0, result * base, result).v, (base * base).v, (rest >> 1).v});
   }
   Num inverse = select(x == 1, 1, select(x == -1, select((y & 1) != 0, -1, y(1)), x(0)));
   return select(y < 0, inverse, x.with(loop.getResult(0)));

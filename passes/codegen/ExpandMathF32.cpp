@@ -13,32 +13,35 @@ namespace mlir::dsc {
 // (e^r - 1 - r) / r^2 on |r| <= ln(2) / 2: our own Remez fit, error 2^-28 of e^r.
 static constexpr double kExp[] = {0.499999934420097825, 0.16666520566048304, 0.0416683891275301324,
                                   0.00836872650338618511, 0.0013814578578404367};
-static constexpr double kRounder = 0x1.8p23; // x + this - this: x to the nearest integer, for |x| < 2^22
+// x + this - this is the integer nearest to x, for |x| < 2^21; the low bits of x + this hold it + twice the exponent bias.
+static constexpr double kRounder = 0x1.8p23 + 2 * 127;
 
-/// e^r on |r| <= ln(2) / 2.
-static Num expReduced(Num r) {
-  Num sum = polynomial(r, kExp, kExp);
-  return fma(fma(sum, r, r(1.0)), r, r(1.0));
+/// e^(r + tail) on |r| <= ln(2) / 2.
+static Num expReduced(Num r, Num tail) {
+  Num series = polynomial(r, kExp, kExp);
+  if (r.b->target.fma)
+    return fma(fma(series, r, r(1.0)), r, r(1.0));
+  // The small terms first: with two roundings each, Horner's last steps would cost an ulp.
+  return 1 + (r + (r * r * series + tail));
 }
 
-/// p 2^n for 1/2 < p < 2; the low bits of `shifted` = n + 1.5 2^23 hold n.
+/// p 2^n for shifted = n + kRounder, in two factors, so that only the last product rounds.
 static Num scale(Num p, Num shifted) {
-  // n = half + rest, both already where the exponent is. p 2^half stays normal, so that only the product rounds.
   Num bits = shifted.bits(), half = (bits << 22) & 0xff800000, rest = (bits << 23) - half;
-  return (p.bits() + half).bitcast(p.element()) * (rest + 0x3f800000).bitcast(p.element());
+  return p * half.bitcast(p.element()) * rest.bitcast(p.element());
 }
 
 Num expandExpF32(Num x) {
   Num clamped = clamp(x, -104, 89);
   Num shifted = fma(clamped, x(0x1.715476p+0), x(kRounder)), n = shifted - kRounder;
   // ln 2 in two parts; n times the first, of 9 bits, is exact.
-  Num r = fma(n, x(-0x1.63p-1), clamped);
-  return scale(expReduced(fma(n, x(0x1.bd0106p-13), r)), shifted);
+  Num high = fma(n, x(-0x1.63p-1), clamped), r = fma(n, x(0x1.bd0106p-13), high);
+  return scale(expReduced(r, n * 0x1.bd0106p-13 - (r - high)), shifted);
 }
 
 Num expandExp2F32(Num x) {
   Num clamped = clamp(x, -151, 129), shifted = clamped + kRounder;
-  return scale(expReduced((clamped - (shifted - kRounder)) * 0x1.62e43p-1), shifted);
+  return scale(expReduced((clamped - (shifted - kRounder)) * 0x1.62e43p-1, x(0.0)), shifted);
 }
 
 } // namespace mlir::dsc

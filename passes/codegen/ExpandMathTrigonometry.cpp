@@ -44,11 +44,11 @@ static Angle reduceSmall(Num x) {
 }
 
 /// 64 zero bits, then the fraction bits of 2/pi.
-static constexpr uint64_t kTwoOverPi[] = {0x0000000000000000, 0xa2f9836e4e441529, 0xfc2757d1f534ddc0, 0xdb6295993c439041,
-                                          0xfe5163abdebbc561, 0xb7246e3a424dd2e0, 0x06492eea09d1921c, 0xfe1deb1cb129a73e,
-                                          0xe88235f52ebb4484, 0xe99c7026b45f7e41, 0x3991d639835339f4, 0x9c845f8bbdf9283b,
-                                          0x1ff897ffde05980f, 0xef2f118b5a0a6d1f, 0x6d367ecf27cb09b7, 0x4f463f669e5fea2d,
-                                          0x7527bac7ebe5f17b, 0x3d0739f78a5292ea, 0x6bfb5fb11f8d5d08, 0x56033046fc7b6bab};
+static constexpr uint64_t kTwoOverPi[] = {
+    0x0000000000000000, 0xa2f9836e4e441529, 0xfc2757d1f534ddc0, 0xdb6295993c439041, 0xfe5163abdebbc561,
+    0xb7246e3a424dd2e0, 0x06492eea09d1921c, 0xfe1deb1cb129a73e, 0xe88235f52ebb4484, 0xe99c7026b45f7e41,
+    0x3991d639835339f4, 0x9c845f8bbdf9283b, 0x1ff897ffde05980f, 0xef2f118b5a0a6d1f, 0x6d367ecf27cb09b7,
+    0x4f463f669e5fea2d, 0x7527bac7ebe5f17b, 0x3d0739f78a5292ea, 0x6bfb5fb11f8d5d08, 0x56033046fc7b6bab};
 
 /// Scalar, for 2^30 <= |x| < inf; anything for other x.
 static Angle reduceLarge(Num x) {
@@ -82,7 +82,8 @@ static Angle reduceLarge(Num x) {
   auto part = [&](Num value, bool isSigned, double unit) {
     Type f64 = b.getF64Type();
     return x.with(isSigned ? Value(arith::SIToFPOp::create(b, f64, value.v))
-                           : Value(arith::UIToFPOp::create(b, f64, value.v))) * unit;
+                           : Value(arith::UIToFPOp::create(b, f64, value.v))) *
+           unit;
   };
   Num top = x.with(arith::ShRSIOp::create(b, fraction[0].v, fraction[0](32).v));
   Pair exact = fastTwoSum(part(top, true, 0x1p-32), part(fraction[0] & 0xffffffff, false, 0x1p-64));
@@ -151,7 +152,8 @@ static Angle reduce(Num x) {
 // Sine, cosine, tangent
 //===----------------------------------------------------------------------===//
 
-// (sin(x) / x - 1) / z and ((cos(x) - 1) / z + 1/2) / z, z = x^2, |x| <= pi/4; errors 2^-58, 2^-64 (2^-37, 2^-43 quick).
+// (sin(x) / x - 1) / z and ((cos(x) - 1) / z + 1/2) / z, z = x^2, |x| <= pi/4; errors 2^-58, 2^-64 (2^-37, 2^-43
+// quick).
 static constexpr double kSin[] = {-0.166666666666666324,  0.00833333333332232987,  -0.000198412698297357787,
                                   2.75573136652284697e-6, -2.50507536969453243e-8, 1.58965271022927959e-10};
 static constexpr double kSinQuick[] = {-0.166666666414728798, 0.00833332936710900161, -0.000198393284692351449,
@@ -198,20 +200,19 @@ Num expandTan(Num x) {
 //===----------------------------------------------------------------------===//
 
 // (atan(x) / x - 1) / z, z = x^2, |x| <= 7/16; error 2^-57 (2^-34 quick).
-static constexpr double kAtan[] = {-0.333333333333329263, 0.199999999998750788,   -0.142857142723775199,
-                                   0.111111103997828378,  -0.090908869852684121,  0.0769187380782508645,
+static constexpr double kAtan[] = {-0.333333333333329263,  0.199999999998750788,  -0.142857142723775199,
+                                   0.111111103997828378,   -0.090908869852684121, 0.0769187380782508645,
                                    -0.0666104832957973153, 0.0583340577764948423, -0.0497620387980808043,
-                                   0.0365159895352236072, -0.0162703018340944403};
+                                   0.0365159895352236072,  -0.0162703018340944403};
 static constexpr double kAtanQuick[] = {-0.333333318426093705, 0.19999844845409892,    -0.142803119056820332,
                                         0.110237245250075444,  -0.0835982805156684078, 0.045055004884975422};
 // (asin(x) / x - 1) / z, z = x^2 <= 1/4; error 2^-59 (2^-35 quick).
-static constexpr double kAsin[] = {0.166666666666667629,  0.0749999999997019579, 0.0446428571751963932,
-                                   0.0303819426795990909, 0.0223722157829105636, 0.0173515977269048348,
-                                   0.0139809917738515782, 0.0113975112976806309, 0.0107881083636310916,
-                                   0.00367670596667722324, 0.0217798331962306101, -0.0211017211801185663,
-                                   0.032692992789434272};
-static constexpr double kAsinQuick[] = {0.166666671897490959,  0.0749994814756879957,  0.0446601699022355914,
-                                        0.0301101219819201564, 0.0246195047881938994,  0.00746465551122780287,
+static constexpr double kAsin[] = {
+    0.166666666666667629,  0.0749999999997019579,  0.0446428571751963932, 0.0303819426795990909, 0.0223722157829105636,
+    0.0173515977269048348, 0.0139809917738515782,  0.0113975112976806309, 0.0107881083636310916, 0.00367670596667722324,
+    0.0217798331962306101, -0.0211017211801185663, 0.032692992789434272};
+static constexpr double kAsinQuick[] = {0.166666671897490959,  0.0749994814756879957, 0.0446601699022355914,
+                                        0.0301101219819201564, 0.0246195047881938994, 0.00746465551122780287,
                                         0.0346994218639761695};
 
 /// atan(|x|): atan(c) + atan((x - c) / (1 + c x)) with the nearest of c = 0, 1/2, 1, 3/2, inf.

@@ -57,22 +57,22 @@ void emitMap(KernelBuilder &kernel, Region &region, VariantAttr variant) {
   }
   (void)buffer;
   Value columns = kernel.size(output, sizes.size() - 1);
-  Value columnBlocks =
-      kernel.floorDiv(kernel.add(columns, kernel.constantIndex(block[1] - 1)), block[1]);
+  Value columnBlocks = kernel.floorDiv(kernel.add(columns, kernel.constantIndex(block[1] - 1)), block[1]);
   Value rowBlock = kernel.createOrFold<arith::DivUIOp>(kernel.workgroup, columnBlocks);
   Value columnBlock = kernel.createOrFold<arith::RemUIOp>(kernel.workgroup, columnBlocks);
   auto [columnBegin, columnEnd] = range(columnBlock, block[1], columns);
   Value outer = kernel.workgroup;
   kernel.workgroup = rowBlock;
-  forRows(kernel, ArrayRef(sizes).drop_back(), block[0], [&, begin = columnBegin, end = columnEnd](ArrayRef<Value> row) {
-    kernel.vectorLoop(begin, end, lanes, [&](Value j) {
-      SmallVector<Index> at;
-      for (Value i : row)
-        at.push_back(Index::uniform(i));
-      at.push_back(Index::lanes(j));
-      kernel.storeOutputs(at);
-    });
-  });
+  forRows(kernel, ArrayRef(sizes).drop_back(), block[0],
+          [&, begin = columnBegin, end = columnEnd](ArrayRef<Value> row) {
+            kernel.vectorLoop(begin, end, lanes, [&](Value j) {
+              SmallVector<Index> at;
+              for (Value i : row)
+                at.push_back(Index::uniform(i));
+              at.push_back(Index::lanes(j));
+              kernel.storeOutputs(at);
+            });
+          });
   kernel.workgroup = outer;
 }
 
@@ -138,9 +138,9 @@ struct GenerateKernelsPass : impl::GenerateKernelsPassBase<GenerateKernelsPass> 
     }
     SmallVector<func::FuncOp> kernels;
     for (auto function : module.getOps<func::FuncOp>())
-      if (function->hasAttr(kKernelAttr) && !isa<MemRefType>(function.getFunctionType().getInputs().empty()
-                                                                 ? Type(IndexType::get(&getContext()))
-                                                                 : function.getFunctionType().getInput(0)))
+      if (function->hasAttr(kKernelAttr) &&
+          !isa<MemRefType>(function.getFunctionType().getInputs().empty() ? Type(IndexType::get(&getContext()))
+                                                                          : function.getFunctionType().getInput(0)))
         kernels.push_back(function);
     for (func::FuncOp kernel : kernels) {
       DimsAnalysis dims(module);

@@ -265,8 +265,7 @@ Value KernelBuilder::pull(Value tensor, ArrayRef<Index> index) {
   Type elementType = cast<RankedTensorType>(tensor.getType()).getElementType();
   if (Value buffer = buffers.lookup(tensor))
     return load(buffer, elementType, index);
-  return cast<KernelOpInterface>(tensor.getDefiningOp())
-      .pull(*this, cast<OpResult>(tensor).getResultNumber(), index);
+  return cast<KernelOpInterface>(tensor.getDefiningOp()).pull(*this, cast<OpResult>(tensor).getResultNumber(), index);
 }
 
 /// Position of `index` in the buffer seen as one row, and that row.
@@ -278,8 +277,8 @@ Value KernelBuilder::linearize(Value buffer, ArrayRef<Index> index, Value &flat)
   flat = type.getRank() == 1 ? buffer : Value(memref::CollapseShapeOp::create(*this, buffer, all));
   Value linear = indexValue(index[0]);
   for (size_t i = 1; i < index.size(); ++i) {
-    Value size = type.isDynamicDim(i) ? Value(memref::DimOp::create(*this, buffer, i))
-                                      : constantIndex(type.getDimSize(i));
+    Value size =
+        type.isDynamicDim(i) ? Value(memref::DimOp::create(*this, buffer, i)) : constantIndex(type.getDimSize(i));
     Value next = indexValue(index[i]);
     bool vector = isVector(linear) || isVector(next);
     if (vector) {
@@ -308,16 +307,15 @@ Value KernelBuilder::load(Value buffer, Type elementType, ArrayRef<Index> index)
     value = memref::LoadOp::create(*this, buffer, bases(index));
   } else if (isContiguous(index)) {
     if (mask)
-      value = vector::MaskedLoadOp::create(*this, vectorType(stored), buffer, bases(index), mask,
-                                           splat(zero(stored)));
+      value = vector::MaskedLoadOp::create(*this, vectorType(stored), buffer, bases(index), mask, splat(zero(stored)));
     else
       value = vector::LoadOp::create(*this, vectorType(stored), buffer, bases(index));
   } else {
     Value flat, lanes = mask, position = linearize(buffer, index, flat);
     if (!lanes)
       lanes = splat(arith::ConstantOp::create(*this, getBoolAttr(true)));
-    value = vector::GatherOp::create(*this, vectorType(stored), flat, ValueRange{constantIndex(0)},
-                                     position, lanes, splat(zero(stored)));
+    value = vector::GatherOp::create(*this, vectorType(stored), flat, ValueRange{constantIndex(0)}, position, lanes,
+                                     splat(zero(stored)));
   }
   if (stored == elementType)
     return value;

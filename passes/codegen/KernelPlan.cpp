@@ -61,14 +61,14 @@ AffineExpr workgroupCount(Region &region, VariantAttr variant, DimsAnalysis &dim
 }
 
 void registerKernelModels(DialectRegistry &registry) {
-  registry.addExtension(+[](MLIRContext *context, DscDialect *, arith::ArithDialect *, linalg::LinalgDialect *,
-                            tensor::TensorDialect *) {
-    registerMapModels(context);
-    registerDequantizeModel(context);
-    registerRowModels(context);
-    registerMatmulModel(context);
-    registerAttentionModels(context);
-  });
+  registry.addExtension(
+      +[](MLIRContext *context, DscDialect *, arith::ArithDialect *, linalg::LinalgDialect *, tensor::TensorDialect *) {
+        registerMapModels(context);
+        registerDequantizeModel(context);
+        registerRowModels(context);
+        registerMatmulModel(context);
+        registerAttentionModels(context);
+      });
 }
 
 } // namespace mlir::dsc

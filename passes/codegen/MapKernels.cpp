@@ -89,7 +89,8 @@ struct GenericModel : KernelOpInterface::ExternalModel<GenericModel, linalg::Gen
     if (!flat) {
       iteration.resize(generic.getNumLoops());
       for (auto [expr, i] : llvm::zip_equal(out.getResults(), index))
-        iteration[cast<AffineDimExpr>(expr).getPosition()] = i;
+        if (auto dim = dyn_cast<AffineDimExpr>(expr)) // else a dimension of size 1
+          iteration[dim.getPosition()] = i;
     }
     SmallVector<Value> arguments;
     Block &body = generic.getRegion().front();
@@ -246,8 +247,7 @@ struct ConcatModel : KernelOpInterface::ExternalModel<ConcatModel, tensor::Conca
       Value local = arith::SubIOp::create(kernel, position, shape(begin));
       Value inside = arith::CmpIOp::create(kernel, arith::CmpIPredicate::uge, position, shape(begin));
       Value last = kernel.sub(length, kernel.constantIndex(1));
-      Value clamped = arith::MaxSIOp::create(kernel, kernel.min(local, shape(last)),
-                                             shape(kernel.constantIndex(0)));
+      Value clamped = arith::MaxSIOp::create(kernel, kernel.min(local, shape(last)), shape(kernel.constantIndex(0)));
       SmallVector<Index> at(index);
       at[dim] = vector ? Index::vector(clamped) : Index::uniform(clamped);
       Value value = pullNonEmpty(kernel, input, at, length);
@@ -272,8 +272,7 @@ struct ConcatModel : KernelOpInterface::ExternalModel<ConcatModel, tensor::Conca
     if (matchPattern(length, m_ConstantInt(&constant)) && constant.isStrictlyPositive())
       return kernel.pull(input, at);
     return guardedPull(kernel, input, at,
-                       arith::CmpIOp::create(kernel, arith::CmpIPredicate::sgt, length,
-                                             kernel.constantIndex(0)));
+                       arith::CmpIOp::create(kernel, arith::CmpIPredicate::sgt, length, kernel.constantIndex(0)));
   }
 };
 
@@ -347,8 +346,7 @@ struct EmbeddingModel : KernelOpInterface::ExternalModel<EmbeddingModel, Embeddi
       zero = kernel.splat(zero);
     }
     row = arith::MaxSIOp::create(kernel, kernel.min(row, last), zero);
-    return kernel.pull(embedding.getTable(),
-                       {vector ? Index::vector(row) : Index::uniform(row), index.back()});
+    return kernel.pull(embedding.getTable(), {vector ? Index::vector(row) : Index::uniform(row), index.back()});
   }
 };
 

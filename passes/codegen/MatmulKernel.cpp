@@ -240,9 +240,20 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     if (matmul.getPackedColumns() && cast<RankedTensorType>(matmul.getRhs().getType()).getDimSize(2) != panel)
       return op->emitOpError("tile columns must be the panel's, got: ")
              << panel << " and " << cast<RankedTensorType>(matmul.getRhs().getType()).getDimSize(2);
-    MatmulEmitter emitter{matmul, kernel, shapeOf(matmul, kernel.dims), accType,
-                          lanes,  panel / lanes, variant.getTile()[0], variant.getUnroll(),
-                          {},     {},     {},    {},    {}, true};
+    MatmulEmitter emitter{matmul,
+                          kernel,
+                          shapeOf(matmul, kernel.dims),
+                          accType,
+                          lanes,
+                          panel / lanes,
+                          variant.getTile()[0],
+                          variant.getUnroll(),
+                          {},
+                          {},
+                          {},
+                          {},
+                          {},
+                          true};
     for (AffineExpr size : emitter.shape.rows)
       emitter.rowSizes.push_back(kernel.materialize(size));
     emitter.rows = kernel.materialize(elementCount(emitter.shape.rows, op->getContext()));

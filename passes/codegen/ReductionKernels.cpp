@@ -28,11 +28,11 @@ static Dims loopSizes(linalg::GenericOp op, DimsAnalysis &dims) {
   return sizes;
 }
 
-/// Loops that results are indexed by, in the order of the result's dimensions.
-static SmallVector<unsigned> resultLoops(linalg::GenericOp op) {
-  SmallVector<unsigned> loops;
+/// Loops that results are indexed by, in the order of the result's dimensions; -1 for a kept dimension of size 1.
+static SmallVector<int64_t> resultLoops(linalg::GenericOp op) {
+  SmallVector<int64_t> loops;
   for (AffineExpr expr : op.getMatchingIndexingMap(op.getDpsInitOperand(0)).getResults())
-    loops.push_back(cast<AffineDimExpr>(expr).getPosition());
+    loops.push_back(isa<AffineDimExpr>(expr) ? cast<AffineDimExpr>(expr).getPosition() : -1);
   return loops;
 }
 
@@ -43,8 +43,8 @@ ScheduleAttr reductionSchedule(linalg::GenericOp op, TargetAttr target, DimsAnal
 
 /// The workgroup takes rows of results; with a parallel last loop a row is the last result dimension.
 static bool lastLoopIsParallel(linalg::GenericOp op) {
-  SmallVector<unsigned> loops = resultLoops(op);
-  return !loops.empty() && loops.back() == op.getNumLoops() - 1;
+  SmallVector<int64_t> loops = resultLoops(op);
+  return !loops.empty() && loops.back() == static_cast<int64_t>(op.getNumLoops()) - 1;
 }
 
 AffineExpr reductionWorkgroups(linalg::GenericOp op, VariantAttr variant, DimsAnalysis &dims) {
@@ -106,8 +106,7 @@ struct ReductionEmitter {
   SmallVector<unsigned> reduced;
   SmallVector<Index> iteration;
 
-  ReductionEmitter(linalg::GenericOp op, KernelBuilder &kernel)
-      : op(op), kernel(kernel), iteration(op.getNumLoops()) {
+  ReductionEmitter(linalg::GenericOp op, KernelBuilder &kernel) : op(op), kernel(kernel), iteration(op.getNumLoops()) {
     for (AffineExpr size : loopSizes(op, kernel.dims))
       sizes.push_back(kernel.materialize(size));
     op.getReductionDims(reduced);
@@ -190,11 +189,11 @@ struct ReductionEmitter {
 LogicalResult emitReduction(linalg::GenericOp op, KernelBuilder &kernel, VariantAttr variant) {
   for (OpOperand &initial : op.getDpsInitsMutable())
     for (AffineExpr expr : op.getMatchingIndexingMap(&initial).getResults())
-      if (!isa<AffineDimExpr>(expr))
-        return op.emitOpError("reduction results must be indexed by loops, got: ")
+      if (!isa<AffineDimExpr, AffineConstantExpr>(expr))
+        return op.emitOpError("reduction results must be indexed by loops or constants, got: ")
                << AffineMapAttr::get(op.getMatchingIndexingMap(&initial));
   ReductionEmitter emitter(op, kernel);
-  SmallVector<unsigned> loops = resultLoops(op);
+  SmallVector<int64_t> loops = resultLoops(op);
   int64_t lanes = kernel.kernelLanes(*op->getParentRegion());
   bool parallel = lastLoopIsParallel(op);
   auto combiners = findCombiners(op);
@@ -207,7 +206,8 @@ LogicalResult emitReduction(linalg::GenericOp op, KernelBuilder &kernel, Variant
     SmallVector<Index> at;
     for (auto [value, loop] : llvm::zip(row, loops)) {
       at.push_back(Index::uniform(value));
-      emitter.iteration[loop] = at.back();
+      if (loop >= 0)
+        emitter.iteration[loop] = at.back();
     }
     auto inOrder = [&](ValueRange carried) {
       SmallVector<Value> next = emitter.step(carried);

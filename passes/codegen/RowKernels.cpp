@@ -46,8 +46,7 @@ Value guardedPull(KernelBuilder &kernel, Value tensor, ArrayRef<Index> index, Va
 namespace {
 
 /// What the two ops share: rows are all dimensions but the last.
-template <typename Model, typename ConcreteOp>
-struct RowModel : KernelOpInterface::ExternalModel<Model, ConcreteOp> {
+template <typename Model, typename ConcreteOp> struct RowModel : KernelOpInterface::ExternalModel<Model, ConcreteOp> {
   bool isMain(Operation *) const { return true; }
 
   ScheduleAttr getDefaultSchedule(Operation *op, TargetAttr target, DimsAnalysis &) const {
@@ -74,19 +73,18 @@ struct RowModel : KernelOpInterface::ExternalModel<Model, ConcreteOp> {
   }
 
   /// Combines `value(column)` over a row into one scalar.
-  static Value reduceRow(KernelBuilder &kernel, Value columns, int64_t lanes, vector::CombiningKind kind,
-                         Value neutral, function_ref<Value(Index)> value) {
+  static Value reduceRow(KernelBuilder &kernel, Value columns, int64_t lanes, vector::CombiningKind kind, Value neutral,
+                         function_ref<Value(Index)> value) {
     kernel.width = lanes;
     Value start = kernel.splat(neutral);
     kernel.width = 1;
     Value zero = kernel.constantIndex(0);
-    SmallVector<Value> total =
-        kernel.vectorLoop(zero, columns, lanes, {start}, [&](Value j, ValueRange carried) {
-          Value v = kernel.splat(value(Index::lanes(j)));
-          if (kernel.mask)
-            v = arith::SelectOp::create(kernel, kernel.mask, v, kernel.splat(neutral));
-          return SmallVector<Value>{vector::makeArithReduction(kernel, kernel.getLoc(), kind, carried[0], v)};
-        });
+    SmallVector<Value> total = kernel.vectorLoop(zero, columns, lanes, {start}, [&](Value j, ValueRange carried) {
+      Value v = kernel.splat(value(Index::lanes(j)));
+      if (kernel.mask)
+        v = arith::SelectOp::create(kernel, kernel.mask, v, kernel.splat(neutral));
+      return SmallVector<Value>{vector::makeArithReduction(kernel, kernel.getLoc(), kind, carried[0], v)};
+    });
     return kernel.reduce(kind, total[0]);
   }
 
@@ -105,8 +103,8 @@ struct RmsNormModel : RowModel<RmsNormModel, RmsNormOp> {
       Value x = read(j);
       return Value(arith::MulFOp::create(kernel, x, x));
     });
-    Value count = arith::SIToFPOp::create(
-        kernel, type, arith::IndexCastOp::create(kernel, kernel.getI64Type(), columns));
+    Value count =
+        arith::SIToFPOp::create(kernel, type, arith::IndexCastOp::create(kernel, kernel.getI64Type(), columns));
     Value mean = arith::DivFOp::create(kernel, squares, count);
     Value eps = kernel.constant(type, op.getEps().convertToFloat());
     Value root = math::SqrtOp::create(kernel, arith::AddFOp::create(kernel, mean, eps));

@@ -17,7 +17,7 @@ _HOMES = {
     "InputError": ".errors",
     "CheckpointError": ".errors",
     "ArtifactError": ".errors",
-    "RuntimeFailure": ".errors",
+    "ExecutionError": ".errors",
 }
 
 __all__ = ["__version__"]

@@ -35,7 +35,7 @@ class Artifact:
     text: str
 
     def executable(self, threads: int | None = None) -> Executable:
-        """The program, ready to be called; weights are bound by the caller. Raises `RuntimeFailure`."""
+        """The program, ready to be called; weights are bound by the caller. Raises `ExecutionError`."""
         from deepseek.executable import Executable
 
         return Executable(self.object, self.manifest, threads=threads)
@@ -58,8 +58,8 @@ def save(path: str | os.PathLike[str], compiled: Compiled, *, text: str, checkpo
             file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(path)
     except OSError as error:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)

@@ -23,5 +23,5 @@ class ArtifactError(DeepseekError):
     """A compiled artifact is damaged, of another version, or does not fit this machine."""
 
 
-class RuntimeFailure(DeepseekError, RuntimeError):
+class ExecutionError(DeepseekError, RuntimeError):
     """Execution failed: out of memory, an object that cannot be loaded, an unsupported CPU."""

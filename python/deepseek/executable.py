@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from deepseek import runtime
-from deepseek.errors import InputError, RuntimeFailure
+from deepseek.errors import ExecutionError, InputError
 
 __all__ = ["Executable"]
 
@@ -56,9 +56,9 @@ class Executable:
     """
 
     def __init__(self, object: bytes, manifest: dict[str, Any], *, threads: int | None = None) -> None:
-        """Load the object; raises RuntimeFailure if this machine cannot run it or it is damaged."""
+        """Load the object; raises ExecutionError if this machine cannot run it or it is damaged."""
         if manifest.get("version") != _MANIFEST_VERSION:
-            raise RuntimeFailure(
+            raise ExecutionError(
                 f"compiled code has manifest version {manifest.get('version')!r}, this package reads "
                 f"{_MANIFEST_VERSION}: compile it again"
             )
@@ -91,7 +91,7 @@ class Executable:
 
         An array must have the manifest's shape and dtype, or integers of the same width (raw bits). Arrays that
         the program reads later are kept, not copied: do not write to them. Names that it does not use are
-        ignored. Raises InputError for a missing or ill-shaped weight, RuntimeFailure when out of memory.
+        ignored. Raises InputError for a missing or ill-shaped weight, ExecutionError when out of memory.
         """
         init = self.manifest["init"]
         arguments = self.manifest["main"]["args"]
@@ -117,7 +117,7 @@ class Executable:
                 for result in init["results"]
             ]
         except MemoryError as error:
-            raise RuntimeFailure("out of memory while allocating the prepared weights") from error
+            raise ExecutionError("out of memory while allocating the prepared weights") from error
         addresses = [_address(weights[argument["weight"]]) for argument in init["args"]]
         addresses += [_address(array) for array in prepared]
         buffers = (ctypes.c_void_p * max(len(addresses), 1))(*addresses)
@@ -129,7 +129,7 @@ class Executable:
         return prepared
 
     def __call__(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Run the program; raises InputError for arguments that do not fit, RuntimeFailure when out of memory."""
+        """Run the program; raises InputError for arguments that do not fit, ExecutionError when out of memory."""
         if len(inputs) != len(self._inputs):
             names = ", ".join(spec.label for spec in self._inputs)
             raise InputError(f"expected {len(self._inputs)} arguments ({names}), got {len(inputs)}")
@@ -137,7 +137,7 @@ class Executable:
         key = tuple([array.shape for array in arrays])
         binding = self._bindings.get(key) or self._bind(key)
         if not self._bound:
-            raise RuntimeFailure("the program has no weights yet: call bind_weights first")
+            raise ExecutionError("the program has no weights yet: call bind_weights first")
 
         addresses = [_address(array) for array in arrays]
         if self._tied:
@@ -166,7 +166,7 @@ class Executable:
             try:
                 array, address = _aligned_empty(shape, result.dtype)
             except (MemoryError, ValueError) as error:
-                raise RuntimeFailure(f"out of memory for a result of shape {shape} and {result.dtype}") from error
+                raise ExecutionError(f"out of memory for a result of shape {shape} and {result.dtype}") from error
             results.append(array)
             addresses.append((result.slot, address))
         return results, addresses
@@ -188,7 +188,7 @@ class Executable:
                     values[expected] = (size, index, dim)
         missing = [name for name in self._symbols if name not in values]
         if missing:
-            raise RuntimeFailure(f'no argument gives the size of "{missing[0]}": compile the program again')
+            raise ExecutionError(f'no argument gives the size of "{missing[0]}": compile the program again')
         dims = (ctypes.c_int64 * max(len(self._symbols), 1))(*[values[name][0] for name in self._symbols])
         binding = _Binding(dims, self._result_shapes(dims))
         if len(self._bindings) >= _MAX_BINDINGS:
@@ -252,7 +252,7 @@ class Executable:
 def _check_features(manifest: dict[str, Any]) -> None:
     missing = sorted(set(manifest["features"]) - runtime.cpu_features())
     if missing:
-        raise RuntimeFailure(
+        raise ExecutionError(
             f"this CPU lacks {', '.join(missing)}, for which the program was compiled ({manifest['target']}): "
             "compile it for this machine, or for any with AVX2 with `--target cpu:x86-64-v3`"
         )
@@ -298,7 +298,7 @@ def _numpy_dtype(name: str, unsigned: bool, label: str) -> np.dtype:
     try:
         import ml_dtypes
     except ImportError as error:
-        raise RuntimeFailure(f"{label} is bfloat16, which numpy lacks: pip install ml_dtypes") from error
+        raise ExecutionError(f"{label} is bfloat16, which numpy lacks: pip install ml_dtypes") from error
     return np.dtype(ml_dtypes.bfloat16)
 
 
@@ -353,9 +353,9 @@ def _holds(dtype: np.dtype, argument: dict[str, Any]) -> bool:
 
 def _check_code(code: int, action: str) -> None:
     if code == 1:
-        raise RuntimeFailure(f"out of memory while {action}")
+        raise ExecutionError(f"out of memory while {action}")
     if code:
-        raise RuntimeFailure(f"{action} failed with code {code}")
+        raise ExecutionError(f"{action} failed with code {code}")
 
 
 def _address(array: np.ndarray) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deepseek.errors import InputError, RuntimeFailure
+from deepseek.errors import ExecutionError, InputError
 
 if TYPE_CHECKING:
     from deepseek.model import Model, Session
@@ -146,10 +146,10 @@ class Sampler:
         self.random = np.random.Generator(np.random.PCG64(seed))
 
     def choose(self, logits: np.ndarray) -> int:
-        """A token id for logits [vocabulary]. Raises `RuntimeFailure` when they are not numbers."""
+        """A token id for logits [vocabulary]. Raises `ExecutionError` when they are not numbers."""
         peak = logits.max()
         if not np.isfinite(peak):  # max propagates NaN
-            raise RuntimeFailure(f"the greatest logit is {peak}, expected a finite number; the weights may be damaged")
+            raise ExecutionError(f"the greatest logit is {peak}, expected a finite number; the weights may be damaged")
         if self.temperature == 0:
             return int(logits.argmax())
         with np.errstate(over="ignore"):  # a tiny temperature: far logits go to -inf, exp(-inf) is 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepseek.errors import InputError, RuntimeFailure
+from deepseek.errors import ExecutionError, InputError
 from deepseek.generation import Generation, Sampler, TextStream
 from deepseek.names import find_model
 
@@ -133,7 +133,7 @@ class Model:
         """Continues `prompt`; temperature 0 is greedy, else samples reproducibly for one `seed`.
 
         `chat` wraps the prompt as a user's message by the model's template. Stops after an end token, at
-        `max_new_tokens`, or when the context is full. Raises `InputError`, `RuntimeFailure`.
+        `max_new_tokens`, or when the context is full. Raises `InputError`, `ExecutionError`.
         """
         return self.stream(prompt, max_new_tokens, temperature, seed, chat).run()
 
@@ -260,7 +260,7 @@ class Session:
         except MemoryError:
             self._caches, self.capacity = [], 0
             self.reset()
-            raise RuntimeFailure(f"out of memory for a KV cache of {capacity} positions x {self.batch}") from None
+            raise ExecutionError(f"out of memory for a KV cache of {capacity} positions x {self.batch}") from None
         self.capacity = capacity
 
 

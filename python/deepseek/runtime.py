@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepseek.errors import RuntimeFailure
+from deepseek.errors import ExecutionError
 
 __all__ = ["Context", "Module", "cpu_features"]
 
@@ -23,11 +23,11 @@ _LIBRARY = Path(__file__).parent / "lib" / "libdsc_rt.so"
 
 @functools.cache
 def _library() -> ctypes.CDLL:
-    """Load libdsc_rt once and check its version; raises RuntimeFailure."""
+    """Load libdsc_rt once and check its version; raises ExecutionError."""
     try:
         library = ctypes.CDLL(str(_LIBRARY))
     except OSError as error:
-        raise RuntimeFailure(
+        raise ExecutionError(
             f"cannot load the runtime library: {error}; reinstall deepseek-runtime, or run `make build` in a checkout"
         ) from error
     pointer, size, int64, int32 = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64, ctypes.c_int
@@ -49,10 +49,10 @@ def _library() -> ctypes.CDLL:
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
     except AttributeError as error:
-        raise RuntimeFailure(f"{_LIBRARY} is no deepseek runtime library: {error}") from error
+        raise ExecutionError(f"{_LIBRARY} is no deepseek runtime library: {error}") from error
     version = library.dsc_rt_version()
     if version != _VERSION:
-        raise RuntimeFailure(
+        raise ExecutionError(
             f"{_LIBRARY} has runtime version {version}, this package needs {_VERSION}: reinstall deepseek-runtime"
         )
     return library
@@ -79,11 +79,11 @@ class Context:
 
     def __init__(self, threads: int | None = None) -> None:
         if threads is not None and threads < 1:
-            raise RuntimeFailure(f"threads must be at least 1 (or None for all CPUs), got {threads}")
+            raise ExecutionError(f"threads must be at least 1 (or None for all CPUs), got {threads}")
         library = _library()
         handle = library.dsc_rt_create(threads or 0)
         if not handle:
-            raise RuntimeFailure(f"out of memory while starting {threads or 'all'} threads")
+            raise ExecutionError(f"out of memory while starting {threads or 'all'} threads")
         self.handle = handle
         self.lock = threading.Lock()
         _contexts.add(self)
@@ -121,20 +121,20 @@ class Module:
     """Machine code of one object, loaded into this process; unmapped when the last reference is gone."""
 
     def __init__(self, object: bytes) -> None:
-        """Load an ELF relocatable object; raises RuntimeFailure if it is damaged or not for this machine."""
+        """Load an ELF relocatable object; raises ExecutionError if it is damaged or not for this machine."""
         library = _library()
         message = ctypes.create_string_buffer(512)
         handle = library.dsc_rt_load(object, len(object), message, len(message))
         if not handle:
-            raise RuntimeFailure(f"cannot load compiled code: {message.value.decode(errors='replace')}")
+            raise ExecutionError(f"cannot load compiled code: {message.value.decode(errors='replace')}")
         self._handle = handle
         weakref.finalize(self, library.dsc_rt_unload, handle).atexit = False
 
     def symbol(self, name: str) -> int:
-        """Address of a global symbol; raises RuntimeFailure if the object does not define it."""
+        """Address of a global symbol; raises ExecutionError if the object does not define it."""
         address = _library().dsc_rt_symbol(self._handle, name.encode())
         if not address:
-            raise RuntimeFailure(f'compiled code does not define "{name}"')
+            raise ExecutionError(f'compiled code does not define "{name}"')
         return address
 
 

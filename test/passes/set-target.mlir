@@ -1,34 +1,31 @@
-// RUN: dsc-opt %s --split-input-file --dsc-set-target=target=cpu:x86-64-v4 --verify-diagnostics | FileCheck %s --check-prefixes=CHECK,V4
-// RUN: dsc-opt %s --split-input-file --dsc-set-target --verify-diagnostics | FileCheck %s
-// RUN: echo 'module {}' | dsc-opt --dsc-set-target=target=cpu:x86-64 | FileCheck %s --check-prefix=X86
-// RUN: echo 'module {}' | dsc-opt --dsc-set-target=target=cpu:x86-64-v3 | FileCheck %s --check-prefix=V3
-// RUN: echo 'module {}' | dsc-opt --dsc-set-target=target=cpu:aarch64 | FileCheck %s --check-prefix=ARM
-// RUN: echo 'module {}' | dsc-opt --dsc-set-target=target=cpu -o %t.cpu
-// RUN: echo 'module {}' | dsc-opt --dsc-set-target=target=cpu:native -o %t.native
-// RUN: echo 'module {}' | dsc-opt --dsc-set-target -o %t.default
+// RUN: dsc-opt %s --dsc-set-target=target=cpu:x86-64-v4 | FileCheck %s --check-prefix=V4
+// RUN: dsc-opt %s --dsc-set-target=target=cpu:x86-64-v3 | FileCheck %s --check-prefix=V3
+// RUN: dsc-opt %s --dsc-set-target=target=cpu:x86-64 | FileCheck %s --check-prefix=X86
+// RUN: dsc-opt %s --dsc-set-target=target=cpu:aarch64 | FileCheck %s --check-prefix=ARM
+
+// No target, `cpu` and `cpu:native` all mean this machine.
+// RUN: dsc-opt %s --dsc-set-target -o %t.default
+// RUN: dsc-opt %s --dsc-set-target=target=cpu -o %t.cpu
+// RUN: dsc-opt %s --dsc-set-target=target=cpu:native -o %t.native
 // RUN: diff %t.cpu %t.native
 // RUN: diff %t.cpu %t.default
 // RUN: FileCheck %s --check-prefix=NATIVE --input-file=%t.cpu
-// RUN: echo 'module {}' | not dsc-opt --dsc-set-target=target=cpu:z80 2>&1 | FileCheck %s --check-prefix=ERR
-// RUN: echo 'module {}' | not dsc-opt --dsc-set-target=target=gpu 2>&1 | FileCheck %s --check-prefix=ERR-KIND
-// RUN: dsc-opt %s --split-input-file --dsc-set-target=target=cpu:x86-64-v4 --verify-diagnostics | not dsc-opt --dsc-set-target=target=cpu:x86-64-v3 2>&1 | FileCheck %s --check-prefix=ERR-OTHER
+
+// A target that is there is kept; the same one may be asked for again, another one not.
+// RUN: dsc-opt %s --dsc-set-target=target=cpu:x86-64-v3 --dsc-set-target | FileCheck %s --check-prefix=V3
+// RUN: dsc-opt %s --dsc-set-target=target=cpu:x86-64-v3 --dsc-set-target=target=cpu:x86-64-v3 | FileCheck %s --check-prefix=V3
+// RUN: not dsc-opt %s --dsc-set-target=target=cpu:x86-64-v4 --dsc-set-target=target=cpu:x86-64-v3 2>&1 | FileCheck %s --check-prefix=ERR-OTHER
+// RUN: not dsc-opt %s --dsc-set-target=target=cpu:z80 2>&1 | FileCheck %s --check-prefix=ERR
+// RUN: not dsc-opt %s --dsc-set-target=target=gpu 2>&1 | FileCheck %s --check-prefix=ERR-KIND
 
 // V4: module attributes {dsc.target = #dsc.target<"cpu:x86-64-v4", triple = "x86_64-unknown-linux-gnu", cpu = "x86-64-v4",
 // V4-SAME: +avx512vl", vector_bytes = 64, vector_registers = 32>}
 // X86: #dsc.target<"cpu:x86-64", triple = "x86_64-unknown-linux-gnu", cpu = "x86-64", features = "", vector_bytes = 16, vector_registers = 16>
 // V3: #dsc.target<"cpu:x86-64-v3",
-// V3-SAME: +fma,+f16c,
-// V3-NOT: avx512
-// V3-SAME: vector_bytes = 32, vector_registers = 16>
+// V3-SAME: +fma,+f16c,+bmi,+bmi2,+lzcnt,+movbe", vector_bytes = 32, vector_registers = 16>
 // ARM: #dsc.target<"cpu:aarch64", triple = "aarch64-unknown-linux-gnu", cpu = "generic", features = "+neon", vector_bytes = 16, vector_registers = 32>
 // NATIVE: #dsc.target<"cpu:native",
 // ERR: error: unknown target: "cpu:z80", known are cpu, cpu:native, cpu:x86-64, cpu:x86-64-v3, cpu:x86-64-v4, cpu:aarch64
 // ERR-KIND: error: unknown target: "gpu", known are cpu,
 // ERR-OTHER: error: is already for target cpu:x86-64-v4, not cpu:x86-64-v3
 module {}
-
-// -----
-
-// A target that is there is kept, whole.
-// CHECK: cpu = "x86-64-v4", features = "{{.*}}", vector_bytes = 64, vector_registers = 32>, kept}
-module attributes {kept, dsc.target = #dsc.target<"cpu:x86-64-v4", triple = "x86_64-unknown-linux-gnu", cpu = "x86-64-v4", features = "+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+lzcnt,+movbe,+avx512f,+avx512bw,+avx512cd,+avx512dq,+avx512vl", vector_bytes = 64, vector_registers = 32>} {}

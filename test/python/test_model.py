@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deepseek.errors import CheckpointError, InputError, RuntimeFailure
+from deepseek.errors import CheckpointError, ExecutionError, InputError
 from deepseek.generation import Sampler, TextStream
 from deepseek.model import Model
 from deepseek.names import KNOWN_NAMES, KnownModel, find_model
@@ -134,7 +134,7 @@ def test_bad_calls_leave_the_model_usable(model: Model, arguments: dict[str, Any
 def test_damaged_logits(model: Model) -> None:
     model.executable.poison = True
     for temperature in (0.0, 1.0):
-        with pytest.raises(RuntimeFailure, match="the greatest logit is nan"):
+        with pytest.raises(ExecutionError, match="the greatest logit is nan"):
             model.generate("A", temperature=temperature)
     model.executable.poison = False
     assert model.generate("A", max_new_tokens=1).text == "B"

@@ -21,8 +21,8 @@ from deepseek import reference
 from deepseek.compiler import compile_text, parse_module
 from deepseek.executable import Executable
 
-EXAMPLES = 12
-"""Calls per program: with some 70 programs, every size meets every program family."""
+EXAMPLES = 25
+"""Calls per program, of sizes and values: enough that dropping a mask or swapping an operation is noticed."""
 
 
 @functools.cache

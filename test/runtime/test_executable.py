@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from deepseek import executable
-from deepseek.errors import InputError, RuntimeFailure
+from deepseek.errors import ExecutionError, InputError
 from deepseek.executable import Executable
 
 Build = Callable[..., Executable]
@@ -237,7 +237,7 @@ def test_dtypes(compile_c: Callable[..., bytes], name: str, unsigned: bool, dtyp
 def test_bfloat16_without_ml_dtypes(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ml_dtypes", None)
     description = manifest([symbol("n")], [argument("bf16", ["n"], "x")], [])
-    with pytest.raises(RuntimeFailure, match="argument 0 .* is bfloat16.* pip install ml_dtypes"):
+    with pytest.raises(ExecutionError, match="argument 0 .* is bfloat16.* pip install ml_dtypes"):
         build(NOTHING, description)
 
 
@@ -272,7 +272,7 @@ WEIGHTS_MANIFEST = manifest(
 def test_weights(build: Build) -> None:
     program = build(WEIGHTS, WEIGHTS_MANIFEST)
     x, bias = np.arange(7, dtype=np.float32), np.array([1, 2, 3], np.float32)
-    with pytest.raises(RuntimeFailure, match="call bind_weights first"):
+    with pytest.raises(ExecutionError, match="call bind_weights first"):
         program(x)
     for raw in (
         np.array([2, 4, -6], np.int8),
@@ -304,7 +304,7 @@ def test_weights(build: Build) -> None:
         ),
         (
             {"bias": zeros(3), "raw": np.full(3, 99, np.int8)},
-            RuntimeFailure,
+            ExecutionError,
             "out of memory while preparing the weights",
         ),
     ],
@@ -375,25 +375,25 @@ def test_tied_errors(build: Build) -> None:
 
 def test_out_of_memory(build: Build) -> None:
     failing = "int32_t dsc_main(void *rt, void *const *b, const int64_t *d) { return 1; }"
-    with pytest.raises(RuntimeFailure, match="out of memory while running the program"):
+    with pytest.raises(ExecutionError, match="out of memory while running the program"):
         build(failing, manifest([], [], []))()
     huge = NOTHING.replace("{}", "{ out[0] = 1ll << 50; }")
-    with pytest.raises(RuntimeFailure, match=r"out of memory for a result of shape \(1125899906842624,\)"):
+    with pytest.raises(ExecutionError, match=r"out of memory for a result of shape \(1125899906842624,\)"):
         build(huge, manifest([], [], [result("f32", ["?"])]))()
 
 
 def test_features_are_checked_before_loading() -> None:
     description = manifest([], [], [], features=["zvkned", "avx99"])
-    with pytest.raises(RuntimeFailure, match=r"lacks avx99, zvkned,.*\(cpu:test\).*--target cpu:x86-64-v3"):
+    with pytest.raises(ExecutionError, match=r"lacks avx99, zvkned,.*\(cpu:test\).*--target cpu:x86-64-v3"):
         Executable(b"no object", description)
 
 
 def test_manifest_errors(build: Build) -> None:
-    with pytest.raises(RuntimeFailure, match="manifest version 2, this package reads 1"):
+    with pytest.raises(ExecutionError, match="manifest version 2, this package reads 1"):
         Executable(b"", {**manifest([], [], []), "version": 2})
-    with pytest.raises(RuntimeFailure, match='does not define "dsc_main"'):
+    with pytest.raises(ExecutionError, match='does not define "dsc_main"'):
         build("int x;", manifest([], [], []))
-    with pytest.raises(RuntimeFailure, match='no argument gives the size of "n"'):
+    with pytest.raises(ExecutionError, match='no argument gives the size of "n"'):
         build(NOTHING, manifest([symbol("n")], [], []))()
 
 

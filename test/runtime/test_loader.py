@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from deepseek import runtime
-from deepseek.errors import RuntimeFailure
+from deepseek.errors import ExecutionError
 
 CompileC = Callable[..., bytes]
 IS_X86 = platform.machine() == "x86_64"
@@ -98,9 +98,9 @@ def test_externals_are_the_librarys_own(rich: bytes) -> None:
 
 
 def test_unknown_symbol_is_named_on_lookup(rich: bytes) -> None:
-    with pytest.raises(RuntimeFailure, match='does not define "nowhere"'):
+    with pytest.raises(ExecutionError, match='does not define "nowhere"'):
         runtime.Module(rich).symbol("nowhere")
-    with pytest.raises(RuntimeFailure, match='"square"'):  # static
+    with pytest.raises(ExecutionError, match='"square"'):  # static
         runtime.Module(rich).symbol("square")
 
 
@@ -113,7 +113,7 @@ def test_unknown_symbol_is_named_on_lookup(rich: bytes) -> None:
     ],
 )
 def test_other_externals_are_refused_by_name(compile_c: CompileC, source: str) -> None:
-    with pytest.raises(RuntimeFailure, match='undefined symbol "puts": an object may use only dsc_rt_launch'):
+    with pytest.raises(ExecutionError, match='undefined symbol "puts": an object may use only dsc_rt_launch'):
         runtime.Module(compile_c(source))
 
 
@@ -132,7 +132,7 @@ def test_other_externals_are_refused_by_name(compile_c: CompileC, source: str) -
     ],
 )
 def test_unsupported_objects(compile_c: CompileC, source: str, flags: list[str], message: str) -> None:
-    with pytest.raises(RuntimeFailure, match=message):
+    with pytest.raises(ExecutionError, match=message):
         runtime.Module(compile_c(source, *flags))
 
 
@@ -152,7 +152,7 @@ def test_unsupported_objects(compile_c: CompileC, source: str, flags: list[str],
     ],
 )
 def test_damaged_headers(rich: bytes, change: Callable[[bytes], bytes], message: str) -> None:
-    with pytest.raises(RuntimeFailure, match=message):
+    with pytest.raises(ExecutionError, match=message):
         runtime.Module(change(rich))
 
 
@@ -195,7 +195,7 @@ def test_damaged_tables(rich: bytes) -> None:
         (patched(rich, relocations + 8, "<I", 199), "relocation type 199 .* is not supported"),
     ]
     for elf, message in cases:
-        with pytest.raises(RuntimeFailure, match=message):
+        with pytest.raises(ExecutionError, match=message):
             runtime.Module(elf)
 
 
@@ -210,7 +210,7 @@ def test_message_is_cut_to_its_buffer(rich: bytes) -> None:
 
 def test_truncation_gives_a_message(rich: bytes) -> None:
     for length in range(0, len(rich), 97):
-        with pytest.raises(RuntimeFailure, match="cannot load compiled code: .{10}"):
+        with pytest.raises(ExecutionError, match="cannot load compiled code: .{10}"):
             runtime.Module(rich[:length])
 
 
@@ -220,7 +220,7 @@ def test_mutations_never_crash(rich: bytes, tmp_path: Path, run_python: Callable
     script = """
 import pathlib, random, struct
 from deepseek import runtime
-from deepseek.errors import RuntimeFailure
+from deepseek.errors import ExecutionError
 
 rich = pathlib.Path("rich.o").read_bytes()
 headers = struct.unpack_from("<Q", rich, 40)[0]
@@ -240,7 +240,7 @@ for case in range(500):
     try:
         runtime.Module(bytes(elf))
         loaded += 1
-    except RuntimeFailure as error:
+    except ExecutionError as error:
         assert len(str(error)) > len("cannot load compiled code: "), case
 print("done", 0 < loaded < 500)
 """
@@ -371,5 +371,5 @@ def test_aarch64_relocations(assemble: Callable[[str, str], bytes], tmp_path: Pa
 
 def test_foreign_machine_is_named(assemble: Callable[[str, str], bytes]) -> None:
     triple, name = ("aarch64-linux-gnu", "AArch64") if IS_X86 else ("x86_64-linux-gnu", "x86-64")
-    with pytest.raises(RuntimeFailure, match=f"object is for {name} .* compile it for this target"):
+    with pytest.raises(ExecutionError, match=f"object is for {name} .* compile it for this target"):
         runtime.Module(assemble(triple, ".text\nnop\n"))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from deepseek import runtime
-from deepseek.errors import RuntimeFailure
+from deepseek.errors import ExecutionError
 
 IS_X86 = platform.machine() == "x86_64"
 
@@ -193,7 +193,7 @@ def test_thread_counts() -> None:
     assert runtime.Context.default(2) is runtime.Context.default(2)
     assert runtime.Context.default() is runtime.Context.default(len(os.sched_getaffinity(0)))
     for threads in (0, -1):
-        with pytest.raises(RuntimeFailure, match=f"at least 1 .* got {threads}"):
+        with pytest.raises(ExecutionError, match=f"at least 1 .* got {threads}"):
             runtime.Context(threads)
     assert runtime._library().dsc_rt_create(-1) is None
 
@@ -363,8 +363,8 @@ def test_cpu_features_are_those_of_the_kernel() -> None:
 def test_version_and_library_errors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     unchecked = runtime._library.__wrapped__
     monkeypatch.setattr(runtime, "_VERSION", 99)
-    with pytest.raises(RuntimeFailure, match="has runtime version 1, this package needs 99"):
+    with pytest.raises(ExecutionError, match="has runtime version 1, this package needs 99"):
         unchecked()
     monkeypatch.setattr(runtime, "_LIBRARY", tmp_path / "libdsc_rt.so")
-    with pytest.raises(RuntimeFailure, match="cannot load the runtime library: .*libdsc_rt.so.*make build"):
+    with pytest.raises(ExecutionError, match="cannot load the runtime library: .*libdsc_rt.so.*make build"):
         unchecked()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from ..errors import InputError
@@ -45,7 +44,7 @@ def leaf_key(leaf: Any) -> tuple[Any, ...]:
 
 
 def to_numpy(leaf: Any) -> np.ndarray:
-    """A C-contiguous, native-endian view or copy of an argument; bf16 tensors become ml_dtypes.bfloat16."""
+    """A C-contiguous, native-endian view or copy of an argument; bf16 tensors become numpy's bfloat16."""
     if not is_torch(leaf):
         array = np.asarray(leaf, order="C")
         return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
@@ -54,7 +53,7 @@ def to_numpy(leaf: Any) -> np.ndarray:
         raise InputError(f"a tensor is on {leaf.device}: this program runs on the CPU, pass tensor.cpu()")
     tensor = leaf.detach().resolve_conj().resolve_neg().contiguous()
     if tensor.dtype is torch.bfloat16:
-        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return tensor.view(torch.int16).numpy().view(dtypes.BF16.numpy)
     return tensor.numpy()
 
 
@@ -65,6 +64,6 @@ def from_numpy(array: np.ndarray, kind: str) -> Any:
     torch = sys.modules.get("torch")
     if torch is None:
         raise InputError("this program was traced with torch tensors: import torch before running it")
-    if array.dtype == ml_dtypes.bfloat16:
+    if dtypes.find(array.dtype) is dtypes.BF16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)

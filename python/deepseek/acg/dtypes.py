@@ -6,7 +6,6 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from .source import fail
@@ -23,7 +22,7 @@ class DType:
 
     @property
     def numpy(self) -> np.dtype:
-        return _NUMPY[self.name]
+        return _bfloat16() if self is BF16 else _NUMPY[self.name]
 
     @property
     def is_float(self) -> bool:
@@ -50,10 +49,19 @@ ALL = (F64, F32, F16, BF16, I64, I32, I16, I8, U64, U32, U16, U8, BOOL)
 
 _LONG_NAMES = {"f": "float", "i": "int", "u": "uint"}
 _NUMPY = {d.name: np.dtype(f"{_LONG_NAMES[d.kind]}{d.bits}") for d in ALL if d not in (BF16, BOOL)}
-_NUMPY |= {"bf16": np.dtype(ml_dtypes.bfloat16), "i1": np.dtype(np.bool_)}
-_BY_NUMPY = {numpy: d for d in ALL for numpy in [_NUMPY[d.name]]}
-_BY_NAME = {d.name: d for d in ALL} | {str(_NUMPY[d.name]): d for d in ALL}
+_NUMPY |= {"i1": np.dtype(np.bool_)}
+_BY_NUMPY = {numpy: d for d in ALL if d is not BF16 for numpy in [_NUMPY[d.name]]}
+_BY_NAME = {d.name: d for d in ALL} | {str(numpy): d for numpy, d in _BY_NUMPY.items()} | {"bfloat16": BF16}
 _BY_NAME |= {"float": F64, "int": I64, "half": F16, "double": F64, "u1": U8}
+
+
+def _bfloat16() -> np.dtype:
+    """numpy's bfloat16, which comes from another package: nobody else has to install it."""
+    try:
+        import ml_dtypes
+    except ImportError:
+        fail("bfloat16 needs a package that numpy lacks", "pip install ml_dtypes")
+    return np.dtype(ml_dtypes.bfloat16)
 
 
 def find(value: Any) -> DType | None:
@@ -65,7 +73,8 @@ def find(value: Any) -> DType | None:
     if type(value).__module__ == "torch":
         return _BY_NAME.get(str(value).removeprefix("torch."))
     try:
-        return _BY_NUMPY.get(np.dtype(value).newbyteorder("="))
+        dtype = np.dtype(value)
+        return BF16 if dtype.name == "bfloat16" else _BY_NUMPY.get(dtype.newbyteorder("="))
     except TypeError:
         return None
 
@@ -119,7 +128,7 @@ def _pairwise(dtypes: list[DType]) -> DType:
     joint = dtypes[0].numpy
     for dtype in dtypes[1:]:
         joint = np.promote_types(joint, dtype.numpy)
-    return _BY_NUMPY[joint]
+    return find(joint)
 
 
 _TORCH_CATEGORY = {"b": 0, "u": 1, "i": 1, "f": 2}

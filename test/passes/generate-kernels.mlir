@@ -1,0 +1,172 @@
+// RUN: dsc-opt %s --dsc-set-target=target=cpu:x86-64-v4 --dsc-generate-kernels --split-input-file --verify-diagnostics | FileCheck %s --check-prefixes=CHECK,V4
+// RUN: dsc-opt %s --dsc-set-target=target=cpu:x86-64-v3 --dsc-generate-kernels --split-input-file --verify-diagnostics | FileCheck %s --check-prefixes=CHECK,V3
+// RUN: echo 'module {}' | not dsc-opt --dsc-generate-kernels 2>&1 | FileCheck %s --check-prefix=ERR
+
+// ERR: error: has no target: run --dsc-set-target first
+
+#id = affine_map<(d0) -> (d0)>
+module attributes {dsc.symbols = ["n"]} {
+  // A map: full vectors, then one masked rest. Results become buffers behind the arguments.
+  // CHECK-LABEL: func.func private @example(
+  // CHECK-SAME: %[[X:[^:]*]]: memref<?xf32> {dsc.dims = #dsc.dims<["n"]>}, %[[Y:[^:]*]]: memref<?xf32> {dsc.dims = #dsc.dims<["n"]>}, %[[G:[^:]*]]: index) attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [16], workgroup = [64]>}
+  // CHECK: arith.muli %[[G]], %{{.*}} : index
+  // CHECK: scf.for
+  // V4: vector.{{(masked)?}}load %[[X]][{{.*}} : memref<?xf32>{{.*}}vector<16xf32>
+  // V4: math.exp %{{.*}} : vector<16xf32>
+  // V3: vector.{{(masked)?}}load %[[X]][{{.*}} : memref<?xf32>{{.*}}vector<8xf32>
+  // V3: math.exp %{{.*}} : vector<8xf32>
+  // CHECK: vector.{{(masked)?}}store {{.*}}%[[Y]][
+  // CHECK: vector.maskedload %[[X]][
+  // CHECK: vector.maskedstore %[[Y]][
+  // CHECK: return{{$}}
+  func.func private @example(%x: tensor<?xf32> {dsc.dims = #dsc.dims<["n"]>}) -> (tensor<?xf32> {dsc.dims = #dsc.dims<["n"]>})
+      attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [16], workgroup = [64]>} {
+    %n = dsc.dim "n" : index
+    %e = tensor.empty(%n) : tensor<?xf32>
+    %0 = linalg.generic {indexing_maps = [#id, #id], iterator_types = ["parallel"]} ins(%x : tensor<?xf32>) outs(%e : tensor<?xf32>) {
+    ^bb0(%a: f32, %b: f32):
+      %1 = math.exp %a : f32
+      linalg.yield %1 : f32
+    } -> tensor<?xf32>
+    return %0 : tensor<?xf32>
+  }
+}
+
+// -----
+
+// The matmul writes the loop nest, its consumer is computed in registers: one store, no buffer between.
+#id = affine_map<(d0, d1) -> (d0, d1)>
+// CHECK-LABEL: func.func private @fused(
+// CHECK-SAME: memref<4x8xf32> {{.*}}memref<8x16xf32> {{.*}}%[[R:[^:, ]*]]: memref<4x16xf32> 
+// CHECK-NOT: memref.alloc
+// CHECK: vector.fma
+// CHECK: arith.maximumf
+// CHECK: vector.{{(masked)?}}store {{.*}}%[[R]][
+func.func private @fused(%x: tensor<4x8xf32>, %w: tensor<8x16xf32>) -> tensor<4x16xf32>
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [2, 16], workgroup = [4, 16]>} {
+  %0 = dsc.matmul %x, %w : (tensor<4x8xf32>, tensor<8x16xf32>) -> tensor<4x16xf32>
+  %e = tensor.empty() : tensor<4x16xf32>
+  %zero = arith.constant 0.0 : f32
+  %1 = linalg.generic {indexing_maps = [#id, #id], iterator_types = ["parallel", "parallel"]}
+      ins(%0 : tensor<4x16xf32>) outs(%e : tensor<4x16xf32>) {
+  ^bb0(%a: f32, %b: f32):
+    %2 = arith.maximumf %a, %zero : f32
+    linalg.yield %2 : f32
+  } -> tensor<4x16xf32>
+  return %1 : tensor<4x16xf32>
+}
+
+// -----
+
+// A tied result has no buffer of its own, and a boolean is a byte.
+// CHECK-LABEL: func.func private @tied(
+// CHECK-SAME: %[[X:[^:]*]]: memref<16xi8>{{[^:]*}}, %{{[^:]*}}: index)
+// CHECK: vector.{{(masked)?}}store {{.*}}%[[X]][
+#id = affine_map<(d0) -> (d0)>
+func.func private @tied(%x: tensor<16xi1>) -> tensor<16xi1>
+    attributes {dsc.kernel, dsc.tied = array<i64: 0>, dsc.schedule = #dsc.variant<tile = [16], workgroup = [16]>} {
+  %e = tensor.empty() : tensor<16xi1>
+  %true = arith.constant true
+  %0 = linalg.generic {indexing_maps = [#id, #id], iterator_types = ["parallel"]} ins(%x : tensor<16xi1>) outs(%e : tensor<16xi1>) {
+  ^bb0(%a: i1, %b: i1):
+    %1 = arith.xori %a, %true : i1
+    linalg.yield %1 : i1
+  } -> tensor<16xi1>
+  return %0 : tensor<16xi1>
+}
+
+// -----
+
+// Sums over the last loop are kept per lane and added up at the end.
+#rows = affine_map<(d0, d1) -> (d0)>
+#id = affine_map<(d0, d1) -> (d0, d1)>
+// CHECK-LABEL: func.func private @sum(
+// CHECK: scf.for {{.*}} iter_args(%{{.*}} = %{{.*}}) -> (vector<{{8|16}}xf32>)
+// CHECK: vector.reduction <add>
+// CHECK: memref.store
+func.func private @sum(%x: tensor<4x100xf32>) -> tensor<4xf32>
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [1, 16], workgroup = [16]>} {
+  %zero = arith.constant 0.0 : f32
+  %e = tensor.empty() : tensor<4xf32>
+  %f = linalg.fill ins(%zero : f32) outs(%e : tensor<4xf32>) -> tensor<4xf32>
+  %0 = linalg.generic {indexing_maps = [#id, #rows], iterator_types = ["parallel", "reduction"]}
+      ins(%x : tensor<4x100xf32>) outs(%f : tensor<4xf32>) {
+  ^bb0(%a: f32, %b: f32):
+    %1 = arith.addf %a, %b : f32
+    linalg.yield %1 : f32
+  } -> tensor<4xf32>
+  return %0 : tensor<4xf32>
+}
+
+// -----
+
+// Programs, and kernels on buffers already, stay as they are.
+// CHECK-LABEL: func.func @main(%{{.*}}: tensor<4xf32>) -> tensor<4xf32>
+// CHECK-LABEL: func.func private @done(%{{.*}}: memref<4xf32>, %{{.*}}: index) attributes {dsc.kernel}
+// CHECK-NEXT: return
+func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> {
+  return %x : tensor<4xf32>
+}
+func.func private @done(%x: memref<4xf32>, %g: index) attributes {dsc.kernel} {
+  return
+}
+
+// -----
+
+// expected-error @+1 {{needs a schedule of one variant}}
+func.func private @unscheduled(%x: tensor<4xf32>) -> tensor<4xf32> attributes {dsc.kernel} {
+  %0 = dsc.softmax %x : tensor<4xf32>
+  return %0 : tensor<4xf32>
+}
+
+// -----
+
+// expected-error @+1 {{needs a schedule of one variant}}
+func.func private @all_variants(%x: tensor<4xf32>) -> tensor<4xf32>
+    attributes {dsc.kernel, dsc.schedule = #dsc.schedule<<tile = [1, 16], workgroup = [8]>>} {
+  %0 = dsc.softmax %x : tensor<4xf32>
+  return %0 : tensor<4xf32>
+}
+
+// -----
+
+func.func private @tile(%x: tensor<4x8xf32>, %w: tensor<8x64xf32>) -> tensor<4x64xf32>
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [2, 20], workgroup = [4, 20]>} {
+  // expected-error-re @+1 {{tile columns must be a multiple of {{8|16}} and divide the workgroup's, got: 20 and 20}}
+  %0 = dsc.matmul %x, %w : (tensor<4x8xf32>, tensor<8x64xf32>) -> tensor<4x64xf32>
+  return %0 : tensor<4x64xf32>
+}
+
+// -----
+
+func.func private @workgroup(%x: tensor<4x8xf32>, %w: tensor<8x64xf32>) -> tensor<4x64xf32>
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [2, 32], workgroup = [4, 48]>} {
+  // expected-error-re @+1 {{tile columns must be a multiple of {{8|16}} and divide the workgroup's, got: 32 and 48}}
+  %0 = dsc.matmul %x, %w : (tensor<4x8xf32>, tensor<8x64xf32>) -> tensor<4x64xf32>
+  return %0 : tensor<4x64xf32>
+}
+
+// -----
+
+func.func private @panel(%x: tensor<4x8xf32>, %w: tensor<2x8x32xf32>) -> tensor<4x64xf32>
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [2, 16], workgroup = [4, 16]>} {
+  // expected-error @+1 {{tile columns must be the panel's, got: 16 and 32}}
+  %0 = dsc.matmul %x, %w {packed_columns = 64 : i64} : (tensor<4x8xf32>, tensor<2x8x32xf32>) -> tensor<4x64xf32>
+  return %0 : tensor<4x64xf32>
+}
+
+// -----
+
+func.func private @reduction(%x: tensor<4x8xf32>) -> tensor<2xf32>
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [1, 16], workgroup = [16]>} {
+  %e = tensor.empty() : tensor<2xf32>
+  // expected-error @+1 {{reduction results must be indexed by loops or constants, got: affine_map<(d0, d1) -> (d0 floordiv 2)>}}
+  %0 = linalg.generic {indexing_maps = [affine_map<(d0, d1) -> (d0, d1)>, affine_map<(d0, d1) -> (d0 floordiv 2)>],
+                       iterator_types = ["reduction", "reduction"]}
+      ins(%x : tensor<4x8xf32>) outs(%e : tensor<2xf32>) {
+  ^bb0(%a: f32, %b: f32):
+    %1 = arith.addf %a, %b : f32
+    linalg.yield %1 : f32
+  } -> tensor<2xf32>
+  return %0 : tensor<2xf32>
+}
