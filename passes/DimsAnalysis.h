@@ -13,9 +13,9 @@
 
 namespace mlir::dsc {
 
-inline constexpr llvm::StringLiteral kDimsAttr = "dsc.dims", kSymbolsAttr = "dsc.symbols", kWeightAttr = "dsc.weight",
-                                     kPreparedAttr = "dsc.prepared", kTiedAttr = "dsc.tied", kNameAttr = "dsc.name",
-                                     kUnsignedAttr = "dsc.unsigned", kKernelAttr = "dsc.kernel",
+inline constexpr llvm::StringLiteral kDimsAttr = "dsc.dims", kSymbolsAttr = "dsc.symbols", kRangesAttr = "dsc.ranges",
+                                     kWeightAttr = "dsc.weight", kPreparedAttr = "dsc.prepared", kTiedAttr = "dsc.tied",
+                                     kNameAttr = "dsc.name", kUnsignedAttr = "dsc.unsigned", kKernelAttr = "dsc.kernel",
                                      kScheduleAttr = "dsc.schedule", kTargetAttr = "dsc.target",
                                      kPhaseAttr = "dsc.phase", kManifestAttr = "dsc.manifest";
 

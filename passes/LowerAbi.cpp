@@ -231,7 +231,9 @@ private:
 };
 
 struct LowerAbiPass : impl::LowerAbiPassBase<LowerAbiPass> {
-  void getDependentDialects(DialectRegistry &registry) const override { registry.insert<LLVM::LLVMDialect>(); }
+  void getDependentDialects(DialectRegistry &registry) const override {
+    registry.insert<DscDialect, LLVM::LLVMDialect>();
+  }
   void runOnOperation() override {
     if (failed(AbiLowering(getOperation()).run()))
       signalPassFailure();

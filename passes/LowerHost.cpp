@@ -96,7 +96,9 @@ private:
       unsigned index = operand.getOperandNumber();
       Value root = rootOf(operand.get());
       if (auto tied = source.getResultAttrOfType<IntegerAttr>(index, kTiedAttr)) {
-        if (root != source.getArgument(tied.getInt()))
+        int64_t argument = tied.getInt();
+        bool exists = argument >= 0 && argument < source.getNumArguments();
+        if (!exists || root != source.getArgument(argument))
           return terminator.emitOpError("result ") << index << " is not the buffer of the argument that it is tied to";
         continue;
       }
@@ -333,13 +335,17 @@ void emitShapes(func::FuncOp main, DimsAnalysis &dims) {
 
 struct LowerHostPass : impl::LowerHostPassBase<LowerHostPass> {
   void getDependentDialects(DialectRegistry &registry) const override {
-    registry.insert<arith::ArithDialect, memref::MemRefDialect, scf::SCFDialect>();
+    registry.insert<DscDialect, arith::ArithDialect, memref::MemRefDialect, scf::SCFDialect>();
   }
   void runOnOperation() override {
     ModuleOp module = getOperation();
     auto main = module.lookupSymbol<func::FuncOp>("main");
     if (!main) {
       module.emitError("has no function @main");
+      return signalPassFailure();
+    }
+    if (!module->getAttrOfType<TargetAttr>(kTargetAttr)) {
+      module.emitError("has no target: run --dsc-set-target first");
       return signalPassFailure();
     }
     DimsAnalysis dims(module);

@@ -76,20 +76,14 @@ struct ManifestWriter {
     return b.getDictionaryAttr({named("args", b.getArrayAttr(arguments)), named("results", b.getArrayAttr(results))});
   }
 
-  /// Range and divisor of a symbol: the tightest of what its dsc.dim ops promise.
+  /// Range and divisor of a symbol, as --dsc-name-dims collected them.
   Attribute symbol(StringRef name) {
-    int64_t min = 0, divisor = 1;
-    std::optional<int64_t> max;
-    module.walk([&](DimOp dim) {
-      if (dim.getSymbol() != name)
-        return;
-      min = std::max<int64_t>(min, dim.getMin().value_or(0));
-      divisor = std::max<int64_t>(divisor, dim.getDivisor().value_or(1));
-      if (dim.getMax())
-        max = std::min<int64_t>(max.value_or(*dim.getMax()), *dim.getMax());
-    });
+    int64_t min = 0, max = -1, divisor = 1;
+    auto ranges = module->getAttrOfType<DictionaryAttr>(kRangesAttr);
+    if (auto range = ranges ? ranges.getAs<DenseI64ArrayAttr>(name) : DenseI64ArrayAttr())
+      min = range[0], max = range[1], divisor = range[2];
     return b.getDictionaryAttr({named("name", text(name)), named("min", b.getI64IntegerAttr(min)),
-                                named("max", max ? Attribute(b.getI64IntegerAttr(*max)) : none()),
+                                named("max", max >= 0 ? Attribute(b.getI64IntegerAttr(max)) : none()),
                                 named("divisor", b.getI64IntegerAttr(divisor))});
   }
 

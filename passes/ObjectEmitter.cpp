@@ -77,17 +77,20 @@ static void optimize(llvm::Module &module, llvm::TargetMachine &machine) {
 LogicalResult emitObject(ModuleOp module, bool assembly, SmallVectorImpl<char> &output) {
   auto target = module->getAttrOfType<TargetAttr>(kTargetAttr);
   auto phase = module->getAttrOfType<StringAttr>(kPhaseAttr);
+  auto fail = [&](const llvm::Twine &reason) {
+    return module.emitError("cannot be made into machine code: ") << reason;
+  };
   if (!target || !phase || phase.getValue() != "llvm")
-    return module.emitError("is not at the end of phase llvm");
+    return fail("it is not at the end of phase llvm");
   std::string error;
   std::unique_ptr<llvm::TargetMachine> machine = createMachine(target, error);
   if (!machine)
-    return module.emitError("no code generator for the target: ") << error;
+    return fail("no code generator for the target: " + error);
 
   llvm::LLVMContext context;
   std::unique_ptr<llvm::Module> code = translateModuleToLLVMIR(module, context, "dsc");
   if (!code)
-    return module.emitError("cannot be translated to LLVM IR");
+    return fail("it does not translate to LLVM IR");
   code->setDataLayout(machine->createDataLayout());
   code->setTargetTriple(machine->getTargetTriple());
   code->setSourceFileName("dsc");
@@ -98,7 +101,7 @@ LogicalResult emitObject(ModuleOp module, bool assembly, SmallVectorImpl<char> &
   llvm::legacy::PassManager emitter;
   auto kind = assembly ? llvm::CodeGenFileType::AssemblyFile : llvm::CodeGenFileType::ObjectFile;
   if (machine->addPassesToEmitFile(emitter, stream, nullptr, kind))
-    return module.emitError("the target cannot emit this kind of file");
+    return fail("the target cannot emit this kind of file");
   emitter.run(*code);
   return success();
 }

@@ -46,6 +46,7 @@ std::string fingerprint(DispatchOp dispatch, DimsAnalysis &dims) {
 struct OutlineKernelsPass : impl::OutlineKernelsPassBase<OutlineKernelsPass> {
   void runOnOperation() override {
     ModuleOp module = getOperation();
+    auto target = module->getAttrOfType<TargetAttr>(kTargetAttr);
     DimsAnalysis dims(module);
     llvm::StringMap<ArrayAttr> known;
     llvm::StringMap<unsigned> counts;
@@ -56,6 +57,8 @@ struct OutlineKernelsPass : impl::OutlineKernelsPassBase<OutlineKernelsPass> {
         dispatch.emitOpError("has no schedule: run --dsc-schedule-dispatches first");
         return signalPassFailure();
       }
+      if (target && failed(verifySchedule(dispatch, target, dims)))
+        return signalPassFailure();
       ArrayAttr &names = known[fingerprint(dispatch, dims)];
       if (!names) {
         names = outlineVariants(dispatch, counts, dims);

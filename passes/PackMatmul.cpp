@@ -40,10 +40,6 @@ void packRhs(MatmulOp op, int64_t panel) {
 struct PackMatmulPass : impl::PackMatmulPassBase<PackMatmulPass> {
   using PackMatmulPassBase::PackMatmulPassBase;
 
-  void getDependentDialects(DialectRegistry &registry) const override {
-    registry.insert<linalg::LinalgDialect, tensor::TensorDialect>();
-  }
-
   void runOnOperation() override {
     ModuleOp module = getOperation();
     if (panel < 0) {

@@ -1,4 +1,5 @@
 #pragma once
+#include "dialects/dsc/DscOps.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/Pass/Pass.h"
 

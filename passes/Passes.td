@@ -1,10 +1,14 @@
 include "mlir/Pass/PassBase.td"
 
+class Dsc_Pass<string name> : Pass<name, "::mlir::ModuleOp"> {
+  let dependentDialects = ["::mlir::dsc::DscDialect"];
+}
+
 //===----------------------------------------------------------------------===//
 // Driver
 //===----------------------------------------------------------------------===//
 
-def CompilePass : Pass<"dsc-compile", "::mlir::ModuleOp"> {
+def CompilePass : Dsc_Pass<"dsc-compile"> {
   let summary = "Run a span of the phases import .. llvm";
   let description = [{
     Phases: import, precision, parallel, fuse, schedule, host, codegen, llvm.
@@ -24,7 +28,7 @@ def CompilePass : Pass<"dsc-compile", "::mlir::ModuleOp"> {
     Option<"checkInplace", "check-inplace", "bool", "false", "fail if a tied buffer would be copied">];
 }
 
-def SetTargetPass : Pass<"dsc-set-target", "::mlir::ModuleOp"> {
+def SetTargetPass : Dsc_Pass<"dsc-set-target"> {
   let summary = "Write the target description on the module";
   let description = [{
     `cpu` is this machine's processor. A module that has a target keeps it
@@ -39,7 +43,7 @@ def SetTargetPass : Pass<"dsc-set-target", "::mlir::ModuleOp"> {
   let options = [Option<"target", "target", "std::string", "", "as for --dsc-compile">];
 }
 
-def MarkPhasePass : Pass<"dsc-mark-phase", "::mlir::ModuleOp"> {
+def MarkPhasePass : Dsc_Pass<"dsc-mark-phase"> {
   let summary = "Record the phase that the module has completed";
   let description = [{
     ```mlir
@@ -55,7 +59,7 @@ def MarkPhasePass : Pass<"dsc-mark-phase", "::mlir::ModuleOp"> {
 // Import
 //===----------------------------------------------------------------------===//
 
-def NormalizePass : Pass<"dsc-normalize", "::mlir::ModuleOp"> {
+def NormalizePass : Dsc_Pass<"dsc-normalize"> {
   let summary = "Write elementwise and named operations as linalg.generic";
   let description = [{
     `linalg.fill` stays: it says that a value is the same everywhere.
@@ -66,10 +70,9 @@ def NormalizePass : Pass<"dsc-normalize", "::mlir::ModuleOp"> {
     %y = linalg.generic {...} ins(%a, %b) outs(...) { arith.addf }
     ```
   }];
-  let dependentDialects = ["::mlir::linalg::LinalgDialect", "::mlir::tensor::TensorDialect"];
 }
 
-def NameDimsPass : Pass<"dsc-name-dims", "::mlir::ModuleOp"> {
+def NameDimsPass : Dsc_Pass<"dsc-name-dims"> {
   let summary = "Name every dynamic dimension and express all sizes in the names";
   let description = [{
     An argument dimension without a name gets one (`arg0_1`). Every
@@ -88,7 +91,7 @@ def NameDimsPass : Pass<"dsc-name-dims", "::mlir::ModuleOp"> {
 // Fuse
 //===----------------------------------------------------------------------===//
 
-def PackMatmulPass : Pass<"dsc-pack-matmul", "::mlir::ModuleOp"> {
+def PackMatmulPass : Dsc_Pass<"dsc-pack-matmul"> {
   let summary = "Let weights of matmuls be stored in column panels";
   let description = [{
     A right side that depends on weights alone becomes panels as wide as two
@@ -106,7 +109,7 @@ def PackMatmulPass : Pass<"dsc-pack-matmul", "::mlir::ModuleOp"> {
   let statistics = [Statistic<"packed", "packed-weights", "matmuls whose weight is packed">];
 }
 
-def FormDispatchesPass : Pass<"dsc-form-dispatches", "::mlir::ModuleOp"> {
+def FormDispatchesPass : Dsc_Pass<"dsc-form-dispatches"> {
   let summary = "Group operations into dispatches";
   let description = [{
     One operation that computes (a matmul, attention, a normalization, a
@@ -124,7 +127,7 @@ def FormDispatchesPass : Pass<"dsc-form-dispatches", "::mlir::ModuleOp"> {
   let statistics = [Statistic<"dispatches", "dispatches", "dispatch regions">];
 }
 
-def HoistWeightsPass : Pass<"dsc-hoist-weights", "::mlir::ModuleOp"> {
+def HoistWeightsPass : Dsc_Pass<"dsc-hoist-weights"> {
   let summary = "Move what depends on weights alone into @init";
   let description = [{
     Results that the rest needs become results of `@init` and arguments
@@ -145,7 +148,7 @@ def HoistWeightsPass : Pass<"dsc-hoist-weights", "::mlir::ModuleOp"> {
 // Schedule
 //===----------------------------------------------------------------------===//
 
-def ScheduleDispatchesPass : Pass<"dsc-schedule-dispatches", "::mlir::ModuleOp"> {
+def ScheduleDispatchesPass : Dsc_Pass<"dsc-schedule-dispatches"> {
   let summary = "Choose tiles, workgroups and variants for every undecided dispatch";
   let description = [{
     Asks the dispatch's main operation for its default on the target. A
@@ -159,7 +162,7 @@ def ScheduleDispatchesPass : Pass<"dsc-schedule-dispatches", "::mlir::ModuleOp">
   }];
 }
 
-def OutlineKernelsPass : Pass<"dsc-outline-kernels", "::mlir::ModuleOp"> {
+def OutlineKernelsPass : Dsc_Pass<"dsc-outline-kernels"> {
   let summary = "Turn dispatches into kernel functions and merge equal ones";
   let description = [{
     One function per variant. Dispatches with the same region, schedule and
@@ -182,7 +185,7 @@ def OutlineKernelsPass : Pass<"dsc-outline-kernels", "::mlir::ModuleOp"> {
 // Host
 //===----------------------------------------------------------------------===//
 
-def LowerHostPass : Pass<"dsc-lower-host", "::mlir::ModuleOp"> {
+def LowerHostPass : Dsc_Pass<"dsc-lower-host"> {
   let summary = "Make the host program: buffers, arena, launches";
   let description = [{
     Results that leave the function are written into the caller's buffers; all
@@ -201,7 +204,7 @@ def LowerHostPass : Pass<"dsc-lower-host", "::mlir::ModuleOp"> {
   let statistics = [Statistic<"buffers", "arena-buffers", "places in the arena">];
 }
 
-def CheckInplacePass : Pass<"dsc-check-inplace", "::mlir::ModuleOp"> {
+def CheckInplacePass : Dsc_Pass<"dsc-check-inplace"> {
   let summary = "Fail if the buffer of a tied result would be copied";
   let description = [{
     Every result of `@main` that is tied to an argument must be that argument,
@@ -219,7 +222,7 @@ def CheckInplacePass : Pass<"dsc-check-inplace", "::mlir::ModuleOp"> {
 // Codegen and LLVM
 //===----------------------------------------------------------------------===//
 
-def GenerateKernelsPass : Pass<"dsc-generate-kernels", "::mlir::ModuleOp"> {
+def GenerateKernelsPass : Dsc_Pass<"dsc-generate-kernels"> {
   let summary = "Write kernels as loops over vectors";
   let description = [{
     The kernel's main operation writes the loop nest that its schedule
@@ -233,17 +236,24 @@ def GenerateKernelsPass : Pass<"dsc-generate-kernels", "::mlir::ModuleOp"> {
   }];
 }
 
-def ExpandMathPass : Pass<"dsc-expand-math", "::mlir::ModuleOp"> {
+def ExpandMathPass : Dsc_Pass<"dsc-expand-math"> {
   let summary = "Expand transcendental functions and inexact casts, never calling libm";
   let description = [{
     Afterwards no operation is left that LLVM would turn into a call of libm or
-    compiler-rt. f16 and bf16 are computed in f32 and rounded to nearest even,
-    casts keep subnormals; integers divided by zero give 0. Largest errors in
-    ulp:
+    compiler-rt. f16 and bf16 are computed in f32 and rounded to nearest even;
+    casts keep subnormals. Integers divided by zero give 0, floats that do not
+    fit an integer the lowest one; nothing traps. Largest errors in ulp:
 
     | function | f32 | f64 |
     |---|---|---|
     | exp, exp2 | 1 | 1 |
+    | log, log2, log10, log1p, sin, cos, asin, acos, atan, cbrt, powf, fpowi | 0.51 | 1 |
+    | expm1, tan, atan2, erf | 0.51 | 1.5 |
+    | sinh, cosh, tanh | 0.51 | 2 |
+    | asinh, acosh, atanh | 0.51 | 2.5 |
+    | erfc | 0.51 | 3 |
+    | rsqrt | 1.5 | 1.5 |
+    | casts, remf, floor, ceil, trunc, round, roundeven | exact or rounded once | the same |
 
     ```mlir
     %y = math.exp %x : vector<16xf32>
@@ -255,7 +265,7 @@ def ExpandMathPass : Pass<"dsc-expand-math", "::mlir::ModuleOp"> {
                            "::mlir::vector::VectorDialect"];
 }
 
-def LowerAbiPass : Pass<"dsc-lower-abi", "::mlir::ModuleOp"> {
+def LowerAbiPass : Dsc_Pass<"dsc-lower-abi"> {
   let summary = "Give functions the calling convention of libdsc_rt";
   let description = [{
     Kernels take `(buffers, dims, workgroup)`, programs `(rt, buffers, dims)`

@@ -138,6 +138,8 @@ FailureOr<std::pair<int64_t, int64_t>> phaseSpan(ModuleOp module, StringRef from
     return unknown(from), failure();
   if (last < 0)
     return unknown(to), failure();
+  if (next > 0 && !module->getAttr(kSymbolsAttr))
+    return module.emitError("stands behind phase import but lists no dsc.symbols"), failure();
   if (done && next == 0)
     return unknown(done.getValue()), failure();
   if (first != next)

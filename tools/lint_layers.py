@@ -236,7 +236,9 @@ def expected_texts(root: Path, files: list[Path]) -> str:
     for path in files:
         if path.parts[0] == "test" and path.suffix in {".mlir", ".py"}:
             text = (root / path).read_text(encoding="utf-8")
-            lines += [s for s in text.splitlines() if re.search(r"expected-error|match=|(CHECK|ERR)[\w-]*:.*error", s)]
+            lines += [
+                s for s in text.splitlines() if re.search(r"expected-error|match\(|match=|(CHECK|ERR)[\w-]*:.*error", s)
+            ]
     return "\n".join(lines)
 
 

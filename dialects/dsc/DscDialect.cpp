@@ -1,6 +1,8 @@
 //===- DscDialect.cpp - registration and attributes of the dsc dialect ----===//
 
 #include "dialects/dsc/DscOps.h"
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/DialectImplementation.h"
 #include "llvm/ADT/TypeSwitch.h"
@@ -22,6 +24,10 @@ void DscDialect::initialize() {
 #define GET_OP_LIST
 #include "dialects/dsc/DscOps.cpp.inc"
       >();
+}
+
+Operation *DscDialect::materializeConstant(OpBuilder &b, Attribute value, Type type, Location loc) {
+  return arith::ConstantOp::materialize(b, value, type, loc);
 }
 
 //===----------------------------------------------------------------------===//

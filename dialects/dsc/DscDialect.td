@@ -14,7 +14,9 @@ def Dsc_Dialect : Dialect {
   }];
   let cppNamespace = "::mlir::dsc";
   let useDefaultAttributePrinterParser = 1;
-  let dependentDialects = ["arith::ArithDialect"];
+  // Graphs are made of these too, and kernel models need them loaded.
+  let dependentDialects = ["arith::ArithDialect", "linalg::LinalgDialect", "tensor::TensorDialect"];
+  let hasConstantMaterializer = 1;
 }
 
 #endif

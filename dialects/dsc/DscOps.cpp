@@ -160,6 +160,10 @@ LogicalResult AttentionOp::verify() {
     return failure();
   if (static_cast<bool>(getCache()) == static_cast<bool>(getKey()))
     return emitOpError("needs either keys and values or a cache");
+  if (static_cast<bool>(getKey()) != static_cast<bool>(getValue()))
+    return emitOpError("needs values with its keys");
+  if (static_cast<bool>(getCache()) != static_cast<bool>(getLengths()))
+    return emitOpError("needs lengths with its cache");
   RankedTensorType query = tensorType(getQuery());
   int64_t kvHeads, depth, batch;
   if (getCache()) {

@@ -122,6 +122,7 @@ def Dsc_LaunchOp : Dsc_Op<"launch", [AttrSizedOperandSegments, DeclareOpInterfac
       return getTied() ? (*getTied())[index] : -1;
     }
   }];
+  let hasVerifier = 1;
 }
 
 def Dsc_ArenaOp : Dsc_Op<"arena", [MemoryEffects<[MemAlloc]>]> {

@@ -13,7 +13,8 @@ namespace mlir::dsc {
 // (e^r - 1 - r) / r^2 on |r| <= ln(2) / 2: our own Remez fit, error 2^-28 of e^r.
 static constexpr double kExp[] = {0.499999934420097825, 0.16666520566048304, 0.0416683891275301324,
                                   0.00836872650338618511, 0.0013814578578404367};
-// x + this - this is the integer nearest to x, for |x| < 2^21; the low bits of x + this hold it + twice the exponent bias.
+// x + this - this is the integer nearest to x, for |x| < 2^21; the low bits of x + this hold it + twice the exponent
+// bias.
 static constexpr double kRounder = 0x1.8p23 + 2 * 127;
 
 /// e^(r + tail) on |r| <= ln(2) / 2.

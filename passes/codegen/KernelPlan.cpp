@@ -46,6 +46,22 @@ ScheduleAttr defaultSchedule(Region &region, TargetAttr target, DimsAnalysis &di
   return singleVariant(region.getContext(), {1, lanes}, {16, 4096});
 }
 
+LogicalResult verifySchedule(DispatchOp dispatch, TargetAttr target, DimsAnalysis &dims) {
+  ArrayRef<VariantAttr> variants = dispatch.getSchedule()->getVariants();
+  VariantAttr expected = defaultSchedule(dispatch.getBody(), target, dims).getVariants().back();
+  for (VariantAttr variant : variants)
+    if (variant.getTile().size() != expected.getTile().size() ||
+        variant.getWorkgroup().size() != expected.getWorkgroup().size())
+      return dispatch.emitOpError("schedule needs ")
+             << expected.getTile().size() << " tile and " << expected.getWorkgroup().size()
+             << " workgroup sizes, got: " << variant.getTile().size() << " and " << variant.getWorkgroup().size();
+  KernelOpInterface main = findMainOp(dispatch.getBody());
+  if (variants.size() > 1 && (!main || !main.getRows(dims)))
+    return dispatch.emitOpError("has no rows to choose a variant by, but its schedule has ")
+           << variants.size() << " variants";
+  return success();
+}
+
 AffineExpr workgroupCount(Region &region, VariantAttr variant, DimsAnalysis &dims) {
   if (KernelOpInterface main = findMainOp(region))
     return main.getWorkgroups(variant, dims);

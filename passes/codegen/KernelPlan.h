@@ -17,6 +17,9 @@ MemRefType bufferType(Type tensorType);
 /// Default schedule of a dispatch region.
 ScheduleAttr defaultSchedule(Region &region, TargetAttr target, DimsAnalysis &dims);
 
+/// Whether a user's schedule has the sizes that the region's loop nest needs.
+LogicalResult verifySchedule(DispatchOp dispatch, TargetAttr target, DimsAnalysis &dims);
+
 /// Number of workgroups that a region needs under `variant`.
 AffineExpr workgroupCount(Region &region, VariantAttr variant, DimsAnalysis &dims);
 

@@ -65,7 +65,7 @@ struct GenericModel : KernelOpInterface::ExternalModel<GenericModel, linalg::Gen
 
   bool readsAtIndex(Operation *op, unsigned operand) const {
     linalg::GenericOp generic = get(op);
-    if (isMain(op) || operand >= generic.getNumDpsInputs())
+    if (isMain(op))
       return false;
     OpOperand *initial = generic.getDpsInitOperand(0);
     return isIdentityOver(generic.getMatchingIndexingMap(&op->getOpOperand(operand))) &&

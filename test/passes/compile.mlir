@@ -26,6 +26,8 @@
 // RUN: not dsc-opt %t.at-fuse --dsc-compile=from=import 2>&1 | FileCheck %s --check-prefix=ERR-AGAIN
 // RUN: not dsc-opt %t.at-fuse --dsc-compile=target=cpu:x86-64-v3 2>&1 | FileCheck %s --check-prefix=ERR-TARGET
 // RUN: not dsc-opt %s --dsc-compile=target=tpu 2>&1 | FileCheck %s --check-prefix=ERR-UNKNOWN
+// RUN: echo 'module attributes {dsc.phase = "import"} {}' | not dsc-opt --dsc-compile 2>&1 | FileCheck %s --check-prefix=ERR-SYMBOLS
+// ERR-SYMBOLS: error: stands behind phase import but lists no dsc.symbols
 // RUN: echo 'module attributes {dsc.phase = "link"} {}' | not dsc-opt --dsc-compile 2>&1 | FileCheck %s --check-prefix=ERR-PHASE
 
 // A failure writes the module and the pass that fails on it; running that gives the same message.

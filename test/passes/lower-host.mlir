@@ -11,7 +11,7 @@
 // CHECK-SAME: statistics = {dispatches = 2 : i64, kernels = 1 : i64}
 // CHECK-SAME: symbols = [{divisor = 1 : i64, max = 512 : i64, min = 1 : i64, name = "n"}]
 // CHECK-SAME: target = "cpu:x86-64-v4", version = 1 : i64}
-module attributes {dsc.symbols = ["n"]} {
+module attributes {dsc.symbols = ["n"], dsc.ranges = {n = array<i64: 1, 512, 1>}} {
   // CHECK-LABEL: func.func @main_shapes(%{{.*}}: memref<?xi64>)
   // CHECK: %[[N:.*]] = arith.index_cast %{{.*}} : index to i64
   // CHECK: memref.store %[[N]], %{{.*}}[%{{.*}}] : memref<?xi64>

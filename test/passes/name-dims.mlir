@@ -97,3 +97,11 @@ func.func @data_dependent(%x: tensor<?xf32> {dsc.dims = #dsc.dims<["b"]>}, %n: t
   %y = tensor.empty(%size) : tensor<?xf32>
   return %y : tensor<?xf32>
 }
+
+// -----
+
+// expected-error @+1 {{results must be ranked tensors, got: 'index'}}
+func.func @main(%x: tensor<?xf32> {dsc.dims = #dsc.dims<["n"]>}) -> index {
+  %n = dsc.dim "n" : index
+  return %n : index
+}

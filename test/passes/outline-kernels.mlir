@@ -94,3 +94,31 @@ func.func @undecided(%x: tensor<4xf32>) -> tensor<4xf32> {
   }
   return %0 : tensor<4xf32>
 }
+
+// -----
+
+module attributes {dsc.target = #dsc.target<"cpu:x86-64", triple = "x86_64-unknown-linux-gnu", cpu = "x86-64", features = "", vector_bytes = 16, vector_registers = 16>} {
+  func.func @wrong_sizes(%x: tensor<4x8xf32>) -> tensor<4x8xf32> {
+    // expected-error @+1 {{schedule needs 2 tile and 1 workgroup sizes, got: 1 and 2}}
+    %0 = dsc.dispatch (%x) schedule <<tile = [4], workgroup = [4, 4]>> : (tensor<4x8xf32>) -> tensor<4x8xf32> {
+    ^bb0(%a: tensor<4x8xf32>):
+      %1 = dsc.softmax %a : tensor<4x8xf32>
+      dsc.yield %1 : tensor<4x8xf32>
+    }
+    return %0 : tensor<4x8xf32>
+  }
+}
+
+// -----
+
+module attributes {dsc.target = #dsc.target<"cpu:x86-64", triple = "x86_64-unknown-linux-gnu", cpu = "x86-64", features = "", vector_bytes = 16, vector_registers = 16>} {
+  func.func @no_rows(%x: tensor<4x8xf32>) -> tensor<4x8xf32> {
+    // expected-error @+1 {{has no rows to choose a variant by, but its schedule has 2 variants}}
+    %0 = dsc.dispatch (%x) schedule <<max_rows = 1, tile = [1, 4], workgroup = [4]>, <tile = [1, 4], workgroup = [4]>> : (tensor<4x8xf32>) -> tensor<4x8xf32> {
+    ^bb0(%a: tensor<4x8xf32>):
+      %1 = dsc.softmax %a : tensor<4x8xf32>
+      dsc.yield %1 : tensor<4x8xf32>
+    }
+    return %0 : tensor<4x8xf32>
+  }
+}

