@@ -87,6 +87,21 @@ def NameDimsPass : Dsc_Pass<"dsc-name-dims"> {
   }];
 }
 
+def AnnotateCostPass : Dsc_Pass<"dsc-annotate-cost"> {
+  let summary = "Write what each operation costs as an expression in the named dimensions";
+  let description = [{
+    For reading, and for plans: `operations` are arithmetic operations (a fused
+    multiply-add counts two), `bytes` what its operands and results occupy.
+    No other pass needs it.
+
+    ```mlir
+    %y = dsc.matmul %x, %w : (tensor<?x576xf32>, tensor<576x64xf32>) -> tensor<?x64xf32>
+    ==>
+    %y = dsc.matmul %x, %w {dsc.cost = {bytes = "s * 2560 + 147456", operations = "s * 73728"}} : ...
+    ```
+  }];
+}
+
 //===----------------------------------------------------------------------===//
 // Fuse
 //===----------------------------------------------------------------------===//
