@@ -242,13 +242,21 @@ AffineExpr KvAppendOp::getOperationCount(ArrayRef<Dims>, ArrayRef<Dims>) {
 // Normalization, positions, tables
 //===----------------------------------------------------------------------===//
 
+/// `parameter` is one value per element of the last dimension of `input`.
+static LogicalResult checkLastDimension(Operation *op, Value input, StringRef what, Value parameter) {
+  RankedTensorType type = tensorType(input);
+  if (type.getRank() < 1)
+    return op->emitOpError("input must have a dimension to normalize, got: ") << type;
+  if (!parameter)
+    return success();
+  if (failed(checkRank(op, what, parameter, 1)) || failed(checkElementTypes(op, input, parameter)))
+    return failure();
+  return checkSize(op, (what + " and last input sizes").str(), tensorType(parameter).getDimSize(0),
+                   type.getShape().back());
+}
+
 LogicalResult RmsNormOp::verify() {
-  RankedTensorType input = tensorType(getInput());
-  if (input.getRank() < 1)
-    return emitOpError("input must have a dimension to normalize, got: ") << input;
-  if (failed(checkRank(*this, "weight", getWeight(), 1)) || failed(checkElementTypes(*this, getInput(), getWeight())) ||
-      failed(checkSize(*this, "weight and last input sizes", tensorType(getWeight()).getDimSize(0),
-                       input.getShape().back())))
+  if (failed(checkLastDimension(*this, getInput(), "weight", getWeight())))
     return failure();
   return checkResultShapes(*this);
 }
@@ -259,6 +267,21 @@ void RmsNormOp::inferResultDims(ArrayRef<Dims> operands, SmallVectorImpl<Dims> &
 
 AffineExpr RmsNormOp::getOperationCount(ArrayRef<Dims> operands, ArrayRef<Dims>) {
   return product(operands[0], getContext()) * 4;
+}
+
+LogicalResult LayerNormOp::verify() {
+  if (failed(checkLastDimension(*this, getInput(), "weight", getWeight())) ||
+      failed(checkLastDimension(*this, getInput(), "bias", getBias())))
+    return failure();
+  return checkResultShapes(*this);
+}
+
+void LayerNormOp::inferResultDims(ArrayRef<Dims> operands, SmallVectorImpl<Dims> &results) {
+  results.push_back(operands[0]);
+}
+
+AffineExpr LayerNormOp::getOperationCount(ArrayRef<Dims> operands, ArrayRef<Dims>) {
+  return product(operands[0], getContext()) * 8;
 }
 
 LogicalResult RopeOp::verify() {

@@ -232,13 +232,35 @@ def Dsc_RmsNormOp : Dsc_GraphOp<"rms_norm", [AllTypesMatch<["input", "result"]>,
 
     Example:
     ```mlir
-    %y = dsc.rms_norm %x, %w {eps = 1.0e-05 : f32} : (tensor<?x576xf32>, tensor<576xf32>) -> tensor<?x576xf32>
+    %y = dsc.rms_norm %x, %w {eps = 1.0e-05 : f64} : (tensor<?x576xf32>, tensor<576xf32>) -> tensor<?x576xf32>
     ```
   }];
-  let arguments = (ins Dsc_FloatTensor:$input, Dsc_FloatTensor:$weight, F32Attr:$eps,
+  let arguments = (ins Dsc_FloatTensor:$input, Dsc_FloatTensor:$weight, F64Attr:$eps,
                        OptionalAttr<Dsc_PrecisionAttr>:$precision);
   let results = (outs Dsc_FloatTensor:$result);
   let assemblyFormat = "$input `,` $weight (`precision` $precision^)? attr-dict `:` functional-type(operands, results)";
+}
+
+def Dsc_LayerNormOp : Dsc_GraphOp<"layer_norm", [AllTypesMatch<["input", "result"]>, AttrSizedOperandSegments, DeclareOpInterfaceMethods<PrecisionOpInterface>]> {
+  let summary = "layer normalization of the last dimension";
+  let description = [{
+    `result = (input - mean) / sqrt(mean((input - mean)^2) + eps) * weight + bias`
+    over the last dimension (Ba et al. 2016); both means are kept in f32 for
+    f16 and bf16.
+
+    Example:
+    ```mlir
+    %y = dsc.layer_norm %x weight %w bias %b {eps = 1.0e-05 : f64}
+        : (tensor<?x768xf32>, tensor<768xf32>, tensor<768xf32>) -> tensor<?x768xf32>
+    ```
+  }];
+  let arguments = (ins Dsc_FloatTensor:$input, Optional<Dsc_FloatTensor>:$weight,
+                       Optional<Dsc_FloatTensor>:$bias, F64Attr:$eps, OptionalAttr<Dsc_PrecisionAttr>:$precision);
+  let results = (outs Dsc_FloatTensor:$result);
+  let assemblyFormat = [{
+    $input (`weight` $weight^)? (`bias` $bias^)? (`precision` $precision^)? attr-dict
+    `:` functional-type(operands, results)
+  }];
 }
 
 def Dsc_RopeOp : Dsc_GraphOp<"rope", [AllTypesMatch<["input", "result"]>]> {

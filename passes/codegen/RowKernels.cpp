@@ -1,4 +1,4 @@
-//===- RowKernels.cpp - rms_norm and softmax: one row at a time -----------===//
+//===- RowKernels.cpp - normalizations and softmax: one row at a time -----===//
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"
@@ -106,7 +106,7 @@ struct RmsNormModel : RowModel<RmsNormModel, RmsNormOp> {
     Value count =
         arith::SIToFPOp::create(kernel, type, arith::IndexCastOp::create(kernel, kernel.getI64Type(), columns));
     Value mean = arith::DivFOp::create(kernel, squares, count);
-    Value eps = kernel.constant(type, op.getEps().convertToFloat());
+    Value eps = kernel.constant(type, op.getEps().convertToDouble());
     Value root = math::SqrtOp::create(kernel, arith::AddFOp::create(kernel, mean, eps));
     Value scale = arith::DivFOp::create(kernel, kernel.constant(type, 1.0), root);
     kernel.vectorLoop(kernel.constantIndex(0), columns, lanes, [&](Value j) {
@@ -114,6 +114,42 @@ struct RmsNormModel : RowModel<RmsNormModel, RmsNormOp> {
       Value weight = kernel.convert(kernel.pull(op.getWeight(), {column}), type);
       Value scaled = arith::MulFOp::create(kernel, read(column), kernel.splat(scale));
       Value value = arith::MulFOp::create(kernel, scaled, kernel.splat(weight));
+      kernel.current[op.getResult()] = kernel.convert(value, getElementTypeOrSelf(op.getType()));
+      kernel.storeOutputs(atColumn(row, column));
+    });
+  }
+};
+
+struct LayerNormModel : RowModel<LayerNormModel, LayerNormOp> {
+  static void emitRow(LayerNormOp op, KernelBuilder &kernel, ArrayRef<Index> row, Type type, int64_t lanes) {
+    Value columns = kernel.size(op.getInput(), row.size());
+    auto read = [&](Index j) { return kernel.convert(kernel.pull(op.getInput(), atColumn(row, j)), type); };
+    Value count =
+        arith::SIToFPOp::create(kernel, type, arith::IndexCastOp::create(kernel, kernel.getI64Type(), columns));
+    auto meanOf = [&](function_ref<Value(Index)> value) -> Value {
+      Value sum = reduceRow(kernel, columns, lanes, vector::CombiningKind::ADD, kernel.zero(type), value);
+      return arith::DivFOp::create(kernel, sum, count);
+    };
+    Value mean = meanOf(read);
+    auto centered = [&](Index j) -> Value {
+      return arith::SubFOp::create(kernel, kernel.splat(read(j)), kernel.splat(mean));
+    };
+    // A second pass, not E[x^2] - E[x]^2: that difference cancels.
+    Value variance = meanOf([&](Index j) -> Value {
+      Value x = centered(j);
+      return arith::MulFOp::create(kernel, x, x);
+    });
+    Value eps = kernel.constant(type, op.getEps().convertToDouble());
+    Value root = math::SqrtOp::create(kernel, arith::AddFOp::create(kernel, variance, eps));
+    Value scale = arith::DivFOp::create(kernel, kernel.constant(type, 1.0), root);
+    kernel.vectorLoop(kernel.constantIndex(0), columns, lanes, [&](Value j) {
+      Index column = Index::lanes(j);
+      auto parameter = [&](Value tensor) { return kernel.splat(kernel.convert(kernel.pull(tensor, {column}), type)); };
+      Value value = arith::MulFOp::create(kernel, centered(column), kernel.splat(scale));
+      if (op.getWeight())
+        value = arith::MulFOp::create(kernel, value, parameter(op.getWeight()));
+      if (op.getBias())
+        value = arith::AddFOp::create(kernel, value, parameter(op.getBias()));
       kernel.current[op.getResult()] = kernel.convert(value, getElementTypeOrSelf(op.getType()));
       kernel.storeOutputs(atColumn(row, column));
     });
@@ -147,6 +183,7 @@ struct SoftmaxModel : RowModel<SoftmaxModel, SoftmaxOp> {
 
 void registerRowModels(MLIRContext *context) {
   RmsNormOp::attachInterface<RmsNormModel>(*context);
+  LayerNormOp::attachInterface<LayerNormModel>(*context);
   SoftmaxOp::attachInterface<SoftmaxModel>(*context);
 }
 

@@ -78,6 +78,6 @@ func.func @main(%x: tensor<?x64xf32> {dsc.name = "x", dsc.dims = #dsc.dims<["n",
     %3 = math.tanh %a : f32
     linalg.yield %3 : f32
   } -> tensor<?x48xf32>
-  %2 = dsc.rms_norm %1, %v {eps = 1.0e-05 : f32} : (tensor<?x48xf32>, tensor<48xf32>) -> tensor<?x48xf32>
+  %2 = dsc.rms_norm %1, %v {eps = 1.0e-05 : f64} : (tensor<?x48xf32>, tensor<48xf32>) -> tensor<?x48xf32>
   return %2 : tensor<?x48xf32>
 }

@@ -36,12 +36,12 @@ func.func @main(%w: tensor<4xf32> {dsc.weight = "w"}, %v: tensor<4xf32> {dsc.wei
                 %c: tensor<4xf32>) -> (tensor<4xf32> {dsc.tied = 2 : i64}) {
   %0 = dsc.dispatch (%v, %w) : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32> {
   ^bb0(%a: tensor<4xf32>, %b: tensor<4xf32>):
-    %2 = dsc.rms_norm %a, %b {eps = 0.0 : f32} : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
+    %2 = dsc.rms_norm %a, %b {eps = 0.0 : f64} : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
     dsc.yield %2 : tensor<4xf32>
   }
   %1 = dsc.dispatch (%c, %0, %v) tied [0] : (tensor<4xf32>, tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32> {
   ^bb0(%a: tensor<4xf32>, %b: tensor<4xf32>, %d: tensor<4xf32>):
-    %2 = dsc.rms_norm %a, %b {eps = 0.0 : f32} : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
+    %2 = dsc.rms_norm %a, %b {eps = 0.0 : f64} : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
     dsc.yield %2 : tensor<4xf32>
   }
   return %1 : tensor<4xf32>
@@ -67,7 +67,7 @@ func.func @main(%x: tensor<2x4xf32>, %w: tensor<8xf32> {dsc.weight = "w"}, %v: t
   %2 = tensor.collapse_shape %v [[0, 1]] : tensor<2x2xf32> into tensor<4xf32>
   %3 = dsc.dispatch (%1, %2, %x) : (tensor<2x4xf32>, tensor<4xf32>, tensor<2x4xf32>) -> tensor<2x4xf32> {
   ^bb0(%a: tensor<2x4xf32>, %b: tensor<4xf32>, %c: tensor<2x4xf32>):
-    %4 = dsc.rms_norm %a, %b {eps = 0.0 : f32} : (tensor<2x4xf32>, tensor<4xf32>) -> tensor<2x4xf32>
+    %4 = dsc.rms_norm %a, %b {eps = 0.0 : f64} : (tensor<2x4xf32>, tensor<4xf32>) -> tensor<2x4xf32>
     dsc.yield %4 : tensor<2x4xf32>
   }
   return %3 : tensor<2x4xf32>
@@ -81,7 +81,7 @@ func.func @main(%x: tensor<2x4xf32>, %w: tensor<8xf32> {dsc.weight = "w"}, %v: t
 func.func @main(%x: tensor<4xf32>, %w: tensor<4xf32> {dsc.weight = "w"}) -> tensor<4xf32> {
   %0 = dsc.dispatch (%x, %w) : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32> {
   ^bb0(%a: tensor<4xf32>, %b: tensor<4xf32>):
-    %1 = dsc.rms_norm %a, %b {eps = 0.0 : f32} : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
+    %1 = dsc.rms_norm %a, %b {eps = 0.0 : f64} : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
     dsc.yield %1 : tensor<4xf32>
   }
   return %0 : tensor<4xf32>

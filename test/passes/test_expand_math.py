@@ -207,6 +207,9 @@ def test_special_values(lib: Library, name: str, dtype: str) -> None:
         got[usual], want[usual], rtol=4 * np.finfo(x.dtype).eps, atol=np.finfo(x.dtype).smallest_subnormal
     )
     np.testing.assert_array_equal(np.signbit(got[~np.isnan(want)]), np.signbit(want[~np.isnan(want)]))
+    nans = values(dtype, 20000)
+    nans = nans[np.isnan(nans)]  # with any payload
+    assert np.isnan(lib(f"{name}_{dtype}", *[nans] * len(operands))).all()
 
 
 @pytest.mark.parametrize("dtype", ("f16", "bf16"))

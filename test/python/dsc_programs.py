@@ -120,13 +120,28 @@ def rms_norm(element: str, *dims: str | int) -> Program:
     tensor, weight = Tensor(element, dims), Tensor(element, dims[-1:])
     arguments = (Argument("x", tensor), Argument("w", weight))
     builder = Builder(*arguments)
-    value = builder.value(f"dsc.rms_norm %x, %w {{eps = 1.0e-05 : f32}} : ({tensor}, {weight}) -> {tensor}")
+    value = builder.value(f"dsc.rms_norm %x, %w {{eps = 1.0e-05 : f64}} : ({tensor}, {weight}) -> {tensor}")
     return Program(
         f"rms_norm-{element}-{dims[-1]}",
         builder.module((value, tensor)),
         arguments,
         # Squares do not cancel: a few roundings, and part of K u / 2 from their sum.
         within(4 * EPSILON[element] if element in ("f16", "bf16") else 64 * EPSILON[element]),
+    )
+
+
+def layer_norm(element: str, *dims: str | int, affine: bool = True) -> Program:
+    tensor, weight = Tensor(element, dims), Tensor(element, dims[-1:])
+    arguments = (Argument("x", tensor),) + ((Argument("w", weight), Argument("c", weight)) if affine else ())
+    builder = Builder(*arguments)
+    operands, types = ("%x weight %w bias %c", f"{tensor}, {weight}, {weight}") if affine else ("%x", f"{tensor}")
+    value = builder.value(f"dsc.layer_norm {operands} {{eps = 1.0e-05 : f64}} : ({types}) -> {tensor}")
+    return Program(
+        f"layer_norm-{element}-{dims[-1]}{'' if affine else '-plain'}",
+        builder.module((value, tensor)),
+        arguments,
+        # As rms_norm; the mean is subtracted from values of its own size, which costs a few more roundings.
+        within(4 * EPSILON[element] if element in ("f16", "bf16") else 256 * EPSILON[element]),
     )
 
 
@@ -231,6 +246,10 @@ DSC_PROGRAMS = (
     rms_norm("bf16", "m", 64),
     rms_norm("f16", "m", 33),
     rms_norm("f64", "m", "n"),
+    layer_norm("f32", "b", "s", 576),
+    layer_norm("f32", "m", "n", affine=False),
+    layer_norm("bf16", "m", 64),
+    layer_norm("f64", "m", "n"),
     rope("f32", interleaved=False),
     rope("f32", interleaved=True),
     rope("bf16", interleaved=False),

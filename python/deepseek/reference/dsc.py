@@ -63,6 +63,22 @@ def rms_norm(node: Node) -> np.ndarray:
     return node.result(x / np.sqrt(mean + eps)[..., None] * weight)
 
 
+@operation("dsc.layer_norm")
+def layer_norm(node: Node) -> np.ndarray:
+    """(input - mean) / sqrt(variance + eps) * weight + bias over the last dimension (Ba et al. 2016)."""
+    accumulator = node.numerics.accumulator(node.result_element())
+    (x,), weight, bias = ([v.astype(accumulator) for v in group] for group in node.segments())
+    eps, count = accumulator.type(node.attribute("eps")), accumulator.type(x.shape[-1])
+    centered = x - (node.numerics.sum(x, -1) / count)[..., None]
+    variance = node.numerics.sum(centered * centered, -1) / count
+    out = centered / np.sqrt(variance + eps)[..., None]
+    for parameter in weight:
+        out = out * parameter
+    for parameter in bias:
+        out = out + parameter
+    return node.result(out)
+
+
 def softmax_last(x: np.ndarray, numerics: Numerics) -> np.ndarray:
     """exp(x - max) / sum(exp(x - max)) over a last dimension of any size."""
     if x.shape[-1] == 0:

@@ -58,7 +58,7 @@ func.func @softmax_kept(%x: tensor<3x1xf32>) -> (tensor<3x1xf32>, tensor<3x1xf32
 // CHECK-NEXT: dsc.dim "s" {max = 8 : i64} : index
 // CHECK-NEXT: return
 func.func @unused(%x: tensor<?x8xf32>, %w: tensor<8xf32>) -> index {
-  %0 = dsc.rms_norm %x, %w {eps = 1.0e-05 : f32} : (tensor<?x8xf32>, tensor<8xf32>) -> tensor<?x8xf32>
+  %0 = dsc.rms_norm %x, %w {eps = 1.0e-05 : f64} : (tensor<?x8xf32>, tensor<8xf32>) -> tensor<?x8xf32>
   %1 = dsc.softmax %0 : tensor<?x8xf32>
   %s = dsc.dim "s" {max = 8 : i64} : index
   return %s : index

@@ -398,7 +398,7 @@ func.func @kv_append_twice(%k: tensor<1x2x3x64xf32>, %c: tensor<1x2x3x8x64xf32>,
 
 func.func @rms_norm_scalar(%x: tensor<f32>, %w: tensor<1xf32>) -> tensor<f32> {
   // expected-error @+1 {{'dsc.rms_norm' op input must have a dimension to normalize, got: 'tensor<f32>'}}
-  %0 = dsc.rms_norm %x, %w {eps = 1.0e-05 : f32} : (tensor<f32>, tensor<1xf32>) -> tensor<f32>
+  %0 = dsc.rms_norm %x, %w {eps = 1.0e-05 : f64} : (tensor<f32>, tensor<1xf32>) -> tensor<f32>
   return %0 : tensor<f32>
 }
 
@@ -406,7 +406,7 @@ func.func @rms_norm_scalar(%x: tensor<f32>, %w: tensor<1xf32>) -> tensor<f32> {
 
 func.func @rms_norm_weight(%x: tensor<2x8xf32>, %w: tensor<4xf32>) -> tensor<2x8xf32> {
   // expected-error @+1 {{weight and last input sizes must match, got: 4 != 8}}
-  %0 = dsc.rms_norm %x, %w {eps = 1.0e-05 : f32} : (tensor<2x8xf32>, tensor<4xf32>) -> tensor<2x8xf32>
+  %0 = dsc.rms_norm %x, %w {eps = 1.0e-05 : f64} : (tensor<2x8xf32>, tensor<4xf32>) -> tensor<2x8xf32>
   return %0 : tensor<2x8xf32>
 }
 
@@ -414,7 +414,7 @@ func.func @rms_norm_weight(%x: tensor<2x8xf32>, %w: tensor<4xf32>) -> tensor<2x8
 
 func.func @rms_norm_result(%x: tensor<2x8xf32>, %w: tensor<8xf32>) -> tensor<?x8xf32> {
   // expected-error @+1 {{failed to verify that all of {input, result} have same type}}
-  %0 = dsc.rms_norm %x, %w {eps = 1.0e-05 : f32} : (tensor<2x8xf32>, tensor<8xf32>) -> tensor<?x8xf32>
+  %0 = dsc.rms_norm %x, %w {eps = 1.0e-05 : f64} : (tensor<2x8xf32>, tensor<8xf32>) -> tensor<?x8xf32>
   return %0 : tensor<?x8xf32>
 }
 
@@ -528,4 +528,12 @@ func.func @launch_tied_out_of_range(%x: tensor<4xf32>) {
   // expected-error @+1 {{tied names input 5 of 1}}
   %0 = dsc.launch [@launch_tied_out_of_range] (%x) tied [5] : (tensor<4xf32>) -> tensor<4xf32>
   return
+}
+
+// -----
+
+func.func @layer_norm_bias(%x: tensor<2x8xf32>, %b: tensor<4xf32>) -> tensor<2x8xf32> {
+  // expected-error @+1 {{bias and last input sizes must match, got: 4 != 8}}
+  %0 = dsc.layer_norm %x bias %b {eps = 1.0e-05 : f64} : (tensor<2x8xf32>, tensor<4xf32>) -> tensor<2x8xf32>
+  return %0 : tensor<2x8xf32>
 }

@@ -146,10 +146,20 @@ func.func @kv_read_then_append(%q: tensor<?x?x3x64xf32>, %c0: tensor<?x2x3x?x64x
 }
 
 // CHECK-LABEL: func.func @rms_norm
-// CHECK: dsc.rms_norm %{{.*}}, %{{.*}} {eps = 9.99999974E-6 : f32} : (tensor<?x576xf32>, tensor<576xf32>) -> tensor<?x576xf32>
+// CHECK: dsc.rms_norm %{{.*}}, %{{.*}} {eps = 1.000000e-05 : f64} : (tensor<?x576xf32>, tensor<576xf32>) -> tensor<?x576xf32>
 func.func @rms_norm(%x: tensor<?x576xf32>, %w: tensor<576xf32>) -> tensor<?x576xf32> {
-  %y = dsc.rms_norm %x, %w {eps = 1.0e-05 : f32} : (tensor<?x576xf32>, tensor<576xf32>) -> tensor<?x576xf32>
+  %y = dsc.rms_norm %x, %w {eps = 1.0e-05 : f64} : (tensor<?x576xf32>, tensor<576xf32>) -> tensor<?x576xf32>
   return %y : tensor<?x576xf32>
+}
+
+// CHECK-LABEL: func.func @layer_norm
+// CHECK: dsc.layer_norm %{{.*}} weight %{{.*}} bias %{{.*}} {eps = 1.000000e-05 : f64}
+// CHECK: dsc.layer_norm %{{.*}} {eps = 1.000000e-05 : f64} : (tensor<?x768xf32>) -> tensor<?x768xf32>
+func.func @layer_norm(%x: tensor<?x768xf32>, %w: tensor<768xf32>, %b: tensor<768xf32>) -> tensor<?x768xf32> {
+  %y = dsc.layer_norm %x weight %w bias %b {eps = 1.0e-05 : f64}
+      : (tensor<?x768xf32>, tensor<768xf32>, tensor<768xf32>) -> tensor<?x768xf32>
+  %z = dsc.layer_norm %y {eps = 1.0e-05 : f64} : (tensor<?x768xf32>) -> tensor<?x768xf32>
+  return %z : tensor<?x768xf32>
 }
 
 // CHECK-LABEL: func.func @rope

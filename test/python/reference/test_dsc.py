@@ -99,9 +99,8 @@ def test_kv_append() -> None:
 
 def test_rms_norm_is_torch() -> None:
     x, w = normal(2, 3, 33), normal(33)
-    text = one_op("dsc.rms_norm %x, %w {eps = 1.0e-05 : f32}", f32("b", "s", "d"), x=f32("b", "s", "d"), w=f32("d"))
-    eps = float(np.float32(1e-5))
-    check(text, [x, w], torch.nn.functional.rms_norm(torch64(x), (33,), torch64(w), eps))
+    text = one_op("dsc.rms_norm %x, %w {eps = 1.0e-05 : f64}", f32("b", "s", "d"), x=f32("b", "s", "d"), w=f32("d"))
+    check(text, [x, w], torch.nn.functional.rms_norm(torch64(x), (33,), torch64(w), 1e-5))
 
 
 def test_softmax_is_torch() -> None:

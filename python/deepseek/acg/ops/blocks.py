@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import dtypes, ir, sizes
 from ..array import Array, as_array, describe, function, make
-from ..dtypes import BOOL, F32, I32, I64, DType
+from ..dtypes import BOOL, F32, F64, I32, I64, DType
 from ..sizes import Size
 from ..source import fail
 from ..symint import SymInt
@@ -20,9 +20,19 @@ from .reduce import normalize_axis
 _BLOCKS = {"q4_0": (32, 18), "q4_1": (32, 20), "q5_0": (32, 22), "q5_1": (32, 24), "q8_0": (32, 34), "q6_k": (256, 210)}
 
 
-def _op(name: str, operands: list[Array], shape: tuple[Size, ...], dtype: DType, attributes: str = "") -> Array:
-    """`dsc.name %a, %b {attributes} : (types) -> type`."""
-    names = ", ".join(f"{{{i}}}" for i in range(len(operands)))
+def _op(
+    name: str,
+    operands: list[Array],
+    shape: tuple[Size, ...],
+    dtype: DType,
+    attributes: str = "",
+    words: list[str] | None = None,
+) -> Array:
+    """`dsc.name %a, %b {attributes} : (types) -> type`; with `words`, operands after the first follow these."""
+    if words is None:
+        names = ", ".join(f"{{{i}}}" for i in range(len(operands)))
+    else:
+        names = " ".join(["{0}", *(f"{word} {{{i + 1}}}" for i, word in enumerate(words))])
     types = ", ".join(f"{{t{i}}}" for i in range(len(operands)))
     shown = f" {{{{{attributes}}}}}" if attributes else ""
     template = f"dsc.{name} {names}{shown} : ({types}) -> {{r}}"
@@ -49,8 +59,8 @@ def _fix(x: Array, *axes: int) -> None:
         int(SymInt(active().dims, x.sizes[axis]))
 
 
-def _number(value: float) -> str:
-    return literal(float(value), F32)
+def _number(value: float, dtype: DType = F32) -> str:
+    return literal(float(value), dtype)
 
 
 @function
@@ -216,15 +226,16 @@ def log_softmax(x: Any, axis: int = -1, dim: int | None = None) -> Array:
 def layer_norm(x: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Array:
     """(x - mean) / sqrt(var + eps) * weight + bias over the last dim (Ba et al. 2016); f32 inside for 16-bit floats."""
     x = _float(x)
-    wide = convert(x, x.type.compute)
-    centered = elementwise.subtract(wide, reduce.mean(wide, -1, True))
-    variance = reduce.mean(elementwise.square(centered), -1, True)
-    out = elementwise.multiply(centered, elementwise.rsqrt(elementwise.add(variance, float(eps))))
-    if weight is not None:
-        out = elementwise.multiply(out, convert(as_array(weight), wide.type))
-    if bias is not None:
-        out = elementwise.add(out, convert(as_array(bias), wide.type))
-    return convert(out, x.type)
+    operands, words = [x], []
+    for word, parameter in (("weight", weight), ("bias", bias)):
+        if parameter is None:
+            continue
+        array = convert(as_array(parameter), x.type)
+        _rank(array, 1, f"the {word} of layer_norm", "[features]")
+        _must_equal(x.sizes[-1], array.sizes[0], f"layer_norm: the {word} must have the size of the last dim", x, array)
+        operands.append(array)
+        words.append(word)
+    return _op("layer_norm", operands, x.sizes, x.type, f"eps = {_number(eps, F64)}", words=words)
 
 
 @function
@@ -234,7 +245,7 @@ def rms_norm(x: Any, weight: Any, eps: float = 1e-5) -> Array:
     weight = convert(as_array(weight), x.type)
     _rank(weight, 1, "the weight of rms_norm", "[features]")
     _must_equal(x.sizes[-1], weight.sizes[0], "rms_norm: the weight must have the size of the last dim", x, weight)
-    return _op("rms_norm", [x, weight], x.sizes, x.type, f"eps = {_number(eps)}")
+    return _op("rms_norm", [x, weight], x.sizes, x.type, f"eps = {_number(eps, F64)}")
 
 
 @function
