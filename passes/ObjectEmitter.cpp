@@ -13,6 +13,7 @@
 #include "llvm/IR/Module.h"
 #include "llvm/MC/TargetRegistry.h"
 #include "llvm/Passes/PassBuilder.h"
+#include "llvm/Passes/StandardInstrumentations.h"
 #include "llvm/Support/TargetSelect.h"
 #include "llvm/Target/TargetMachine.h"
 
@@ -53,6 +54,12 @@ static void prepareFunctions(llvm::Module &module, TargetAttr target) {
     // Loops must not turn into calls of memcpy and its like: nothing would resolve them.
     function.addFnAttr("no-builtins");
     function.addFnAttr(llvm::Attribute::NoUnwind);
+    // A program is one long line of launches: optimizing it costs more than its few instructions per launch
+    // ever would, and the time would grow with a model's depth.
+    if (!function.hasLocalLinkage()) {
+      function.addFnAttr(llvm::Attribute::OptimizeNone);
+      function.addFnAttr(llvm::Attribute::NoInline);
+    }
   }
 }
 
@@ -61,7 +68,10 @@ static void optimize(llvm::Module &module, llvm::TargetMachine &machine) {
   // Kernels are written with vectors and unrolled where it pays.
   tuning.LoopVectorization = false;
   tuning.SLPVectorization = false;
-  llvm::PassBuilder builder(&machine, tuning);
+  llvm::PassInstrumentationCallbacks callbacks;
+  llvm::OptNoneInstrumentation skip(/*DebugLogging=*/false); // honours the attribute optnone
+  skip.registerCallbacks(callbacks);
+  llvm::PassBuilder builder(&machine, tuning, std::nullopt, &callbacks);
   llvm::LoopAnalysisManager loops;
   llvm::FunctionAnalysisManager functions;
   llvm::CGSCCAnalysisManager graph;
