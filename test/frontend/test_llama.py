@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 from typing import Any
@@ -152,12 +151,6 @@ def reference_logits(path: Path, ids: np.ndarray) -> np.ndarray:
         return model(torch.from_numpy(ids.astype(np.int64))).logits.numpy()
 
 
-needs_compiler = pytest.mark.skipif(
-    importlib.util.find_spec("deepseek.compiler") is None, reason="the compiler is not built"
-)
-
-
-@needs_compiler
 @pytest.mark.parametrize(
     ("kind", "tied"),
     [(Kind.F32, True), (Kind.F16, False), (Kind.BF16, True), (Kind.Q4_0, True), (Kind.Q4_1, False),
@@ -180,7 +173,6 @@ def test_logits_equal_transformers(tmp_path: Path, small_llama: Any, kind: Kind,
     np.testing.assert_allclose(np.concatenate(parts, axis=1), expected, rtol=0, atol=1e-3)
 
 
-@needs_compiler
 def test_rope_frequency_factors(tmp_path: Path, small_llama: Any) -> None:
     """Frequencies are base ** -e / factor: factors (500 / 10000) ** e turn base 10000 into base 500."""
     from deepseek.model import Model

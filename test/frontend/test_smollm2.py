@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,6 @@ import numpy as np
 import pytest
 
 from deepseek.model import Model
-
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("deepseek.compiler") is None, reason="the compiler is not built"
-)
 
 TOLERANCE = 1e-3
 NEW_TOKENS = 32

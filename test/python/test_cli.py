@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -236,12 +235,7 @@ def test_runs_as_a_module() -> None:
 
 @pytest.fixture(scope="module")
 def smollm2() -> str:
-    try:
-        find_model("smollm2-135m")
-    except CheckpointError as error:
-        pytest.skip(str(error))
-    if importlib.util.find_spec("deepseek.compiler") is None:
-        pytest.skip("the compiler is not built")
+    find_model("smollm2-135m")  # make test installs it: a missing model is a failure
     return "smollm2-135m"
 
 
