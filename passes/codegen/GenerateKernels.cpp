@@ -24,7 +24,7 @@ namespace {
 
 /// Loops over the results of a kernel that has no main operation.
 void emitMap(KernelBuilder &kernel, Region &region, VariantAttr variant) {
-  Value output = kernel.outputs[0].first, buffer = kernel.outputs[0].second;
+  Value output = kernel.outputs[0].first;
   Dims sizes = kernel.dims.get(output);
   int64_t lanes = kernel.kernelLanes(region);
   ArrayRef<int64_t> block = variant.getWorkgroup();
@@ -55,7 +55,6 @@ void emitMap(KernelBuilder &kernel, Region &region, VariantAttr variant) {
     kernel.vectorLoop(begin, end, lanes, [&](Value i) { kernel.storeOutputs({Index::lanes(i)}); });
     return;
   }
-  (void)buffer;
   Value columns = kernel.size(output, sizes.size() - 1);
   Value columnBlocks = kernel.floorDiv(kernel.add(columns, kernel.constantIndex(block[1] - 1)), block[1]);
   Value rowBlock = kernel.createOrFold<arith::DivUIOp>(kernel.workgroup, columnBlocks);

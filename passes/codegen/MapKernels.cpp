@@ -45,9 +45,6 @@ SmallVector<Value> emitGenericBody(KernelBuilder &kernel, linalg::GenericOp op, 
   return llvm::map_to_vector(body.getTerminator()->getOperands(), lookup);
 }
 
-/// Whether the map hands every dimension through in order.
-static bool isIdentityOver(AffineMap map) { return map.isIdentity(); }
-
 namespace {
 
 struct GenericModel : KernelOpInterface::ExternalModel<GenericModel, linalg::GenericOp> {
@@ -68,8 +65,8 @@ struct GenericModel : KernelOpInterface::ExternalModel<GenericModel, linalg::Gen
     if (isMain(op))
       return false;
     OpOperand *initial = generic.getDpsInitOperand(0);
-    return isIdentityOver(generic.getMatchingIndexingMap(&op->getOpOperand(operand))) &&
-           isIdentityOver(generic.getMatchingIndexingMap(initial));
+    return generic.getMatchingIndexingMap(&op->getOpOperand(operand)).isIdentity() &&
+           generic.getMatchingIndexingMap(initial).isIdentity();
   }
 
   bool readsOnce(Operation *op, unsigned operand) const {
