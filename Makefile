@@ -25,7 +25,7 @@ BUILD_KEY = { git ls-files -coz --exclude-standard -- $(BUILD_SOURCES) || \
 	find $(BUILD_SOURCES) -type f -not -name '*.pyc' -print0; } 2>/dev/null | \
 	{ sort -z | xargs -0 sha256sum 2>/dev/null || true; } | sha256sum
 
-.PHONY: help demo test build fmt lint lit docs docs-check bench clean
+.PHONY: help demo test build wheel sdist test-wheel fmt lint lit docs docs-check site bench clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -52,6 +52,30 @@ build: $(STAMPS)/build-tools ## install the compiler into .venv (incremental)
 	  echo "$$key" >$(STAMPS)/built; \
 	fi
 
+# The date of the sources stands in both archives, so that the same commit gives the same bytes.
+wheel sdist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 1767225600)
+
+# auditwheel is not to look for libDscCompiler.so: dsc-opt finds it only once pip has put both in their places.
+wheel: $(STAMPS)/packaging ## dist/*.whl: one that needs no MLIR or LLVM where it is installed
+	@echo "[3/5] building the wheel (about 4 minutes on two cores without ccache; log: build/log/wheel.txt)"
+	@rm -rf build/wheel dist/deepseek_runtime-*.whl
+	@CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) tools/quietly build/log/wheel.txt \
+	  .venv/bin/python -m pip wheel --disable-pip-version-check -v --no-build-isolation --no-deps -w build/wheel .
+	@echo "[4/5] naming the systems that it runs on"
+	@tools/quietly build/log/auditwheel.txt .venv/bin/auditwheel repair --exclude libDscCompiler.so -w dist build/wheel/*.whl
+	@du --apparent-size -h dist/deepseek_runtime-*.whl
+
+sdist: $(STAMPS)/build-tools ## dist/*.tar.gz: pip builds a wheel of it
+	@rm -f dist/deepseek_runtime-*.tar.gz
+	@.venv/bin/python -c 'from scikit_build_core.build import build_sdist; print("dist/" + build_sdist("dist"))'
+
+test-wheel: wheel $(STAMPS)/test ## install dist/*.whl and numpy into an environment of their own, and test that
+	@echo "[5/5] testing the wheel in build/wheel-env"
+	@.venv/bin/python -m venv --clear build/wheel-env
+	@tools/quietly --tries 3 build/log/wheel-env.txt build/wheel-env/bin/python -m pip install \
+	  --disable-pip-version-check --no-input --no-deps numpy dist/deepseek_runtime-*.whl
+	@DEEPSEEK_PYTHON=build/wheel-env/bin/python .venv/bin/pytest test/packaging
+
 fmt: $(STAMPS)/test ## format C++ and Python
 	@$(CXX_SOURCES) | xargs -0 -r .venv/bin/clang-format -i
 	@.venv/bin/ruff check --fix --quiet $(PY_SOURCES) || true
@@ -68,6 +92,10 @@ docs: $(STAMPS)/model ## write docs/generated from ODS, docstrings and --help
 
 docs-check: $(STAMPS)/model ## fail when docs/generated is stale
 	@.venv/bin/python tools/gen_docs.py --check
+
+site: docs $(STAMPS)/docs ## docs/ as a web site in build/site
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --quiet
+	@echo "built build/site: open build/site/index.html, or python3 -m http.server -d build/site for its search"
 
 bench: build $(STAMPS)/model ## SmolLM2-135M prefill and decode speed
 	@.venv/bin/deepseek bench smollm2-135m --prompt-tokens 512 --new-tokens 128 --precision f32 --threads $(JOBS)
@@ -94,8 +122,17 @@ $(STAMPS)/build-tools: $(STAMPS)/env pyproject.toml tools/requirements.py
 
 $(STAMPS)/model: $(STAMPS)/build-tools
 	@echo "[4/5] installing the tokenizer and SmolLM2-135M (about 100 MB)"
-	$(call pip_lists,model)
+	$(call pip_lists,dependencies)
 	$(call pip_lists,demo-weights,--no-deps)
+	@touch $@
+
+$(STAMPS)/packaging: $(STAMPS)/build-tools
+	$(call pip_lists,packaging)
+	@touch $@
+
+$(STAMPS)/docs: $(STAMPS)/build-tools
+	@echo "[4/5] installing MkDocs (about 15 MB)"
+	$(call pip_lists,docs)
 	@touch $@
 
 $(STAMPS)/test: $(STAMPS)/build-tools

@@ -114,6 +114,8 @@ Dims DimsAnalysis::compute(Value tensor) {
     return get(yieldedValue(result));
   if (auto launch = dyn_cast<LaunchOp>(op)) {
     auto kernel = module.lookupSymbol<func::FuncOp>(cast<FlatSymbolRefAttr>(launch.getKernels()[0]).getAttr());
+    if (!kernel || result.getResultNumber() >= kernel.getNumResults())
+      return Dims(type.getRank());
     return fromAttr(type, kernel.getResultAttrOfType<DimsAttr>(result.getResultNumber(), kDimsAttr));
   }
   if (auto destination = dyn_cast<DestinationStyleOpInterface>(op))
@@ -150,7 +152,7 @@ Dims DimsAnalysis::compute(Value tensor) {
     return dims;
   }
   if (auto castOp = dyn_cast<tensor::CastOp>(op))
-    return get(castOp.getSource());
+    return isa<RankedTensorType>(castOp.getSource().getType()) ? get(castOp.getSource()) : Dims(type.getRank());
   if (op->hasTrait<OpTrait::Elementwise>())
     for (Value operand : op->getOperands())
       if (isa<RankedTensorType>(operand.getType()))
@@ -170,7 +172,7 @@ AffineExpr DimsAnalysis::getIndex(Value index) {
   if (auto dim = dyn_cast<tensor::DimOp>(op)) {
     std::optional<int64_t> position = dim.getConstantIndex();
     auto type = dyn_cast<RankedTensorType>(dim.getSource().getType());
-    if (!position || !type || *position >= type.getRank())
+    if (!position || !type || *position < 0 || *position >= type.getRank())
       return {};
     return get(dim.getSource())[*position];
   }
@@ -207,6 +209,29 @@ DimsAttr DimsAnalysis::getAttr(Value tensor) {
     texts.push_back(StringAttr::get(context, ShapedType::isDynamic(size) ? print(dim) : "_"));
   }
   return DimsAttr::get(context, texts);
+}
+
+LogicalResult verifySizes(ModuleOp module, DimsAnalysis &dims) {
+  auto known = [&](Value value) {
+    bool ranked = isa<RankedTensorType>(value.getType());
+    return ranked ? !llvm::is_contained(dims.get(value), AffineExpr()) : !isa<TensorType>(value.getType());
+  };
+  WalkResult walked = module.walk<WalkOrder::PreOrder>([&](Operation *op) {
+    if (auto dim = dyn_cast<DimOp>(op); dim && !dims.symbol(dim.getSymbol())) {
+      dim.emitOpError("names no dimension of an argument: \"") << dim.getSymbol() << "\"";
+      return WalkResult::interrupt();
+    }
+    SmallVector<Value> values(op->getResults());
+    if (auto function = dyn_cast<func::FuncOp>(op); function && !function.isDeclaration())
+      llvm::append_range(values, function.getArguments());
+    for (Value value : values)
+      if (!known(value)) {
+        op->emitOpError("has a size that does not follow from the named dimensions: ") << value.getType();
+        return WalkResult::interrupt();
+      }
+    return WalkResult::advance();
+  });
+  return failure(walked.wasInterrupted());
 }
 
 AffineExpr elementCount(const Dims &dims, MLIRContext *context) {

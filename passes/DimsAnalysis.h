@@ -54,6 +54,10 @@ private:
   llvm::DenseMap<Value, Dims> cache;
 };
 
+/// Whether all sizes follow from the module's symbols, as they do behind
+/// --dsc-name-dims; what has another size is named in an error.
+LogicalResult verifySizes(ModuleOp module, DimsAnalysis &dims);
+
 /// Number of elements.
 AffineExpr elementCount(const Dims &dims, MLIRContext *context);
 

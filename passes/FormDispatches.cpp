@@ -311,7 +311,8 @@ void copySharedResults(func::FuncOp function, DimsAnalysis &dims) {
   OpBuilder b(terminator);
   DenseSet<Value> returned;
   for (OpOperand &operand : terminator->getOpOperands()) {
-    if (function.getResultAttr(operand.getOperandNumber(), kTiedAttr))
+    if (!isa<RankedTensorType>(operand.get().getType()) ||
+        function.getResultAttr(operand.getOperandNumber(), kTiedAttr))
       continue;
     Value source = viewSource(operand.get());
     bool made = computeOp(source.getDefiningOp());
@@ -334,6 +335,8 @@ void copySharedResults(func::FuncOp function, DimsAnalysis &dims) {
 struct FormDispatchesPass : impl::FormDispatchesPassBase<FormDispatchesPass> {
   void runOnOperation() override {
     DimsAnalysis dims(getOperation());
+    if (failed(verifySizes(getOperation(), dims)))
+      return signalPassFailure();
     for (auto function : getOperation().getOps<func::FuncOp>()) {
       if (function.isDeclaration() || function->hasAttr(kKernelAttr))
         continue;

@@ -28,8 +28,11 @@ public:
   }
 
   LogicalResult run() {
-    declareRuntime();
     SmallVector<func::FuncOp> functions(module.getOps<func::FuncOp>());
+    for (func::FuncOp function : functions)
+      if (failed(verify(function)))
+        return failure();
+    declareRuntime();
     for (func::FuncOp function : functions)
       if (function->hasAttr(kKernelAttr))
         lowerKernel(function);
@@ -42,6 +45,49 @@ public:
   }
 
 private:
+  /// Whether `function` is what --dsc-lower-host and --dsc-generate-kernels leave: buffers whose sizes are known,
+  /// for a kernel the number of its workgroup behind them, for a program its status.
+  LogicalResult verify(func::FuncOp function) {
+    bool kernel = function->hasAttr(kKernelAttr), shapes = function.getName() == "main_shapes";
+    ArrayRef<Type> types = function.getArgumentTypes(), results = function.getResultTypes();
+    bool good = llvm::hasSingleElement(function.getBody());
+    if (kernel) {
+      good &= results.empty() && !types.empty() && types.back().isIndex();
+      types = types.empty() ? types : types.drop_back();
+    } else if (shapes) {
+      good &= results.empty() && types.size() == 1;
+    } else {
+      good &=
+          llvm::is_contained({"main", "init"}, function.getName()) && results.size() == 1 && results[0].isInteger(32);
+    }
+    if (!good || !llvm::all_of(types, llvm::IsaPred<MemRefType>))
+      return function.emitOpError("is neither a kernel nor a program on buffers: run --dsc-lower-host and "
+                                  "--dsc-generate-kernels first");
+    for (auto [i, type] : llvm::enumerate(types)) {
+      auto buffer = cast<MemRefType>(type);
+      auto names = function.getArgAttrOfType<DimsAttr>(i, kDimsAttr);
+      if (shapes ? buffer.getRank() == 1 : buffer.hasStaticShape())
+        continue;
+      bool known = names && static_cast<int64_t>(names.getNames().size()) == buffer.getRank();
+      for (int64_t dim = 0; known && dim < buffer.getRank(); ++dim)
+        known = !buffer.isDynamicDim(dim) || sizeOf(names, dim);
+      if (!known)
+        return function.emitOpError("argument ") << i << " has a size that does not follow from dsc.symbols: " << type;
+    }
+    WalkResult walked = function.walk([&](DimOp dim) {
+      if (dims.symbol(dim.getSymbol()))
+        return WalkResult::advance();
+      dim.emitOpError("names no dimension of an argument: \"") << dim.getSymbol() << "\"";
+      return WalkResult::interrupt();
+    });
+    return failure(walked.wasInterrupted());
+  }
+
+  AffineExpr sizeOf(DimsAttr names, int64_t dim) {
+    return parseExpr(b.getContext(), names.getNames()[dim].getValue(),
+                     [&](StringRef name) { return dims.symbol(name); });
+  }
+
   void declareRuntime() {
     b.setInsertionPointToStart(module.getBody());
     Type none = LLVM::LLVMVoidType::get(b.getContext());
@@ -91,9 +137,7 @@ private:
     for (int64_t i = type.getRank(); i-- > 0;) {
       Value size;
       if (type.isDynamicDim(i)) {
-        AffineExpr expr = parseExpr(b.getContext(), names.getNames()[i].getValue(),
-                                    [&](StringRef name) { return dims.symbol(name); });
-        size = asI64(expandExpr(b, loc, expr, {}, symbols));
+        size = asI64(expandExpr(b, loc, sizeOf(names, i), {}, symbols));
       } else {
         size = constant(type.getDimSize(i));
       }

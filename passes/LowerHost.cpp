@@ -109,6 +109,23 @@ private:
     return success();
   }
 
+  /// Whether the launch fits its kernels, which a file may say otherwise.
+  LogicalResult verifyKernels(LaunchOp launch) {
+    auto module = source->getParentOfType<ModuleOp>();
+    for (auto name : launch.getKernels().getAsRange<FlatSymbolRefAttr>()) {
+      auto kernel = module.lookupSymbol<func::FuncOp>(name.getAttr());
+      if (!kernel || kernel.getArgumentTypes() != TypeRange(launch.getBuffers()) ||
+          kernel.getResultTypes() != launch.getResultTypes())
+        return launch.emitOpError("has other types than its kernel ") << name;
+      if (failed(verifyKernel(kernel, module->getAttrOfType<TargetAttr>(kTargetAttr), dims)))
+        return failure();
+      KernelOpInterface main = findMainOp(kernel.getBody());
+      if (launch.getKernels().size() > 1 && (!main || !main.getRows(dims)))
+        return launch.emitOpError("has no rows to choose a variant by, but several kernels");
+    }
+    return success();
+  }
+
   LogicalResult planArena() {
     DenseMap<Value, Operation *> lastUse;
     for (Operation &op : source.front())
@@ -123,6 +140,8 @@ private:
           return op.emitOpError("has no place in a host program");
         continue;
       }
+      if (failed(verifyKernels(launch)))
+        return failure();
       for (Value result : launch.getResults()) {
         if (rootOf(result) != result || resultOf.contains(result))
           continue;
@@ -349,6 +368,8 @@ struct LowerHostPass : impl::LowerHostPassBase<LowerHostPass> {
       return signalPassFailure();
     }
     DimsAnalysis dims(module);
+    if (failed(verifySizes(module, dims)))
+      return signalPassFailure();
     writeManifest(module, dims);
     int64_t nextDispatch = 0;
     emitShapes(main, dims);

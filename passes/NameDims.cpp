@@ -96,15 +96,6 @@ struct NameDimsPass : impl::NameDimsPassBase<NameDimsPass> {
     dims.store(module);
     storeRanges(module);
 
-    auto named = module.walk([&](DimOp dim) {
-      if (dims.symbol(dim.getSymbol()))
-        return WalkResult::advance();
-      dim.emitOpError("names no dimension of an argument: \"") << dim.getSymbol() << "\"";
-      return WalkResult::interrupt();
-    });
-    if (named.wasInterrupted())
-      return signalPassFailure();
-
     module.walk([&](tensor::DimOp dim) {
       AffineExpr size = dims.getIndex(dim);
       if (!size)
@@ -115,15 +106,7 @@ struct NameDimsPass : impl::NameDimsPassBase<NameDimsPass> {
     });
 
     // Every size must be known from here on: name the first operation where it is not.
-    auto known = module.walk([&](Operation *op) {
-      for (Value result : op->getResults())
-        if (isa<RankedTensorType>(result.getType()) && !dims.getAttr(result)) {
-          op->emitOpError("has a size that does not follow from the named dimensions: ") << result.getType();
-          return WalkResult::interrupt();
-        }
-      return WalkResult::advance();
-    });
-    if (known.wasInterrupted())
+    if (failed(verifySizes(module, dims)))
       signalPassFailure();
   }
 };

@@ -21,10 +21,19 @@ namespace mlir::dsc {
 
 static std::unique_ptr<llvm::TargetMachine> createMachine(TargetAttr target, std::string &error) {
   static bool initialized = [] {
-    llvm::InitializeAllTargetInfos();
-    llvm::InitializeAllTargets();
-    llvm::InitializeAllTargetMCs();
-    llvm::InitializeAllAsmPrinters();
+    // The back ends that passes/CMakeLists.txt links: LLVM's InitializeAll functions would need every one.
+    LLVMInitializeX86TargetInfo();
+    LLVMInitializeX86Target();
+    LLVMInitializeX86TargetMC();
+    LLVMInitializeX86AsmPrinter();
+    LLVMInitializeAArch64TargetInfo();
+    LLVMInitializeAArch64Target();
+    LLVMInitializeAArch64TargetMC();
+    LLVMInitializeAArch64AsmPrinter();
+    LLVMInitializeNVPTXTargetInfo();
+    LLVMInitializeNVPTXTarget();
+    LLVMInitializeNVPTXTargetMC();
+    LLVMInitializeNVPTXAsmPrinter();
     return true;
   }();
   (void)initialized;
@@ -36,9 +45,15 @@ static std::unique_ptr<llvm::TargetMachine> createMachine(TargetAttr target, std
   // A fused multiply-add stands only where the IR says so.
   options.AllowFPOpFusion = llvm::FPOpFusion::Strict;
   options.FunctionSections = false;
-  return std::unique_ptr<llvm::TargetMachine>(
+  std::unique_ptr<llvm::TargetMachine> machine(
       backend->createTargetMachine(triple, target.getCpu(), target.getFeatures(), options, llvm::Reloc::PIC_,
                                    llvm::CodeModel::Small, llvm::CodeGenOptLevel::Aggressive));
+  // LLVM takes an unknown name for a machine without any feature, and then dies in code generation.
+  if (machine && !machine->getMCSubtargetInfo()->isCPUStringValid(target.getCpu())) {
+    error = "unknown cpu \"" + target.getCpu().str() + "\"";
+    return nullptr;
+  }
+  return machine;
 }
 
 /// Attributes that MLIR has no place for.

@@ -48,6 +48,8 @@ struct OutlineKernelsPass : impl::OutlineKernelsPassBase<OutlineKernelsPass> {
     ModuleOp module = getOperation();
     auto target = module->getAttrOfType<TargetAttr>(kTargetAttr);
     DimsAnalysis dims(module);
+    if (failed(verifySizes(module, dims)))
+      return signalPassFailure();
     llvm::StringMap<ArrayAttr> known;
     llvm::StringMap<unsigned> counts;
     SmallVector<DispatchOp> ops;

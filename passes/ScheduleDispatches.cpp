@@ -21,6 +21,8 @@ struct ScheduleDispatchesPass : impl::ScheduleDispatchesPassBase<ScheduleDispatc
       return signalPassFailure();
     }
     DimsAnalysis dims(module);
+    if (failed(verifySizes(module, dims)))
+      return signalPassFailure();
     module.walk([&](DispatchOp dispatch) {
       if (!dispatch.getSchedule())
         dispatch.setScheduleAttr(defaultSchedule(dispatch.getBody(), target, dims));

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import html
 import importlib
 import importlib.metadata
 import inspect
@@ -15,6 +16,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -122,14 +124,39 @@ def python_page(deepseek: Any) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def option_row(action: argparse.Action) -> str:
+def code_cell(text: str) -> str:
+    """Code in a table cell; a bar would end the cell, and its escapes differ between Markdown dialects."""
+    return f"`{text}`" if "|" not in text else f"<code>{html.escape(text).replace('|', '&#124;')}</code>"
+
+
+def option_row(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
     """One row of a command's table, independent of the Python version that formats --help."""
-    name = ", ".join(action.option_strings) or action.metavar or action.dest
-    value = "\\|".join(map(str, action.choices)) if action.choices else (action.metavar or action.dest.upper())
-    shown = f"`{name}`" if action.nargs == 0 or not action.option_strings else f"`{name} {value}`"
-    text = (action.help or "").replace("|", "\\|")
-    default = "" if action.default in (None, False, argparse.SUPPRESS) else action.default
-    return f"| {shown} | {text.replace('%(default)s', str(action.default))} | {default} |"
+    name = ", ".join(action.option_strings) or str(action.metavar or action.dest)
+    value = "|".join(map(str, action.choices)) if action.choices else str(action.metavar or action.dest.upper())
+    shown = code_cell(name if action.nargs == 0 or not action.option_strings else f"{name} {value}")
+    text = html.escape(parser._get_formatter()._expand_help(action) if action.help else "", quote=False)
+    default = "" if action.default in (None, False, [], argparse.SUPPRESS) else action.default
+    needed = "required" if action.required and action.option_strings else default
+    return f"| {shown} | {text.replace('|', '&#124;')} | {needed} |"
+
+
+def describe_epilog(text: str) -> list[str]:
+    """The paragraphs of an epilog; what is indented below a line that ends in a colon is shown as it is."""
+    lines: list[str] = []
+    for paragraph in filter(None, (part.strip("\n") for part in text.split("\n\n"))):
+        head, *rest = paragraph.split("\n")
+        if head.endswith(":"):
+            lines += [
+                head[0].upper() + head[1:],
+                "",
+                "```text",
+                *textwrap.dedent("\n".join(rest)).split("\n"),
+                "```",
+                "",
+            ]
+        else:
+            lines += [head[0].upper() + head[1:], *rest, ""]
+    return lines
 
 
 def describe_parser(parser: argparse.ArgumentParser, level: int) -> list[str]:
@@ -138,7 +165,9 @@ def describe_parser(parser: argparse.ArgumentParser, level: int) -> list[str]:
     nested = [a for a in actions if isinstance(a, argparse._SubParsersAction)]
     plain = [a for a in actions if a not in nested and not isinstance(a, argparse._HelpAction)]
     if plain:
-        lines += ["| argument | meaning | default |", "| --- | --- | --- |", *map(option_row, plain), ""]
+        rows = [option_row(parser, action) for action in plain]
+        lines += ["| argument | meaning | default |", "| --- | --- | --- |", *rows, ""]
+    lines += describe_epilog(parser.epilog or "")
     for action in nested:
         for command in dict.fromkeys(action.choices.values()):
             lines += describe_parser(command, level + 1)

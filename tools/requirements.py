@@ -1,8 +1,8 @@
 """Print requirement lists of pyproject.toml, one requirement a line, for `pip install -r`.
 
-A list is `build-system`, the name of an extra, or the name of a dependency group. A requirement without a
-version is printed with the pin that another list gives the same package, so that the make targets install
-one tested set while the published extras stay ranges.
+A list is `build-system`, `dependencies`, the name of an extra, or the name of a dependency group. A requirement
+without a version is printed with the pin that another list gives the same package, so that the make targets
+install one tested set while what is published stays ranges.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def load_lists(path: Path = PYPROJECT) -> dict[str, list[str]]:
     groups = project.get("dependency-groups", {})
     if both := extras.keys() & groups.keys():
         raise ValueError(f"an extra and a dependency group share the name {min(both)!r}: rename one")
-    return {"build-system": project["build-system"]["requires"], **extras, **groups}
+    required = {"build-system": project["build-system"]["requires"], "dependencies": project["project"]["dependencies"]}
+    return {**required, **extras, **groups}
 
 
 def select(lists: dict[str, list[str]], names: list[str]) -> list[str]:

@@ -86,6 +86,7 @@ def Dsc_TargetAttr : Dsc_Attr<"Target", "target"> {
     `<` $name `,` `triple` `=` $triple `,` `cpu` `=` $cpu `,` `features` `=` $features `,`
     `vector_bytes` `=` $vectorBytes `,` `vector_registers` `=` $vectorRegisters `>`
   }];
+  let genVerifyDecl = 1;
 }
 
 #endif

@@ -5,6 +5,9 @@
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/DialectImplementation.h"
+#include "mlir/Interfaces/FunctionInterfaces.h"
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/ADT/StringSet.h"
 #include "llvm/ADT/TypeSwitch.h"
 
 using namespace mlir;
@@ -28,6 +31,48 @@ void DscDialect::initialize() {
 
 Operation *DscDialect::materializeConstant(OpBuilder &b, Attribute value, Type type, Location loc) {
   return arith::ConstantOp::materialize(b, value, type, loc);
+}
+
+//===----------------------------------------------------------------------===//
+// Attributes that stand on operations of other dialects
+//===----------------------------------------------------------------------===//
+
+LogicalResult DscDialect::verifyOperationAttribute(Operation *op, NamedAttribute attribute) {
+  if (attribute.getName() == "dsc.symbols") {
+    auto names = dyn_cast<ArrayAttr>(attribute.getValue());
+    llvm::StringSet<> seen;
+    bool good = names && llvm::all_of(names, [&](Attribute name) {
+                  auto text = dyn_cast<StringAttr>(name);
+                  return text && isSymbolName(text.getValue()) && seen.insert(text.getValue()).second;
+                });
+    if (!good)
+      return op->emitOpError("needs distinct names as dsc.symbols, got: ") << attribute.getValue();
+  }
+  if (attribute.getName() == "dsc.ranges") {
+    auto ranges = dyn_cast<DictionaryAttr>(attribute.getValue());
+    bool good = ranges && llvm::all_of(ranges, [](NamedAttribute entry) {
+                  auto range = dyn_cast<DenseI64ArrayAttr>(entry.getValue());
+                  return range && range.size() == 3 && range[0] >= 0 && range[1] >= -1 && range[2] >= 1;
+                });
+    if (!good)
+      return op->emitOpError("needs [min, max, divisor] of each symbol as dsc.ranges, got: ") << attribute.getValue();
+  }
+  return success();
+}
+
+LogicalResult DscDialect::verifyRegionResultAttribute(Operation *op, unsigned, unsigned result,
+                                                      NamedAttribute attribute) {
+  if (attribute.getName() != "dsc.tied")
+    return success();
+  auto function = dyn_cast<FunctionOpInterface>(op);
+  auto tied = dyn_cast<IntegerAttr>(attribute.getValue());
+  if (!function || !tied || !tied.getType().isSignlessInteger(64))
+    return op->emitOpError("result ") << result
+                                      << " needs the number of an argument as dsc.tied, got: " << attribute.getValue();
+  if (tied.getInt() < 0 || tied.getInt() >= function.getNumArguments())
+    return op->emitOpError("result ") << result << " is tied to argument " << tied.getInt() << " of "
+                                      << function.getNumArguments();
+  return success();
 }
 
 //===----------------------------------------------------------------------===//
@@ -128,5 +173,19 @@ LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError,
       return emitError() << "only the last variant may have no max_rows";
   if (variants.back().getMaxRows() != 0)
     return emitError() << "the last variant must have no max_rows, got: " << variants.back().getMaxRows();
+  return success();
+}
+
+LogicalResult TargetAttr::verify(function_ref<InFlightDiagnostic()> emitError, StringRef, StringRef, StringRef,
+                                 StringRef features, int64_t vectorBytes, int64_t vectorRegisters) {
+  SmallVector<StringRef> flags;
+  features.split(flags, ',', /*MaxSplit=*/-1, /*KeepEmpty=*/false);
+  for (StringRef flag : flags)
+    if (flag.size() < 2 || !StringRef("+-").contains(flag.front()))
+      return emitError() << "a feature must begin with + or -, got: \"" << flag << "\"";
+  if (vectorBytes < 16 || vectorBytes > 256 || !llvm::isPowerOf2_64(vectorBytes))
+    return emitError() << "vector_bytes must be a power of two from 16 to 256, got: " << vectorBytes;
+  if (vectorRegisters < 1)
+    return emitError() << "vector_registers must be positive, got: " << vectorRegisters;
   return success();
 }

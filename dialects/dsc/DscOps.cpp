@@ -357,8 +357,8 @@ OpFoldResult SoftmaxOp::fold(FoldAdaptor adaptor) {
 
 ArrayRef<BlockFormat> mlir::dsc::blockFormats() {
   // Sizes of ggml-common.h's block structs.
-  static const BlockFormat formats[] = {{"q4_0", 32, 18}, {"q4_1", 32, 20}, {"q5_0", 32, 22},
-                                        {"q5_1", 32, 24}, {"q8_0", 32, 34}, {"q6_k", 256, 210}};
+  static const BlockFormat formats[] = {{"q4_0", 32, 18}, {"q4_1", 32, 20},   {"q5_0", 32, 22},   {"q5_1", 32, 24},
+                                        {"q8_0", 32, 34}, {"q4_k", 256, 144}, {"q5_k", 256, 176}, {"q6_k", 256, 210}};
   return formats;
 }
 

@@ -319,8 +319,9 @@ def Dsc_SoftmaxOp : Dsc_GraphOp<"softmax", [SameOperandsAndResultType, DeclareOp
 def Dsc_DequantizeOp : Dsc_GraphOp<"dequantize"> {
   let summary = "values of a weight in a GGUF block format";
   let description = [{
-    Each row of bytes holds blocks of 32 (`q6_k`: 256) weights along the last
-    dimension, laid out as ggml's `block_q4_0` .. `block_q6_K`
+    Each row of bytes holds blocks along the last dimension: of 32 weights in
+    `q4_0`, `q4_1`, `q5_0`, `q5_1` and `q8_0`, of 256 in `q4_k`, `q5_k` and
+    `q6_k`. They are laid out as ggml's `block_q4_0` .. `block_q6_K`
     (ggml-common.h of the GGML project, GGUF specification v3).
 
     Example:

@@ -8,44 +8,20 @@ from __future__ import annotations
 
 import mmap
 import os
-import stat
 import struct
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deepseek.errors import CheckpointError
+from deepseek.frontend.checkpoint.mapping import MappedFile, short_name
+from deepseek.frontend.checkpoint.settings import Settings, describe
+from deepseek.frontend.checkpoint.tensors import BLOCK_FORMATS, BlockFormat, Tensor
 
-__all__ = ["BlockFormat", "GGUFFile", "GGUFTensor", "BLOCK_FORMATS"]
-
-
-@dataclass(frozen=True)
-class BlockFormat:
-    """How a row is stored: `elements` consecutive numbers take `bytes` bytes."""
-
-    name: str
-    elements: int
-    bytes: int
-
-
-# ggml.h (enum ggml_type) and ggml-common.h (block sizes).
-BLOCK_FORMATS = {
-    0: BlockFormat("f32", 1, 4),
-    1: BlockFormat("f16", 1, 2),
-    2: BlockFormat("q4_0", 32, 18),
-    3: BlockFormat("q4_1", 32, 20),
-    6: BlockFormat("q5_0", 32, 22),
-    7: BlockFormat("q5_1", 32, 24),
-    8: BlockFormat("q8_0", 32, 34),
-    14: BlockFormat("q6_k", 256, 210),
-    30: BlockFormat("bf16", 1, 2),
-}
+__all__ = ["GGUFFile"]
 
 # Named only so that the message about an unsupported file says what it holds.
 _OTHER_FORMATS = {
-    9: "q8_1", 10: "q2_k", 11: "q3_k", 12: "q4_k", 13: "q5_k", 15: "q8_k", 16: "iq2_xxs", 17: "iq2_xs",
+    9: "q8_1", 10: "q2_k", 11: "q3_k", 15: "q8_k", 16: "iq2_xxs", 17: "iq2_xs",
     18: "iq3_xxs", 19: "iq1_s", 20: "iq4_nl", 21: "iq3_s", 22: "iq2_s", 23: "iq4_xs", 24: "i8", 25: "i16",
     26: "i32", 27: "i64", 28: "f64", 29: "iq1_m", 34: "tq1_0", 35: "tq2_0", 39: "mxfp4",
 }  # fmt: skip
@@ -60,81 +36,26 @@ _MIN_METADATA_BYTES = 8 + 4 + 1
 _MIN_TENSOR_BYTES = 8 + 4 + 4 + 8
 
 
-@dataclass(frozen=True)
-class GGUFTensor:
-    """One entry of the tensor table.
-
-    `shape` is row-major, as numpy and the compiler count it (the reverse of the file's order), in elements.
-    `data` is a read-only uint8 view of the mapping: [*shape[:-1], bytes per row].
-    """
-
-    name: str
-    format: BlockFormat
-    shape: tuple[int, ...]
-    data: np.ndarray
-
-    @property
-    def nbytes(self) -> int:
-        """Size of the stored blocks in bytes."""
-        return self.data.nbytes
-
-    @property
-    def array(self) -> np.ndarray:
-        """The data as a weight argument takes it: f32 numbers, f16 and bf16 as raw 16-bit integers, else bytes."""
-        dtype = {"f32": "<f4", "f16": "<u2", "bf16": "<u2"}.get(self.format.name)
-        return self.data if dtype is None else self.data.view(dtype)
-
-
-class GGUFFile:
-    """An open GGUF file; `metadata` maps keys to Python values, `tensors` maps names to `GGUFTensor`.
+class GGUFFile(MappedFile):
+    """An open GGUF file; `metadata` maps keys to Python values, `tensors` maps names to `Tensor`.
 
     Metadata arrays are `list[str]` for strings, lists for nested arrays, numpy arrays for numbers.
     Raises `CheckpointError` when the file cannot be opened or is damaged.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        super().__init__(path, "GGUF file")
         self.metadata: dict[str, Any] = {}
-        self.tensors: dict[str, GGUFTensor] = {}
-        self._map = self._open()
-        self.file_bytes = len(self._map)
+        self.tensors: dict[str, Tensor] = {}
         _Parser(self, self._map).parse()
 
     def __repr__(self) -> str:
         return f"GGUFFile({str(self.path)!r}, {len(self.tensors)} tensors, {self.file_bytes} bytes)"
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Every tensor's `array` by name."""
-        return {name: tensor.array for name, tensor in self.tensors.items()}
-
-    def release(self) -> None:
-        """Lets the operating system take back the pages that were read; they are read again on demand."""
-        if hasattr(self._map, "madvise") and hasattr(mmap, "MADV_DONTNEED"):
-            self._map.madvise(mmap.MADV_DONTNEED)
-
-    def error(self, text: str) -> CheckpointError:
-        """A `CheckpointError` that begins with this file's name."""
-        return CheckpointError(f"{self.path}: {text}")
-
-    def get(self, key: str, kind: type, default: Any = None) -> Any:
-        """Metadata value of `key` as `kind` (int, float, bool, str), or `default` when the key is absent.
-
-        Raises `CheckpointError` when the stored value is of another kind.
-        """
-        if key not in self.metadata:
-            return default
-        value = self.metadata[key]
-        if kind is float and type(value) is int:
-            return float(value)
-        if type(value) is not kind:
-            raise self.error(f"metadata key {key} is {_kind(value)}, expected {kind.__name__}")
-        return value
-
-    def require(self, key: str, kind: type) -> Any:
-        """Like `get`, but an absent key is an error."""
-        if key not in self.metadata:
-            raise self.error(f"metadata key {key} is missing, expected one of type {kind.__name__}")
-        return self.get(key, kind)
+    @property
+    def settings(self) -> Settings:
+        """The metadata by typed access."""
+        return Settings(self.metadata, "metadata key", self.error)
 
     def array(self, key: str, kind: type) -> Any:
         """Metadata array of `key`: `list[str]` for `kind=str`, else a numpy array; None when absent."""
@@ -144,20 +65,8 @@ class GGUFFile:
         numeric = isinstance(value, np.ndarray) and kind is not str
         strings = isinstance(value, list) and kind is str and all(type(item) is str for item in value)
         if not (numeric or strings):
-            raise self.error(f"metadata key {key} is {_kind(value)}, expected an array of {kind.__name__}")
+            raise self.error(f"metadata key {key} is {describe(value)}, expected an array of {kind.__name__}")
         return value
-
-    def _open(self) -> mmap.mmap:
-        try:
-            if not stat.S_ISREG(self.path.stat().st_mode):  # opening a pipe would wait for a writer
-                raise self.error("is not a regular file, expected a GGUF file")
-            with self.path.open("rb") as file:
-                if os.fstat(file.fileno()).st_size == 0:
-                    raise self.error("the file is empty, expected a GGUF file")
-                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise self.error(f"cannot be read as a GGUF file: {reason}") from None
 
 
 class _Parser:
@@ -185,9 +94,9 @@ class _Parser:
         for index in range(entries):
             key = self.string(f"metadata key {index} of {entries}")
             if key in self.file.metadata:
-                raise self.file.error(f"metadata key {_short(key)} appears twice, expected unique keys")
-            kind = self.scalar("I", f"the type of metadata key {_short(key)}")
-            self.file.metadata[key] = self.value(kind, f"metadata key {_short(key)}", 0)
+                raise self.file.error(f"metadata key {short_name(key)} appears twice, expected unique keys")
+            kind = self.scalar("I", f"the type of metadata key {short_name(key)}")
+            self.file.metadata[key] = self.value(kind, f"metadata key {short_name(key)}", 0)
         table = [self.tensor_entry(index, tensors) for index in range(tensors)]
         self.place(table)
 
@@ -283,7 +192,7 @@ class _Parser:
 
     def tensor_entry(self, index: int, total: int) -> tuple[str, BlockFormat, tuple[int, ...], int, int]:
         name = self.string(f"the name of tensor {index} of {total}")
-        what = f"tensor {_short(name)}"
+        what = f"tensor {short_name(name)}"
         rank = self.scalar("I", f"the rank of {what}")
         if not 1 <= rank <= _MAX_DIMS:
             raise self.file.error(f"{what} has {rank} dimensions, expected 1 to {_MAX_DIMS}")
@@ -299,14 +208,14 @@ class _Parser:
             raise self.file.error(
                 f"{what} is {block.name} with rows of {shape[-1]} elements, expected a multiple of {block.elements}"
             )
-        nbytes = shape[-1] // block.elements * block.bytes
+        nbytes = block.row_bytes(shape[-1])
         for size in shape[:-1]:
             nbytes *= size
         return name, block, shape, offset, nbytes
 
     def place(self, table: list[tuple[str, BlockFormat, tuple[int, ...], int, int]]) -> None:
         """Checks offsets and makes the views."""
-        alignment = self.file.get("general.alignment", int, _DEFAULT_ALIGNMENT)
+        alignment = self.file.settings.get("general.alignment", int, _DEFAULT_ALIGNMENT)
         if alignment <= 0 or alignment & (alignment - 1):
             raise self.file.error(f"general.alignment is {alignment}, expected a power of two")
         base = -(-self.position // alignment) * alignment
@@ -314,7 +223,7 @@ class _Parser:
         data = np.frombuffer(self.bytes, np.uint8)
         end, previous = 0, ""
         for name, block, shape, offset, nbytes in sorted(table, key=lambda entry: (entry[3], entry[4])):
-            what = f"tensor {_short(name)}"
+            what = f"tensor {short_name(name)}"
             if name in self.file.tensors:
                 raise self.file.error(f"{what} appears twice, expected unique names")
             if offset % alignment:
@@ -329,21 +238,10 @@ class _Parser:
             if nbytes:
                 end, previous = offset + nbytes, what
             view = data[base + offset : base + offset + nbytes]
-            row = shape[-1] // block.elements * block.bytes
             try:
-                view = view.reshape(*shape[:-1], row)
+                view = view.reshape(*shape[:-1], block.row_bytes(shape[-1]))
             except ValueError:  # an empty tensor whose other sizes are beyond what an array can index
                 raise self.file.error(f"{what} has the impossible shape {list(shape)}") from None
-            self.file.tensors[name] = GGUFTensor(name, block, shape, view)
+            self.file.tensors[name] = Tensor(name, block, shape, view, offset=base + offset)
         # The order of the file, which the sort by offset may have changed.
         self.file.tensors = {entry[0]: self.file.tensors[entry[0]] for entry in table}
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 80 and name.isprintable() and name else repr(name[:80])
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        return f"an array of {value.dtype}"
-    return "an array" if isinstance(value, list) else type(value).__name__

@@ -1,4 +1,4 @@
-"""The tokenizer stored in a GGUF file: text to ids through `tokenizers`, ids to text by our own byte tables.
+"""Text to ids through the `tokenizers` library, ids to text by our own byte tables.
 
 Decoding works on bytes, so that streaming and decoding at once give the same text even when a character is
 spread over several tokens.
@@ -7,72 +7,138 @@ spread over several tokens.
 from __future__ import annotations
 
 import codecs
+import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
 
 from deepseek.errors import CheckpointError, DeepseekError, InputError
-from deepseek.frontend.checkpoint.gguf import GGUFFile
 
-__all__ = ["StreamDecoder", "Tokenizer"]
+__all__ = ["StreamDecoder", "Tokenizer", "TokenizerData"]
 
-# tokenizer.ggml.token_type (llama.h, enum llama_token_type)
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
-
-# Split patterns of the pre-tokenizers, as their publishers' tokenizer.json have them.
-_LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
-_PRE_TOKENIZERS = ("default", "gpt-2", "smollm", "llama-bpe", "qwen2")
+# Kinds of tokens, numbered as in llama.h (enum llama_token_type).
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+ROLES = ("system", "user", "assistant")
+KINDS = ("bpe-bytes", "sentencepiece", "wordpiece")
 _SPACE = "\u2581"  # sentencepiece's visible space
+_INTEGERS = ("types", "stop_ids", "prefix_ids", "suffix_ids")
+# What the decoder of WordPiece vocabularies joins to the word before (tokenizers, decoders/wordpiece.rs, cleanup).
+_JOINED = (
+    (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"),
+    (" do not", " don't"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TokenizerData:
+    """All that a tokenizer consists of, as plain data.
+
+    `kind`: how tokens stand for bytes, one of "bpe-bytes", "sentencepiece", "wordpiece". `backend`: a
+    tokenizer.json text for encoding, which adds no special tokens. `tokens` and `types` (1 normal, 2 unknown,
+    3 control, 4 user defined, 5 unused, 6 byte) by id. `stop_ids` end a generation; `prefix_ids` and `suffix_ids`
+    stand around an encoded text. `add_space_prefix`: encoding puts a space before the text. Raises
+    `CheckpointError` for ids outside the vocabulary.
+    """
+
+    kind: str
+    backend: str
+    tokens: list[str]
+    types: list[int]
+    bos: int | None
+    eos: int | None
+    unk: int | None
+    stop_ids: list[int]
+    prefix_ids: list[int]
+    suffix_ids: list[int]
+    add_space_prefix: bool
+    chat_template: str | None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise CheckpointError(f"the kind of tokenizer is {self.kind!r}, expected one of {', '.join(KINDS)}")
+        if len(self.types) != len(self.tokens):
+            raise CheckpointError(
+                f"the tokenizer has {len(self.types)} token types, expected {len(self.tokens)}, one for each token"
+            )
+        try:
+            for text in (*self.tokens, self.chat_template or ""):
+                text.encode()
+        except UnicodeEncodeError:
+            raise CheckpointError(f"the tokenizer holds {text!r:.80}, which is not valid Unicode") from None
+        special = [token for token in (self.bos, self.eos, self.unk) if token is not None]
+        for token in (*special, *self.stop_ids, *self.prefix_ids, *self.suffix_ids):
+            if not 0 <= token < len(self.tokens):
+                raise CheckpointError(f"the tokenizer names token id {token}, expected one below {len(self.tokens)}")
+
+    def to_json(self) -> str:
+        """The data as one JSON object; the same data gives the same text."""
+        return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> TokenizerData:
+        """The inverse of `to_json`. Raises `CheckpointError` for anything else."""
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"the tokenizer is not valid JSON: {error}") from None
+        names = {field.name for field in fields(cls)}
+        if not isinstance(found, dict) or found.keys() != names:
+            raise CheckpointError(f"the tokenizer is not an object with exactly the keys {', '.join(sorted(names))}")
+        lists = {"tokens": str} | dict.fromkeys(_INTEGERS, int)
+        for name, value in found.items():
+            if name in lists:
+                good = isinstance(value, list) and all(type(item) is lists[name] for item in value)
+            elif name in ("bos", "eos", "unk"):
+                good = value is None or type(value) is int
+            elif name == "add_space_prefix":
+                good = type(value) is bool
+            else:
+                good = isinstance(value, str) or (value is None and name == "chat_template")
+            if not good:
+                raise CheckpointError(f"the tokenizer's {name} has a value of the wrong type")
+        return cls(**found)
 
 
 class Tokenizer:
-    """Encodes and decodes with the vocabulary of a GGUF file.
+    """Encodes and decodes with one vocabulary.
 
-    `bos`, `eos` are ids or None; `stop_ids` end a generation. Raises `CheckpointError` when the metadata is
-    incomplete, contradictory or of a kind that is not supported.
+    `bos`, `eos` are ids or None; `stop_ids` end a generation; `prefix_ids`, `suffix_ids` stand around a text. Decoding needs this package only, `encode` the
+    package tokenizers, `chat` the package jinja2.
     """
 
-    def __init__(self, file: GGUFFile) -> None:
-        self._file = file
-        self.model = file.require("tokenizer.ggml.model", str)
-        if self.model not in ("gpt2", "llama"):
-            raise file.error(f"tokenizer.ggml.model is {self.model!r}, expected one of gpt2, llama")
-        tokens = file.array("tokenizer.ggml.tokens", str)
-        if not tokens:
-            raise file.error("metadata key tokenizer.ggml.tokens is missing or empty, expected the vocabulary")
-        self.tokens: list[str] = tokens
-        types = file.array("tokenizer.ggml.token_type", int)
-        self.types: list[int] = [_NORMAL] * len(tokens) if types is None else types.tolist()
-        self._same_length("token_type", self.types)
-        self.pre = file.get("tokenizer.ggml.pre", str, "default")
-        if self.model == "gpt2" and self.pre not in _PRE_TOKENIZERS:
-            raise file.error(f"tokenizer.ggml.pre is {self.pre!r}, expected one of {', '.join(_PRE_TOKENIZERS)}")
-        self.bos = self._special("bos_token_id")
-        self.eos = self._special("eos_token_id")
-        stops = (self.eos, self._special("eot_token_id"))
-        self.stop_ids = frozenset(token for token in stops if token is not None)
-        # llama.cpp's defaults where the file does not say.
-        begins = self.model == "llama" or self.pre == "llama-bpe"
-        self.add_bos = file.get("tokenizer.ggml.add_bos_token", bool, begins) and self.bos is not None
-        self.add_eos = file.get("tokenizer.ggml.add_eos_token", bool, False) and self.eos is not None
-        self.add_space_prefix = self.model == "llama" and file.get("tokenizer.ggml.add_space_prefix", bool, True)
-        self.chat_template: str | None = file.get("tokenizer.chat_template", str)
+    def __init__(self, data: TokenizerData) -> None:
+        self.data = data
+        self.kind = data.kind
+        self.tokens = data.tokens
+        self.types = data.types
+        self.bos = data.bos
+        self.eos = data.eos
+        self.stop_ids = frozenset(data.stop_ids)
+        self.prefix_ids = tuple(data.prefix_ids)
+        self.suffix_ids = tuple(data.suffix_ids)
+        self.add_space_prefix = data.add_space_prefix
+        self.chat_template = data.chat_template
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def encode(self, text: str, add_special: bool = True) -> list[int]:
-        """Ids of `text`; with `add_special` the begin and end tokens that the file's flags ask for."""
+        """Ids of `text`; with `add_special` between `prefix_ids` and `suffix_ids`, which the model expects around it.
+
+        Raises `InputError` for text that is not Unicode.
+        """
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise InputError(f"the prompt is not valid Unicode: {error.reason} at character {error.start}") from None
-        ids = self._backend.encode(text, add_special_tokens=False).ids
-        if not add_special:
-            return ids
-        return [self.bos] * self.add_bos + ids + [self.eos] * self.add_eos
+        with _tokenizers_errors("the text cannot be encoded"):
+            ids = self._backend.encode(text, add_special_tokens=False).ids
+        if max(ids, default=0) >= len(self.tokens):  # what encodes and what decodes are stored apart
+            raise CheckpointError(f"the tokenizer makes token id {max(ids)}, expected one below {len(self.tokens)}")
+        return [*self.prefix_ids, *ids, *self.suffix_ids] if add_special else ids
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """Text of `ids`; bytes that are not UTF-8 become U+FFFD. Raises `InputError` for an id out of range."""
@@ -83,137 +149,55 @@ class Tokenizer:
         """A decoder to push ids into one by one."""
         return StreamDecoder(self, skip_special)
 
-    def piece(self, token: int) -> bytes:
-        """The bytes that one id stands for."""
+    def piece(self, token: int, first: bool = False) -> bytes:
+        """The bytes that one id stands for; `first`: at the beginning of a text, where WordPiece puts no space."""
         if not 0 <= token < len(self.tokens):
             raise InputError(f"token id {token} is not in the vocabulary of {len(self.tokens)} tokens")
         text, kind = self.tokens[token], self.types[token]
-        if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED):
+        if self.kind == "wordpiece":
+            return _wordpiece(text, first).encode()
+        if kind in (UNKNOWN, CONTROL, USER_DEFINED):
             return text.encode()
-        if self.model == "gpt2":
-            table = _byte_of_character()
+        if self.kind == "bpe-bytes":
+            table = byte_of_character()
             try:
                 return bytes([table[character] for character in text])
             except KeyError:  # not written in the byte alphabet: it stands for itself
                 return text.encode()
-        if kind == _BYTE and (match := re.fullmatch(r"<0x([0-9A-Fa-f]{2})>", text)):
+        if kind == BYTE and (match := re.fullmatch(r"<0x([0-9A-Fa-f]{2})>", text)):
             return bytes([int(match[1], 16)])
         return text.replace(_SPACE, " ").encode()
 
     def is_special(self, token: int) -> bool:
         """Whether decoding leaves the token out."""
-        return self.types[token] in (_UNKNOWN, _CONTROL)
+        return self.types[token] in (UNKNOWN, CONTROL)
 
     def chat(self, messages: Sequence[dict[str, str]]) -> str:
-        """The prompt text of a conversation, by the file's chat template, ready for the assistant's answer."""
+        """The prompt text of a conversation, by the model's chat template, ready for the assistant's answer.
+
+        Raises `InputError` for messages without role and content, `CheckpointError` for a template that fails.
+        """
         if self.chat_template is None:
-            raise self._file.error("has no tokenizer.chat_template, so chat is not possible; give a raw prompt")
-        try:
-            from jinja2.exceptions import TemplateError
-            from jinja2.sandbox import ImmutableSandboxedEnvironment
-        except ImportError:
-            raise DeepseekError("chat templates need jinja2: pip install deepseek-runtime[model]") from None
+            raise CheckpointError("the model has no chat template, so chat is not possible; give a raw prompt")
+        for message in messages:
+            if not isinstance(message, dict) or message.get("role") not in ROLES:
+                raise InputError(f"a message is {message!r:.80}, expected role (one of {', '.join(ROLES)}) and content")
+            if not isinstance(message.get("content"), str):
+                raise InputError(f"the content of a message is {message.get('content')!r:.80}, expected a text")
+        from deepseek.frontend.checkpoint.chat_template import render_chat
 
-        def raise_exception(message: str) -> None:
-            raise TemplateError(message)
-
-        # The settings that Hugging Face renders chat templates with, which the templates are written for.
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.globals["raise_exception"] = raise_exception
-        try:
-            return environment.from_string(self.chat_template).render(
-                messages=list(messages),
-                add_generation_prompt=True,
-                bos_token="" if self.bos is None else self.tokens[self.bos],
-                eos_token="" if self.eos is None else self.tokens[self.eos],
-            )
-        except (TemplateError, TypeError, ValueError, ArithmeticError) as error:
-            raise self._file.error(f"the chat template cannot be rendered: {error}") from None
-
-    def _same_length(self, key: str, values: Sequence[Any]) -> None:
-        if len(values) != len(self.tokens):
-            raise self._file.error(
-                f"tokenizer.ggml.{key} has {len(values)} entries, expected {len(self.tokens)}, one for each token"
-            )
-
-    def _special(self, key: str) -> int | None:
-        token = self._file.get(f"tokenizer.ggml.{key}", int)
-        if token is not None and not 0 <= token < len(self.tokens):
-            raise self._file.error(f"tokenizer.ggml.{key} is {token}, expected an id below {len(self.tokens)}")
-        return token
+        special = {"bos_token": self.bos, "eos_token": self.eos, "unk_token": self.data.unk}
+        variables = {name: self.tokens[token] for name, token in special.items() if token is not None}
+        return render_chat(self.chat_template, variables | {"messages": list(messages), "add_generation_prompt": True})
 
     @cached_property
     def _backend(self) -> Any:
         try:
             import tokenizers
         except ImportError:
-            raise DeepseekError("text needs the tokenizers package: pip install deepseek-runtime[model]") from None
-        vocabulary = {token: index for index, token in enumerate(self.tokens)}
-        try:
-            build = self._byte_level if self.model == "gpt2" else self._sentencepiece
-            backend = build(tokenizers, vocabulary)
-        except CheckpointError:
-            raise
-        except Exception as error:  # tokenizers raises bare Exception
-            raise self._file.error(f"the tokenizer cannot be built from the metadata: {error}") from None
-        special, literal = [], []
-        for token, kind in zip(self.tokens, self.types, strict=True):
-            if token and kind in (_UNKNOWN, _CONTROL, _USER_DEFINED):
-                group = literal if kind == _USER_DEFINED else special
-                group.append(tokenizers.AddedToken(token, normalized=False, special=kind != _USER_DEFINED))
-        backend.add_special_tokens(special)
-        backend.add_tokens(literal)
-        return backend
-
-    def _byte_level(self, tokenizers: Any, vocabulary: dict[str, int]) -> Any:
-        lines = self._file.array("tokenizer.ggml.merges", str)
-        if lines is None:
-            raise self._file.error("metadata key tokenizer.ggml.merges is missing, expected the merges of gpt2 BPE")
-        merges = []
-        for index, line in enumerate(lines):
-            left, space, right = line.partition(" ")
-            if not space or left not in vocabulary or right not in vocabulary or left + right not in vocabulary:
-                raise self._file.error(
-                    f"tokenizer.ggml.merges entry {index} is {line!r}, expected two tokens whose union is a token"
-                )
-            merges.append((left, right))
-        # Llama 3's publisher sets this, for words that no sequence of merges reaches.
-        model = tokenizers.models.BPE(vocab=vocabulary, merges=merges, ignore_merges=self.pre == "llama-bpe")
-        backend = tokenizers.Tokenizer(model)
-        pre = tokenizers.pre_tokenizers
-        if self.pre == "smollm":
-            steps = [pre.Digits(individual_digits=True), pre.ByteLevel(add_prefix_space=False)]
-        elif self.pre in ("llama-bpe", "qwen2"):
-            pattern = tokenizers.Regex(_LLAMA3 if self.pre == "llama-bpe" else _QWEN2)
-            steps = [pre.Split(pattern, "isolated"), pre.ByteLevel(add_prefix_space=False, use_regex=False)]
-        else:
-            steps = [pre.ByteLevel(add_prefix_space=False)]
-        backend.pre_tokenizer = pre.Sequence(steps)
-        if self.pre == "qwen2":
-            backend.normalizer = tokenizers.normalizers.NFC()
-        return backend
-
-    def _sentencepiece(self, tokenizers: Any, vocabulary: dict[str, int]) -> Any:
-        scores = self._file.array("tokenizer.ggml.scores", float)
-        if scores is None:
-            raise self._file.error(
-                "metadata key tokenizer.ggml.scores is missing, expected those of the llama vocabulary"
-            )
-        self._same_length("scores", scores)
-        unknown = next((t for t, kind in zip(self.tokens, self.types, strict=True) if kind == _UNKNOWN), None)
-        backend = tokenizers.Tokenizer(
-            tokenizers.models.BPE(
-                vocab=vocabulary,
-                merges=_merges_by_score(self.tokens, self.types, scores.tolist()),
-                unk_token=unknown,
-                fuse_unk=True,
-                byte_fallback=True,
-            )
-        )
-        norm = tokenizers.normalizers
-        replace = norm.Replace(" ", _SPACE)
-        backend.normalizer = norm.Sequence([norm.Prepend(_SPACE), replace]) if self.add_space_prefix else replace
-        return backend
+            raise DeepseekError("text needs the tokenizers package: pip install tokenizers") from None
+        with _tokenizers_errors("the tokenizer cannot be built"):
+            return tokenizers.Tokenizer.from_str(self.data.backend)
 
 
 class StreamDecoder:
@@ -222,17 +206,17 @@ class StreamDecoder:
     def __init__(self, tokenizer: Tokenizer, skip_special: bool) -> None:
         self._tokenizer = tokenizer
         self._skip_special = skip_special
-        self._strip = tokenizer.add_space_prefix
+        self._first = True
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:
         """The text that became complete with `token`, possibly empty."""
-        data = self._tokenizer.piece(token)
+        data = self._tokenizer.piece(token, self._first)
         if self._skip_special and self._tokenizer.is_special(token):
             return ""
-        if self._strip and data:
-            # Encoding put one space before the text; the first piece of an answer carries its counterpart.
-            data, self._strip = data.removeprefix(b" "), False
+        if self._first and data:
+            # Encoding may have put one space before the text; the first piece carries its counterpart.
+            data, self._first = data.removeprefix(b" " if self._tokenizer.add_space_prefix else b""), False
         return self._utf8.decode(data)
 
     def finish(self) -> str:
@@ -240,10 +224,36 @@ class StreamDecoder:
         return self._utf8.decode(b"", final=True)
 
 
+@contextmanager
+def _tokenizers_errors(what: str) -> Iterator[None]:
+    """Makes `CheckpointError` of the bare exceptions and the panics (a BaseException) of the package tokenizers."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise CheckpointError(f"{what}: {error}") from None
+
+
+def pad_tokens(tokens: list[str], types: list[int], count: int) -> tuple[list[str], list[int]]:
+    """Both lists with unused tokens up to `count`: a model may have more logits than its tokenizer has tokens."""
+    missing = max(count - len(tokens), 0)
+    return tokens + [""] * missing, types + [UNUSED] * missing
+
+
+def _wordpiece(token: str, first: bool) -> str:
+    """A token as the decoder of `tokenizers` joins it to the text before."""
+    if not first and token:
+        token = token[2:] if token.startswith("##") else f" {token}"
+    for apart, joined in _JOINED:
+        token = token.replace(apart, joined)
+    return token
+
+
 _BYTES: dict[str, int] = {}
 
 
-def _byte_of_character() -> dict[str, int]:
+def byte_of_character() -> dict[str, int]:
     """GPT-2's byte alphabet: printable Latin-1 bytes stand for themselves, the others follow from U+0100 on."""
     if not _BYTES:
         printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -252,16 +262,3 @@ def _byte_of_character() -> dict[str, int]:
         table.update({chr(256 + index): byte for index, byte in enumerate(others)})
         _BYTES.update(table)
     return _BYTES
-
-
-def _merges_by_score(tokens: list[str], types: list[int], scores: list[float]) -> list[tuple[str, str]]:
-    """Sentencepiece joins the neighbours whose union scores best: as BPE merges, best first."""
-    usable = {token: index for index, token in enumerate(tokens) if types[index] in (_NORMAL, _USER_DEFINED, _UNUSED)}
-    ranked = []
-    for token, index in usable.items():
-        splits = ((token[:cut], token[cut:]) for cut in range(1, len(token)))
-        pairs = [pair for pair in splits if pair[0] in usable and pair[1] in usable]
-        pairs.sort(key=lambda pair: (usable[pair[0]], usable[pair[1]]))
-        ranked += [(-scores[index], pair) for pair in pairs]
-    ranked.sort(key=lambda entry: entry[0])
-    return [pair for _, pair in ranked]

@@ -89,6 +89,34 @@ struct BlockReader {
   Value scaled(Value scale, Value q) { return binary<arith::MulFOp>(scale, toFloat(q)); }
   Value affine(Value q) { return binary<arith::AddFOp>(scaled(half(0), q), half(2)); }
 
+  /// The scale and the minimum of the run that a weight of q4_k or q5_k is in, 6 bits each in 12 bytes. Runs 0 to 3
+  /// have the low bits of bytes 0 to 3 and 4 to 7. Runs 4 to 7 have 4 bits in a half of bytes 8 to 11, and above them
+  /// the 2 high bits of bytes 0 to 3 and 4 to 7. `late` is 1 for these and 0 for the former, instead of a branch.
+  std::pair<Value, Value> scaleAndMinimum(int64_t offset) {
+    AffineExpr run = d0().floorDiv(32), early = run % 4, late = run.floorDiv(4);
+    Value low = number(63 - late * 48), high = number(late * 48);
+    auto join = [&](Value lowBits, int64_t highBits) {
+      Value two = binary<arith::ShRUIOp>(wide(byte(highBits, at(early))), i32(2, high));
+      return binary<arith::OrIOp>(binary<arith::AndIOp>(lowBits, low), binary<arith::AndIOp>(two, high));
+    };
+    Value scale = join(wide(byte(offset, at(run + late * 4))), offset);
+    Value halves = wide(byte(offset + 4, at(run)));
+    Value minimum = join(binary<arith::ShRUIOp>(halves, number(late * 4)), offset + 4);
+    return {scale, minimum};
+  }
+  /// d * scale * q - dmin * minimum. Weights 64 i .. 64 i + 31 are the low halves of 32 bytes, the next 32 weights
+  /// their high halves. q5_k: bit r of byte i of the 32 at `high` is bit 4 of weight i of run r.
+  Value k45(int64_t quants, std::optional<int64_t> high) {
+    AffineExpr run = d0().floorDiv(32), i = d0() % 32;
+    Value q = bits(wide(byte(quants, at(run.floorDiv(2) * 32 + i))), number((run % 2) * 4), 4);
+    if (high) {
+      Value bit = bits(wide(byte(*high, at(i))), number(run), 1);
+      q = binary<arith::OrIOp>(q, binary<arith::ShLIOp>(bit, i32(4, bit)));
+    }
+    auto [scale, minimum] = scaleAndMinimum(4);
+    return binary<arith::SubFOp>(scaled(scaled(half(0), scale), q), scaled(half(2), minimum));
+  }
+
   Value q6k() {
     // 2 x 128 weights; each 128 are four runs of 32 over 64 bytes of low and 32 of high bits.
     AffineExpr part = d0().floorDiv(128), run = (d0() % 128).floorDiv(32), i = d0() % 32;
@@ -111,6 +139,10 @@ struct BlockReader {
       return scaled(half(0), minus(binary<arith::OrIOp>(nibble(6), fifthBit(2)), 16));
     if (name == "q5_1")
       return affine(binary<arith::OrIOp>(nibble(8), fifthBit(4)));
+    if (name == "q4_k")
+      return k45(16, std::nullopt);
+    if (name == "q5_k")
+      return k45(48, 16);
     if (name == "q6_k")
       return q6k();
     Value q = byte(2, inner); // q8_0
@@ -127,8 +159,7 @@ struct DequantizeModel : KernelOpInterface::ExternalModel<DequantizeModel, Dequa
     AffineExpr d0 = kernel.getAffineDimExpr(0);
     Index column = index.back();
     Index block, inner;
-    if (column.kind == Index::Lanes && format->block % kernel.width == 0) {
-      // Vectors start at multiples of their width: all lanes are in one block.
+    if (format->block % kernel.width == 0 && kernel.isAligned(column)) { // all lanes are in one block
       Index base = Index::uniform(column.value);
       block = kernel.apply(d0.floorDiv(format->block), {base});
       inner = Index::lanes(kernel.apply(d0 % format->block, {base}).value);

@@ -22,6 +22,98 @@ namespace mlir::dsc {
 
 namespace {
 
+/// Rows of a square matrix, one per vector, to its columns: each round interleaves row i with row i + n / 2.
+SmallVector<Value> transpose(KernelBuilder &kernel, SmallVector<Value> rows) {
+  int64_t n = rows.size();
+  SmallVector<int64_t> low, high;
+  for (int64_t i = 0; i < n; ++i) {
+    low.push_back(i / 2 + i % 2 * n);
+    high.push_back(n / 2 + i / 2 + i % 2 * n);
+  }
+  for (int64_t round = 1; round < n; round *= 2) {
+    SmallVector<Value> next;
+    for (int64_t i = 0; i < n / 2; ++i)
+      for (ArrayRef<int64_t> lanes : {ArrayRef<int64_t>(low), ArrayRef<int64_t>(high)})
+        next.push_back(vector::ShuffleOp::create(kernel, rows[i], rows[i + n / 2], lanes));
+    rows = std::move(next);
+  }
+  return rows;
+}
+
+/// The part of [0, limit) that block `number` of `size` covers.
+std::pair<Value, Value> blockRange(KernelBuilder &kernel, Value number, int64_t size, Value limit) {
+  Value begin = kernel.mul(number, kernel.constantIndex(size));
+  return {begin, kernel.min(kernel.add(begin, kernel.constantIndex(size)), limit)};
+}
+
+/// Loops over the result of a map whose operands are contiguous along `dim`, not along the last dimension: reads
+/// vectors along `dim`, and writes their transposes.
+void emitTransposedMap(KernelBuilder &kernel, Region &region, VariantAttr variant, int64_t dim) {
+  auto [output, buffer] = kernel.outputs[0];
+  Dims sizes = kernel.dims.get(output);
+  int64_t last = sizes.size() - 1, lanes = kernel.kernelLanes(region);
+  ArrayRef<int64_t> block = variant.getWorkgroup();
+
+  // A workgroup is one index of the other dimensions, a block of `dim` and a block of the last.
+  SmallVector<Value> counts;
+  for (int64_t i = 0; i <= last; ++i) {
+    Value size = kernel.size(output, i);
+    int64_t step = i == dim ? block[0] : i == last ? block[1] : 1;
+    counts.push_back(kernel.floorDiv(kernel.add(size, kernel.constantIndex(step - 1)), step));
+  }
+  SmallVector<Value> at = kernel.delinearize(kernel.workgroup, counts);
+  auto [runBegin, runEnd] = blockRange(kernel, at[dim], block[0], kernel.size(output, dim));
+  auto [begin, end] = blockRange(kernel, at[last], block[1], kernel.size(output, last));
+  auto point = [&](Index run, Index column) {
+    SmallVector<Index> index(llvm::map_range(at, Index::uniform));
+    index[dim] = run;
+    index[last] = column;
+    return index;
+  };
+
+  auto tileType = MemRefType::get({lanes, lanes}, cast<MemRefType>(buffer.getType()).getElementType());
+  Value tile;
+  {
+    OpBuilder::InsertionGuard guard(kernel);
+    kernel.setInsertionPointToStart(&kernel.getInsertionBlock()->getParent()->getParentOfType<func::FuncOp>().front());
+    tile = memref::AllocaOp::create(kernel, tileType, kernel.getI64IntegerAttr(64));
+  }
+  Value zero = kernel.constantIndex(0), square = kernel.constantIndex(lanes);
+  Value whole = kernel.add(begin, kernel.mul(kernel.floorDiv(kernel.sub(end, begin), lanes), square));
+  kernel.vectorLoop(runBegin, runEnd, lanes, [&](Value run) {
+    kernel.forLoop(begin, whole, lanes, [&](Value column) {
+      kernel.forLoop(zero, square, 1, [&](Value i) {
+        Value value = kernel.pull(output, point(Index::lanes(run), Index::uniform(kernel.add(column, i))));
+        kernel.store(value, tile, {Index::uniform(i), Index::lanes(zero)});
+      });
+      Value mask =
+          std::exchange(kernel.mask, Value()); // all lanes of the rows loaded count, the last ones are not stored
+      SmallVector<Value> rows;
+      for (int64_t i = 0; i < lanes; ++i)
+        rows.push_back(vector::LoadOp::create(kernel, kernel.vectorType(tileType.getElementType()), tile,
+                                              ValueRange{kernel.constantIndex(i), zero}));
+      for (auto [i, row] : llvm::enumerate(transpose(kernel, rows))) {
+        Value position = kernel.add(run, kernel.constantIndex(i));
+        auto store = [&, row = row] {
+          kernel.store(row, buffer, point(Index::uniform(position), Index::lanes(column)));
+        };
+        if (mask)
+          kernel.ifThen(arith::CmpIOp::create(kernel, arith::CmpIPredicate::slt, position, runEnd), store);
+        else
+          store();
+      }
+      kernel.mask = mask;
+    });
+  });
+  auto columns = dyn_cast<AffineConstantExpr>(sizes[last]);
+  if (columns && columns.getValue() % lanes == 0 && block[1] % lanes == 0)
+    return; // no column is left
+  kernel.forLoop(runBegin, runEnd, 1, [&](Value run) {
+    kernel.vectorLoop(whole, end, lanes,
+                      [&](Value column) { kernel.storeOutputs(point(Index::uniform(run), Index::lanes(column))); });
+  });
+}
+
 /// Loops over the results of a kernel that has no main operation.
 void emitMap(KernelBuilder &kernel, Region &region, VariantAttr variant) {
   Value output = kernel.outputs[0].first;
@@ -32,10 +124,6 @@ void emitMap(KernelBuilder &kernel, Region &region, VariantAttr variant) {
     kernel.storeOutputs({});
     return;
   }
-  auto range = [&](Value number, int64_t size, Value limit) {
-    Value begin = kernel.mul(number, kernel.constantIndex(size));
-    return std::pair(begin, kernel.min(kernel.add(begin, kernel.constantIndex(size)), limit));
-  };
   if (isFlatMap(region)) {
     auto flatten = [&](Value &memref) {
       auto type = cast<MemRefType>(memref.getType());
@@ -51,15 +139,17 @@ void emitMap(KernelBuilder &kernel, Region &region, VariantAttr variant) {
     for (auto &entry : kernel.outputs)
       flatten(entry.second);
     Value count = kernel.materialize(elementCount(sizes, kernel.getContext()));
-    auto [begin, end] = range(kernel.workgroup, block.back(), count);
+    auto [begin, end] = blockRange(kernel, kernel.workgroup, block.back(), count);
     kernel.vectorLoop(begin, end, lanes, [&](Value i) { kernel.storeOutputs({Index::lanes(i)}); });
     return;
   }
+  if (std::optional<int64_t> dim = transposedDim(region))
+    return emitTransposedMap(kernel, region, variant, *dim);
   Value columns = kernel.size(output, sizes.size() - 1);
   Value columnBlocks = kernel.floorDiv(kernel.add(columns, kernel.constantIndex(block[1] - 1)), block[1]);
   Value rowBlock = kernel.createOrFold<arith::DivUIOp>(kernel.workgroup, columnBlocks);
   Value columnBlock = kernel.createOrFold<arith::RemUIOp>(kernel.workgroup, columnBlocks);
-  auto [columnBegin, columnEnd] = range(columnBlock, block[1], columns);
+  auto [columnBegin, columnEnd] = blockRange(kernel, columnBlock, block[1], columns);
   Value outer = kernel.workgroup;
   kernel.workgroup = rowBlock;
   forRows(kernel, ArrayRef(sizes).drop_back(), block[0],
@@ -76,10 +166,9 @@ void emitMap(KernelBuilder &kernel, Region &region, VariantAttr variant) {
 }
 
 LogicalResult generateKernel(func::FuncOp kernel, DimsAnalysis &dims, TargetAttr target) {
+  if (failed(verifyKernel(kernel, target, dims)))
+    return failure();
   auto variant = kernel->getAttrOfType<VariantAttr>(kScheduleAttr);
-  if (!variant)
-    return kernel.emitOpError("needs a schedule of one variant");
-
   OpBuilder b(kernel);
   auto tied = kernel->getAttrOfType<DenseI64ArrayAttr>(kTiedAttr);
   SmallVector<Type> types;
@@ -141,6 +230,8 @@ struct GenerateKernelsPass : impl::GenerateKernelsPassBase<GenerateKernelsPass> 
           !isa<MemRefType>(function.getFunctionType().getInputs().empty() ? Type(IndexType::get(&getContext()))
                                                                           : function.getFunctionType().getInput(0)))
         kernels.push_back(function);
+    if (DimsAnalysis dims(module); failed(verifySizes(module, dims)))
+      return signalPassFailure();
     for (func::FuncOp kernel : kernels) {
       DimsAnalysis dims(module);
       if (failed(generateKernel(kernel, dims, target)))

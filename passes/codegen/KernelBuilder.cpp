@@ -9,6 +9,7 @@
 #include "mlir/IR/IRMapping.h"
 #include "mlir/IR/Matchers.h"
 #include "llvm/ADT/ScopeExit.h"
+#include <numeric>
 
 namespace mlir::dsc {
 
@@ -159,6 +160,32 @@ Value KernelBuilder::indexValue(const Index &index) {
     return index.value;
   Value steps = vector::StepOp::create(*this, VectorType::get({width}, getIndexType()));
   return arith::AddIOp::create(*this, splat(index.value), steps);
+}
+
+/// The largest divisor of `width` that is seen to divide a value.
+static int64_t knownDivisor(Value value, int64_t width) {
+  if (std::optional<int64_t> constant = constantOf(value))
+    return std::gcd(*constant, width);
+  auto both = [&](Value lhs, Value rhs) { return std::gcd(knownDivisor(lhs, width), knownDivisor(rhs, width)); };
+  if (auto argument = dyn_cast<BlockArgument>(value)) {
+    auto loop = dyn_cast<scf::ForOp>(argument.getOwner()->getParentOp());
+    return loop && argument == loop.getInductionVar() ? both(loop.getLowerBound(), loop.getStep()) : 1;
+  }
+  Operation *op = value.getDefiningOp();
+  if (auto difference = dyn_cast<arith::SubIOp>(op)) { // x - x % n
+    auto rest = difference.getRhs().getDefiningOp<arith::RemUIOp>();
+    if (rest && rest.getLhs() == difference.getLhs())
+      return knownDivisor(rest.getRhs(), width);
+  }
+  if (isa<arith::AddIOp, arith::SubIOp, arith::MinSIOp, arith::MaxSIOp, arith::RemUIOp>(op))
+    return both(op->getOperand(0), op->getOperand(1));
+  if (auto product = dyn_cast<arith::MulIOp>(op))
+    return std::gcd(knownDivisor(product.getLhs(), width) * knownDivisor(product.getRhs(), width), width);
+  return 1;
+}
+
+bool KernelBuilder::isAligned(const Index &index) const {
+  return index.kind == Index::Lanes && knownDivisor(index.value, width) == width;
 }
 
 Index KernelBuilder::apply(AffineExpr expr, ArrayRef<Index> indices) {

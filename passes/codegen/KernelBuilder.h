@@ -80,6 +80,8 @@ public:
   Value indexValue(const Index &index);
   /// Applies an affine expression to indices.
   Index apply(AffineExpr expr, ArrayRef<Index> indices);
+  /// Whether the lanes are known to begin at a multiple of their number: vector loops do, what slices them need not.
+  bool isAligned(const Index &index) const;
   /// A float or integer cast between element types, elementwise.
   Value convert(Value value, Type elementType);
   /// A scalar of the kernel that is being replaced (a constant or a size), made again here.

@@ -32,6 +32,12 @@ def KernelOpInterface : OpInterface<"KernelOpInterface"> {
       "bool", "readsOnce", (ins "unsigned":$operand), "", [{
         return ::llvm::cast<::mlir::dsc::KernelOpInterface>($_op.getOperation()).readsAtIndex(operand);
       }]>,
+    InterfaceMethod<[{
+        Dimension of result `result` along which the operands lie contiguously in
+        memory: vectors are read along it, and transposed if it is not the last.
+      }], "int64_t", "getContiguousDim", (ins "unsigned":$result), "", [{
+        return ::llvm::cast<::mlir::ShapedType>($_op->getResult(result).getType()).getRank() - 1;
+      }]>,
     InterfaceMethod<"The operand that result `result` updates in place, or -1.",
       "int64_t", "getTiedOperand", (ins "unsigned":$result), "", "return -1;">,
     InterfaceMethod<[{

@@ -28,6 +28,21 @@ bool isFlatMap(Region &region) {
   return true;
 }
 
+int64_t contiguousDim(Value tensor) {
+  if (auto op = tensor.getDefiningOp<KernelOpInterface>())
+    return op.getContiguousDim(cast<OpResult>(tensor).getResultNumber());
+  return cast<RankedTensorType>(tensor.getType()).getRank() - 1;
+}
+
+std::optional<int64_t> transposedDim(Region &region) {
+  OperandRange results = region.front().getTerminator()->getOperands();
+  if (results.size() != 1 || findMainOp(region))
+    return std::nullopt;
+  int64_t rank = cast<RankedTensorType>(results[0].getType()).getRank();
+  int64_t dim = rank < 2 ? rank - 1 : contiguousDim(results[0]);
+  return dim == rank - 1 ? std::nullopt : std::optional(dim);
+}
+
 MemRefType bufferType(Type tensorType) {
   auto type = cast<RankedTensorType>(tensorType);
   Type element = type.getElementType();
@@ -43,23 +58,52 @@ ScheduleAttr defaultSchedule(Region &region, TargetAttr target, DimsAnalysis &di
   int64_t lanes = target.getVectorBytes() / 4;
   if (isFlatMap(region))
     return singleVariant(region.getContext(), {lanes}, {16384});
+  // Square tiles are transposed in registers; a workgroup reads long runs of few rows.
+  if (transposedDim(region))
+    return singleVariant(region.getContext(), {lanes, lanes}, {512, 32});
   return singleVariant(region.getContext(), {1, lanes}, {16, 4096});
+}
+
+static LogicalResult verifyVariant(Operation *op, Region &region, VariantAttr variant, TargetAttr target,
+                                   DimsAnalysis &dims) {
+  VariantAttr expected = defaultSchedule(region, target, dims).getVariants().back();
+  if (variant.getTile().size() != expected.getTile().size() ||
+      variant.getWorkgroup().size() != expected.getWorkgroup().size())
+    return op->emitOpError("schedule needs ")
+           << expected.getTile().size() << " tile and " << expected.getWorkgroup().size()
+           << " workgroup sizes, got: " << variant.getTile().size() << " and " << variant.getWorkgroup().size();
+  return success();
 }
 
 LogicalResult verifySchedule(DispatchOp dispatch, TargetAttr target, DimsAnalysis &dims) {
   ArrayRef<VariantAttr> variants = dispatch.getSchedule()->getVariants();
-  VariantAttr expected = defaultSchedule(dispatch.getBody(), target, dims).getVariants().back();
   for (VariantAttr variant : variants)
-    if (variant.getTile().size() != expected.getTile().size() ||
-        variant.getWorkgroup().size() != expected.getWorkgroup().size())
-      return dispatch.emitOpError("schedule needs ")
-             << expected.getTile().size() << " tile and " << expected.getWorkgroup().size()
-             << " workgroup sizes, got: " << variant.getTile().size() << " and " << variant.getWorkgroup().size();
+    if (failed(verifyVariant(dispatch, dispatch.getBody(), variant, target, dims)))
+      return failure();
   KernelOpInterface main = findMainOp(dispatch.getBody());
   if (variants.size() > 1 && (!main || !main.getRows(dims)))
     return dispatch.emitOpError("has no rows to choose a variant by, but its schedule has ")
            << variants.size() << " variants";
   return success();
+}
+
+LogicalResult verifyKernel(func::FuncOp kernel, TargetAttr target, DimsAnalysis &dims) {
+  auto notTensor = [](Type type) { return !isa<RankedTensorType>(type); };
+  if (!llvm::hasSingleElement(kernel.getBody()) || llvm::any_of(kernel.getArgumentTypes(), notTensor) ||
+      llvm::any_of(kernel.getResultTypes(), notTensor))
+    return kernel.emitOpError("is no kernel: needs one block, and ranked tensors as arguments and results");
+  auto variant = kernel->getAttrOfType<VariantAttr>(kScheduleAttr);
+  if (!variant)
+    return kernel.emitOpError("needs a schedule of one variant");
+  if (auto tied = kernel->getAttrOfType<DenseI64ArrayAttr>(kTiedAttr)) {
+    bool inRange = tied.size() == kernel.getNumResults() && llvm::all_of(tied.asArrayRef(), [&](int64_t argument) {
+                     return argument >= -1 && argument < kernel.getNumArguments();
+                   });
+    if (!inRange)
+      return kernel.emitOpError("ties its ")
+             << kernel.getNumResults() << " results to arguments that it lacks: " << tied;
+  }
+  return verifyVariant(kernel, kernel.getBody(), variant, target, dims);
 }
 
 AffineExpr workgroupCount(Region &region, VariantAttr variant, DimsAnalysis &dims) {
@@ -73,6 +117,11 @@ AffineExpr workgroupCount(Region &region, VariantAttr variant, DimsAnalysis &dim
   if (isFlatMap(region))
     return elementCount(sizes, context).ceilDiv(block.back());
   AffineExpr columns = sizes.pop_back_val();
+  if (std::optional<int64_t> dim = transposedDim(region)) {
+    AffineExpr run = sizes[*dim];
+    sizes.erase(sizes.begin() + *dim);
+    return elementCount(sizes, context) * run.ceilDiv(block[0]) * columns.ceilDiv(block[1]);
+  }
   return elementCount(sizes, context).ceilDiv(block[0]) * columns.ceilDiv(block[1]);
 }
 

@@ -11,6 +11,12 @@ KernelOpInterface findMainOp(Region &region);
 /// Whether a region without a main operation can walk its results as one row.
 bool isFlatMap(Region &region);
 
+/// Dimension along which the operands of `tensor` lie contiguously in memory.
+int64_t contiguousDim(Value tensor);
+
+/// That dimension of a map's only result if it is not the last: the map is a transpose, whatever else it computes.
+std::optional<int64_t> transposedDim(Region &region);
+
 /// Buffer of a tensor: contiguous, booleans as bytes.
 MemRefType bufferType(Type tensorType);
 
@@ -19,6 +25,10 @@ ScheduleAttr defaultSchedule(Region &region, TargetAttr target, DimsAnalysis &di
 
 /// Whether a user's schedule has the sizes that the region's loop nest needs.
 LogicalResult verifySchedule(DispatchOp dispatch, TargetAttr target, DimsAnalysis &dims);
+
+/// Whether a kernel function on tensors is what --dsc-outline-kernels makes: one block, ties in range, and a
+/// schedule of one variant with the sizes that its loop nest needs.
+LogicalResult verifyKernel(func::FuncOp kernel, TargetAttr target, DimsAnalysis &dims);
 
 /// Number of workgroups that a region needs under `variant`.
 AffineExpr workgroupCount(Region &region, VariantAttr variant, DimsAnalysis &dims);

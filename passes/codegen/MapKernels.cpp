@@ -11,6 +11,7 @@
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 #include "mlir/IR/Matchers.h"
+#include "passes/codegen/KernelPlan.h"
 #include "passes/codegen/Kernels.h"
 
 namespace mlir::dsc {
@@ -75,6 +76,24 @@ struct GenericModel : KernelOpInterface::ExternalModel<GenericModel, linalg::Gen
       return false;
     // A permutation of the whole iteration space visits every element once.
     return generic.getMatchingIndexingMap(&op->getOpOperand(operand)).isPermutation();
+  }
+
+  /// Where all operands of full rank agree on a dimension, that one.
+  int64_t getContiguousDim(Operation *op, unsigned result) const {
+    linalg::GenericOp generic = get(op);
+    int64_t last = cast<RankedTensorType>(op->getResult(result).getType()).getRank() - 1, common = -1;
+    for (OpOperand *operand : generic.getDpsInputOperands()) {
+      AffineMap map = generic.getMatchingIndexingMap(operand);
+      if (map.getNumResults() != generic.getNumLoops())
+        continue;
+      if (!map.isPermutation() || !generic.getMatchingIndexingMap(generic.getDpsInitOperand(0)).isIdentity())
+        return last;
+      int64_t dim = map.getNumResults() ? map.getDimPosition(contiguousDim(operand->get())) : last;
+      if (common >= 0 && dim != common)
+        return last;
+      common = dim;
+    }
+    return common < 0 ? last : common;
   }
 
   Value pull(Operation *op, KernelBuilder &kernel, unsigned result, ArrayRef<Index> index) const {
@@ -160,6 +179,16 @@ struct ConstantModel : KernelOpInterface::ExternalModel<ConstantModel, arith::Co
 /// Panels: result[n / t, k, n % t] from a matrix in either orientation.
 struct PackModel : KernelOpInterface::ExternalModel<PackModel, linalg::PackOp> {
   bool readsOnce(Operation *, unsigned operand) const { return operand == 0; }
+
+  int64_t getContiguousDim(Operation *op, unsigned) const {
+    auto pack = cast<linalg::PackOp>(op);
+    int64_t dim = contiguousDim(pack.getSource());
+    const auto *tile = llvm::find(pack.getInnerDimsPos(), dim);
+    if (tile != pack.getInnerDimsPos().end())
+      return pack.getSourceRank() + (tile - pack.getInnerDimsPos().begin());
+    ArrayRef<int64_t> outer = pack.getOuterDimsPerm();
+    return outer.empty() ? dim : llvm::find(outer, dim) - outer.begin();
+  }
 
   Value pull(Operation *op, KernelBuilder &kernel, unsigned, ArrayRef<Index> index) const {
     auto pack = cast<linalg::PackOp>(op);
@@ -292,8 +321,7 @@ struct RopeModel : KernelOpInterface::ExternalModel<RopeModel, RopeOp> {
       first = arith::CmpIOp::create(kernel, arith::CmpIPredicate::eq, bit, whole(0));
       Value other = arith::XOrIOp::create(kernel, position, whole(1));
       partner = kernel.isVector(other) ? Index::vector(other) : Index::uniform(other);
-    } else if (index[3].kind == Index::Lanes && half % kernel.width == 0 && !kernel.mask) {
-      // Vectors start at multiples of their width, so none straddles the halves.
+    } else if (half % kernel.width == 0 && kernel.isAligned(index[3]) && !kernel.mask) { // none straddles the halves
       Value base = index[3].value;
       first = arith::CmpIOp::create(kernel, arith::CmpIPredicate::slt, base, kernel.constantIndex(half));
       Value inside = kernel.createOrFold<arith::RemUIOp>(base, kernel.constantIndex(half));

@@ -233,7 +233,7 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     Type accType = accumulator(matmul);
     int64_t lanes = kernel.lanesOf(accType);
     int64_t panel = variant.getTile()[1];
-    lanes = std::min(lanes, panel);
+    lanes = std::max<int64_t>(2, std::min(lanes, panel)); // one column would be a scalar
     if (panel % lanes != 0 || variant.getWorkgroup()[1] % panel != 0)
       return op->emitOpError("tile columns must be a multiple of ")
              << lanes << " and divide the workgroup's, got: " << panel << " and " << variant.getWorkgroup()[1];

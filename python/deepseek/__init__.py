@@ -11,7 +11,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "ACG": ".acg",
     "Model": ".model",
-    "load": ".artifact",
+    "compile": ".modules",
+    "load": ".loading",
     "DeepseekError": ".errors",
     "CompileError": ".errors",
     "InputError": ".errors",

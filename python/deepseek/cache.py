@@ -13,11 +13,12 @@ import json
 import os
 import re
 import struct
-import tempfile
 import time
 import warnings
 from pathlib import Path
 from typing import Any
+
+from deepseek.files import TEMPORARY_SUFFIX, replacing
 
 __all__ = ["DEFAULT_MAX_BYTES", "directory", "get", "put"]
 
@@ -77,7 +78,9 @@ def put(key: str, object: bytes, metadata: dict[str, Any]) -> None:
     try:
         folder = directory()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write(folder / f"{key}.bin", content)
+        # No sync: a half-written entry fails its checksum.
+        with replacing(folder / f"{key}.bin", sync=False, private=True) as file:
+            file.write(content)
         _evict(folder, limit, keep=f"{key}.bin")
     except OSError as error:
         _warn(error)
@@ -114,22 +117,6 @@ def _decode(key: str, content: bytes) -> dict[str, Any] | None:
     return {"object": object, "metadata": json.loads(text)}
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Replace `path` atomically; no fsync, since a half-written entry fails its checksum."""
-    handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb", buffering=0) as file:
-            view = memoryview(content)
-            while view:
-                view = view[file.write(view) :]
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-
-
 def _evict(folder: Path, limit: int, keep: str) -> None:
     """Remove abandoned temporary files and, beyond `limit` bytes, the least recently used entries."""
     entries: list[tuple[float, int, str]] = []
@@ -139,7 +126,7 @@ def _evict(folder: Path, limit: int, keep: str) -> None:
             # Other processes write and evict at the same time.
             with contextlib.suppress(FileNotFoundError):
                 status = item.stat(follow_symlinks=False)
-                if item.name.endswith(".tmp") and time.time() - status.st_mtime > _ABANDONED_SECONDS:
+                if item.name.endswith(TEMPORARY_SUFFIX) and time.time() - status.st_mtime > _ABANDONED_SECONDS:
                     Path(item.path).unlink()
                 elif item.name.endswith(".bin"):
                     total += status.st_size

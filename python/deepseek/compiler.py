@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shlex
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from deepseek.errors import CompileError
 
 PHASES = ("import", "precision", "parallel", "fuse", "schedule", "host", "codegen", "llvm")
 
-_LIBRARIES = Path(__file__).parent / "_mlir" / "_mlir_libs"
+_LIBRARY = Path(__file__).parent / "_mlir" / "_mlir_libs" / "libDscCompiler.so"
 
 
 @dataclass(frozen=True)
@@ -102,14 +103,24 @@ def cache_key(text: str, target: str) -> str:
 
 @lru_cache(maxsize=1)
 def _compiler_identity() -> str:
-    """Changes whenever the compiler does: version, and size and time of its library."""
+    """Changes whenever the compiler does, and with nothing else: version, and the build id of its library."""
     from deepseek import __version__
 
-    parts = [__version__]
-    for path in sorted(_LIBRARIES.glob("libDscPythonCAPI*")):
-        status = path.stat()
-        parts.append(f"{path.name}:{status.st_size}:{status.st_mtime_ns}")
-    return " ".join(parts)
+    return f"{__version__} {_build_id(_LIBRARY)}"
+
+
+def _build_id(library: Path) -> str:
+    """The linker's digest of an ELF library's contents, in hex; "" if there is no such library."""
+    try:
+        with library.open("rb") as file:
+            head = file.read(4096)
+    except FileNotFoundError:
+        return ""
+    # The note's header: sizes of name and digest, type 3 (NT_GNU_BUILD_ID), name. It follows the program headers.
+    note = head.find(struct.pack("<III4s", 4, 20, 3, b"GNU\0"))
+    if note < 0:
+        raise CompileError(f"{library} has no build id: reinstall deepseek-runtime")
+    return head[note + 16 : note + 36].hex()
 
 
 @lru_cache(maxsize=1)

@@ -62,7 +62,8 @@ class Executable:
                 f"compiled code has manifest version {manifest.get('version')!r}, this package reads "
                 f"{_MANIFEST_VERSION}: compile it again"
             )
-        _check_features(manifest)
+        if problem := runtime.lacking_features(manifest):
+            raise ExecutionError(problem)
         self.manifest = manifest
         self.context = runtime.Context.default(threads)
         self._module = runtime.Module(object)  # keeps the code mapped
@@ -85,6 +86,11 @@ class Executable:
         init = manifest["init"]
         if all(argument["kind"] == "input" for argument in arguments) and (init is None or not init["args"]):
             self.bind_weights({})
+
+    @property
+    def bound(self) -> bool:
+        """Whether the program has its weights, or needs none."""
+        return self._bound
 
     def bind_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """Give the program its weights by name and run its initialization (dsc_init) on them.
@@ -247,15 +253,6 @@ class Executable:
                 end, last = start + size, index
             if tied and start + size > tied_end:
                 tied_end, tied_last = start + size, index
-
-
-def _check_features(manifest: dict[str, Any]) -> None:
-    missing = sorted(set(manifest["features"]) - runtime.cpu_features())
-    if missing:
-        raise ExecutionError(
-            f"this CPU lacks {', '.join(missing)}, for which the program was compiled ({manifest['target']}): "
-            "compile it for this machine, or for any with AVX2 with `--target cpu:x86-64-v3`"
-        )
 
 
 def _label(kind: str, index: int, name: str | None) -> str:

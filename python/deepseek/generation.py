@@ -1,28 +1,37 @@
-"""Generation: tokens chosen from logits one by one, and their text as a stream."""
+"""Generation: tokens chosen from logits one by one, and their text, for one sequence or a batch."""
 
 from __future__ import annotations
 
+import operator
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from deepseek.errors import ExecutionError, InputError
+from deepseek.sampling import Sampler, SamplingOptions, StopFilter
 
 if TYPE_CHECKING:
-    from deepseek.model import Model, Session
+    from deepseek.model import Model
+    from deepseek.session import Session
 
-__all__ = ["Generation", "Sampler", "TextStream"]
+__all__ = ["Conversation", "Generation", "TextStream", "encode_prompt", "encode_prompts", "generate_batch", "is_batch"]
+
+_BATCH_ROWS = 16  # decoded together: about where a forward pass stops being bound by reading the weights
+_PREFILL_TOKENS = 512  # of several prompts that are prefilled together
 
 
 @dataclass(frozen=True)
 class Generation:
     """What a generation produced; `new_ids` ends with the stop token if `stop_reason` is "eos".
 
-    `stop_reason`: "eos", "length" (max_new_tokens), "context" (no room left) or "interrupted". Seconds:
-    `prefill_s` until the first logits, `decode_s` after the first token.
+    `stop_reason`: "eos", "stop" (a stop string, not in the text), "length" (max_new_tokens), "context" (no room left)
+    or "interrupted". The first `cached_tokens` of the prompt were in the KV cache before. Seconds: `prefill_s` until
+    the first logits, `decode_s` after the first token.
     """
 
     text: str
@@ -31,11 +40,12 @@ class Generation:
     stop_reason: str
     prefill_s: float
     decode_s: float
+    cached_tokens: int = 0
 
     @property
     def prefill_tokens_per_s(self) -> float | None:
         """Prompt tokens over the time to the first logits; None if nothing ran."""
-        return len(self.prompt_ids) / self.prefill_s if self.prefill_s else None
+        return (len(self.prompt_ids) - self.cached_tokens) / self.prefill_s if self.prefill_s else None
 
     @property
     def decode_tokens_per_s(self) -> float | None:
@@ -53,22 +63,17 @@ class TextStream(Iterator[str]):
         self,
         model: Model,
         prompt_ids: list[int],
-        max_new_tokens: int,
-        sampler: Sampler,
-        stop_ids: frozenset[int],
+        options: SamplingOptions,
+        *,
+        end_tokens: bool = True,
+        session: Session | None = None,
     ) -> None:
-        if max_new_tokens < 0:
-            raise InputError(f"max_new_tokens is {max_new_tokens}, expected at least 0")
-        if not prompt_ids:
-            raise InputError("the prompt has no tokens, expected at least one; give some text")
-        if len(prompt_ids) > model.context:
-            raise InputError(f"the prompt has {len(prompt_ids)} tokens, but the context holds {model.context}")
-        self._prompt_ids = prompt_ids
-        self._new_ids: list[int] = []
-        self._text: list[str] = []
-        self._stop_reason = "interrupted"
-        self._prefill_s = self._decode_s = 0.0
-        self._pieces = self._generate(model, max_new_tokens, sampler, stop_ids)
+        """`prompt_ids` come from `encode_prompt`. `end_tokens`: whether the tokenizer's end tokens end the text.
+
+        `session`: caches for one sequence, which hold a beginning of the prompt; default: empty ones of the model.
+        """
+        self._row = _Row(model, prompt_ids, options, end_tokens=end_tokens)
+        self._pieces = self._generate(model, session)
 
     def __next__(self) -> str:
         return next(self._pieces)
@@ -85,75 +90,241 @@ class TextStream(Iterator[str]):
 
     @property
     def result(self) -> Generation:
+        """The generation up to now; its text is that of the pieces so far."""
+        return self._row.result
+
+    def _generate(self, model: Model, given: Session | None) -> Iterator[str]:
+        row = self._row
+        session = given or model.take_session()
+        try:
+            row.cached_tokens = int(session.lengths[0])
+            step = row.prompt_ids[row.cached_tokens :]
+            while not row.ended:
+                begin = time.perf_counter()
+                logits = session.forward([step])[0]
+                if piece := row.take(logits, time.perf_counter() - begin):
+                    yield piece
+                step = row.new_ids[-1:]
+        finally:
+            if given is None:
+                model.give_session(session)
+
+
+class Conversation:
+    """A chat with a model. The KV cache stays between the turns, so that a turn prefills only what is new.
+
+    `messages` are the turns that have ended, the system's first.
+    """
+
+    def __init__(self, model: Model, system: str | None = None) -> None:
+        """`system`: instructions for the model. Raises `CheckpointError` for a model without a chat template."""
+        self.model = model
+        self.messages: list[dict[str, str]] = []
+        self._system = [] if system is None else [{"role": "system", "content": system}]
+        self._session = model.session()
+        self._held: list[int] = []  # the ids whose keys and values the session holds
+        self._stream: TextStream | None = None
+        self._asked: list[dict[str, str]] = []
+        self.reset()
+        encode_prompt(model, [*self._system, {"role": "user", "content": "Hello"}], True)  # fails now rather than later
+
+    def reset(self) -> None:
+        """Forgets all turns."""
+        self.end_turn()
+        self.messages = list(self._system)
+
+    def ask(self, text: str, options: SamplingOptions) -> TextStream:
+        """The answer to `text`. Leaving it early keeps what was said so far; raises `InputError`.
+
+        A turn that fails, or whose answer is empty, leaves no message behind.
+        """
+        self.end_turn()
+        self._asked = [*self.messages, {"role": "user", "content": text}]
+        ids = encode_prompt(self.model, self._asked, True)
+        # Templates may render an earlier turn differently later, and a text may be split differently than it was made.
+        same = (index for index, (old, new) in enumerate(zip(self._held, ids)) if old != new)
+        # The last token runs again even if it is known, for its logits.
+        keep = next(same, min(len(self._held), len(ids) - 1))
+        self._session.truncate(keep)
+        self._held = self._held[:keep]
+        self._stream = TextStream(self.model, ids, options, session=self._session)
+        return self._stream
+
+    def end_turn(self) -> None:
+        """Ends the answer that is under way and adds it to `messages`."""
+        if self._stream is None:
+            return
+        self._stream.close()
+        result, self._stream = self._stream.result, None
+        self._held = (result.prompt_ids + result.new_ids)[: self._session.lengths[0]]
+        if result.text:
+            self.messages = [*self._asked, {"role": "assistant", "content": result.text}]
+
+
+def generate_batch(model: Model, prompts: Sequence[list[int]], options: SamplingOptions) -> list[Generation]:
+    """Generations of several prompts, of ids from `encode_prompt`; each as it would be alone.
+
+    Rows are decoded together; one that has ended makes room for the next prompt.
+    """
+    rows = [_Row(model, ids, options, number) for number, ids in enumerate(prompts)]
+    waiting = deque(row for row in rows if not row.ended)
+    active: list[_Row] = []
+    session = model.session(max(1, min(len(waiting), _BATCH_ROWS)))
+    while waiting or active:
+        if waiting and len(active) < session.batch:
+            entering = [waiting.popleft() for _ in range(min(len(waiting), session.batch - len(active)))]
+            _prefill(session, active, entering)
+        else:
+            _forward(session, range(len(active)), active, [row.new_ids[-1:] for row in active])
+        for index in reversed(range(len(active))):
+            if active[index].ended:
+                last = active.pop()
+                if index < len(active):  # the rows in use stay neighbours
+                    active[index] = last
+                    session.move(len(active), index)
+    return [row.result for row in rows]
+
+
+def _prefill(session: Session, active: list[_Row], entering: list[_Row]) -> None:
+    """Runs the prompts of `entering` in the rows after the active ones, which they join; equal lengths together."""
+    entering.sort(key=lambda row: len(row.prompt_ids))
+    for length, group in groupby(entering, key=lambda row: len(row.prompt_ids)):
+        same, most = list(group), max(1, _PREFILL_TOKENS // length)
+        for part in (same[begin : begin + most] for begin in range(0, len(same), most)):
+            where = range(len(active), len(active) + len(part))
+            active += part
+            _forward(session, where, part, [row.prompt_ids for row in part], np.full(len(part), length))
+
+
+def _forward(
+    session: Session, where: range, rows: list[_Row], ids: list[list[int]], lengths: np.ndarray | None = None
+) -> None:
+    begin = time.perf_counter()
+    logits = session.forward(ids, lengths, where)
+    seconds = time.perf_counter() - begin
+    for row, own in zip(rows, logits):
+        try:
+            row.take(own, seconds)
+        except ExecutionError as error:
+            raise ExecutionError(f"prompts[{row.number}]: {error}") from None
+
+
+class _Row:
+    """One sequence on its way: takes logits, gives text."""
+
+    def __init__(
+        self, model: Model, prompt_ids: list[int], options: SamplingOptions, number: int = 0, end_tokens: bool = True
+    ) -> None:
+        tokenizer = model.tokenizer if model.has_tokenizer else None
+        self.prompt_ids = prompt_ids
+        self.number = number
+        self.new_ids: list[int] = []
+        self.ended: str | None = None if options.max_new_tokens else "length"
+        self.cached_tokens = 0
+        self._text: list[str] = []
+        self._options = options
+        self._context = model.context
+        self._sampler = Sampler(options, prompt_ids, number)
+        self._decoder = tokenizer.stream() if tokenizer else None
+        self._stop_ids = tokenizer.stop_ids if tokenizer and end_tokens else frozenset()
+        self._stops = StopFilter(options.stop)
+        self._prefill_s = self._decode_s = 0.0
+
+    def take(self, logits: np.ndarray, forward_s: float) -> str:
+        """Chooses the next token; returns the text that is certain now, at the end all that is left."""
+        begin = time.perf_counter()
+        token = self._sampler.choose(logits if logits.ndim == 1 else logits[-1])
+        if self.new_ids:
+            self._decode_s += forward_s + time.perf_counter() - begin
+        else:
+            self._prefill_s = forward_s
+        self.new_ids.append(token)
+        piece = self._stops.push(self._decoder.push(token)) if self._decoder else ""
+        if self._stops.found:
+            self.ended = "stop"
+        elif token in self._stop_ids:
+            self.ended = "eos"
+        elif len(self.new_ids) == self._options.max_new_tokens:
+            self.ended = "length"
+        elif len(self.prompt_ids) + len(self.new_ids) > self._context:
+            self.ended = "context"
+        if self.ended and self._decoder:
+            piece += self._stops.push(self._decoder.finish()) + self._stops.finish()
+        if piece:
+            self._text.append(piece)
+        return piece
+
+    @property
+    def result(self) -> Generation:
         """The generation up to now."""
         return Generation(
             "".join(self._text),
-            list(self._prompt_ids),
-            list(self._new_ids),
-            self._stop_reason,
+            list(self.prompt_ids),
+            list(self.new_ids),
+            self.ended or "interrupted",
             self._prefill_s,
             self._decode_s,
+            self.cached_tokens,
         )
 
-    def _generate(self, model: Model, max_new_tokens: int, sampler: Sampler, stop_ids: frozenset[int]) -> Iterator[str]:
-        session = model.take_session()
-        decoder = model.tokenizer.stream()
+
+def is_batch(prompt: Any) -> bool:
+    """Whether `prompt` is a list of prompts: of texts, lists of token ids or lists of messages."""
+    return isinstance(prompt, (list, tuple)) and any(
+        isinstance(item, (str, list, tuple, np.ndarray)) for item in prompt
+    )
+
+
+def encode_prompts(model: Model, prompts: Sequence[Any], chat: bool) -> list[list[int]]:
+    """`encode_prompt` of each; the error of one names its index."""
+    encoded = []
+    for index, prompt in enumerate(prompts):
         try:
-            for token in self._tokens(session, max_new_tokens, sampler, stop_ids):
-                if piece := decoder.push(token):
-                    self._text.append(piece)
-                    yield piece
-            if piece := decoder.finish():
-                self._text.append(piece)
-                yield piece
-        finally:
-            model.give_session(session)
-
-    def _tokens(
-        self, session: Session, max_new_tokens: int, sampler: Sampler, stop_ids: frozenset[int]
-    ) -> Iterator[int]:
-        step = np.array([self._prompt_ids], np.int32)
-        for index in range(max_new_tokens):
-            if session.lengths[0] + step.shape[1] > session.model.context:
-                self._stop_reason = "context"
-                return
-            begin = time.perf_counter()
-            logits = session.forward(step)[0]
-            ready = time.perf_counter()
-            token = sampler.choose(logits if logits.ndim == 1 else logits[-1])
-            if index == 0:
-                self._prefill_s = ready - begin
-            else:
-                self._decode_s += time.perf_counter() - begin
-            self._new_ids.append(token)
-            yield token
-            if token in stop_ids:
-                self._stop_reason = "eos"
-                return
-            step = np.array([[token]], np.int32)
-        self._stop_reason = "length"
+            encoded.append(encode_prompt(model, prompt, chat))
+        except InputError as error:
+            raise InputError(f"prompts[{index}]: {error}") from None
+    return encoded
 
 
-class Sampler:
-    """Chooses a token from logits: the greatest, or by softmax(logits / temperature) in float64."""
+def encode_prompt(model: Model, prompt: Any, chat: bool) -> list[int]:
+    """Token ids of a text, of messages ({"role", "content"}) by the chat template, or of ids as they are.
 
-    def __init__(self, temperature: float, seed: int | None) -> None:
-        if not 0 <= temperature < float("inf"):
-            raise InputError(f"temperature is {temperature}, expected a finite number of at least 0")
-        if seed is not None and seed < 0:
-            raise InputError(f"seed is {seed}, expected at least 0")
-        self.temperature = temperature
-        self.random = np.random.Generator(np.random.PCG64(seed))
+    `chat` makes a text the message of a user. Raises `InputError` for anything else, and for what does not fit.
+    """
+    if isinstance(prompt, np.ndarray):
+        prompt = prompt.tolist()
+    if isinstance(prompt, str):
+        if not chat:
+            return _fitting(model, model.tokenizer.encode(prompt))
+        prompt = [{"role": "user", "content": prompt}]
+    if not isinstance(prompt, (list, tuple)):
+        raise InputError(f"the prompt is {prompt!r}, expected a text, token ids, messages or a list of such prompts")
+    if not prompt:
+        raise InputError("the prompt is an empty list, expected token ids, messages or prompts")
+    if not isinstance(prompt[0], Mapping):
+        if chat:
+            raise InputError("the prompt is a list of token ids, but chat takes a text or messages")
+        return _fitting(model, [_token_id(item) for item in prompt])
+    for message in prompt:
+        if not isinstance(message, Mapping) or not all(isinstance(message.get(k), str) for k in ("role", "content")):
+            raise InputError(f"a message is {message!r}, expected a dict with the texts role and content")
+    text = model.tokenizer.chat([dict(message) for message in prompt])
+    return _fitting(model, model.tokenizer.encode(text, add_special=False))
 
-    def choose(self, logits: np.ndarray) -> int:
-        """A token id for logits [vocabulary]. Raises `ExecutionError` when they are not numbers."""
-        peak = logits.max()
-        if not np.isfinite(peak):  # max propagates NaN
-            raise ExecutionError(f"the greatest logit is {peak}, expected a finite number; the weights may be damaged")
-        if self.temperature == 0:
-            return int(logits.argmax())
-        with np.errstate(over="ignore"):  # a tiny temperature: far logits go to -inf, exp(-inf) is 0
-            weights = np.exp((logits.astype(np.float64) - np.float64(peak)) / self.temperature)
-        totals = np.cumsum(weights)
-        chosen = np.searchsorted(totals, self.random.random() * totals[-1], side="right")
-        return int(min(chosen, len(totals) - 1))
+
+def _token_id(item: Any) -> int:
+    try:
+        return operator.index(item)
+    except TypeError:
+        raise InputError(f"a token id is {item!r}, expected a whole number") from None
+
+
+def _fitting(model: Model, ids: list[int]) -> list[int]:
+    if not ids:
+        raise InputError("the prompt has no tokens, expected at least one; give some text")
+    if len(ids) > model.context:
+        raise InputError(f"the prompt has {len(ids)} tokens, but the context holds {model.context}")
+    for token in (min(ids), max(ids)):
+        if not 0 <= token < model.vocabulary:
+            raise InputError(f"token id is {token}, expected 0 to {model.vocabulary - 1}")
+    return ids

@@ -7,17 +7,18 @@ import functools
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from deepseek.errors import ExecutionError
 
-__all__ = ["Context", "Module", "cpu_features"]
+__all__ = ["VERSION", "Context", "Module", "cpu_features", "lacking_features"]
 
-_VERSION = 1  # DSC_RT_VERSION of runtime/dsc_rt.h that this binding was written for
+VERSION = 1  # DSC_RT_VERSION of runtime/dsc_rt.h that this binding was written for
 _LIBRARY = Path(__file__).parent / "lib" / "libdsc_rt.so"
 
 
@@ -51,9 +52,9 @@ def _library() -> ctypes.CDLL:
     except AttributeError as error:
         raise ExecutionError(f"{_LIBRARY} is no deepseek runtime library: {error}") from error
     version = library.dsc_rt_version()
-    if version != _VERSION:
+    if version != VERSION:
         raise ExecutionError(
-            f"{_LIBRARY} has runtime version {version}, this package needs {_VERSION}: reinstall deepseek-runtime"
+            f"{_LIBRARY} has runtime version {version}, this package needs {VERSION}: reinstall deepseek-runtime"
         )
     return library
 
@@ -65,6 +66,17 @@ def cpu_features() -> frozenset[str]:
     text = ctypes.create_string_buffer(library.dsc_rt_cpu_features(None, 0) + 1)
     library.dsc_rt_cpu_features(text, len(text))
     return frozenset(filter(None, text.value.decode().split(",")))
+
+
+def lacking_features(manifest: Mapping[str, Any]) -> str | None:
+    """Why this CPU cannot run the program of `manifest`, or None if it can."""
+    missing = sorted(set(manifest["features"]) - cpu_features())
+    if not missing:
+        return None
+    return (
+        f"this CPU lacks {', '.join(missing)}, for which the program was compiled ({manifest['target']}): "
+        "compile it for this machine, or for any with AVX2 with `--target cpu:x86-64-v3`"
+    )
 
 
 class Context:

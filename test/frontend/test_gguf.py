@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from deepseek.errors import CheckpointError
-from deepseek.frontend.checkpoint.gguf import BLOCK_FORMATS, GGUFFile
+from deepseek.frontend.checkpoint.gguf import GGUFFile
+from deepseek.frontend.checkpoint.tensors import BLOCK_FORMATS
 
 SEED = 20
 
@@ -156,7 +157,7 @@ def test_files_that_are_not_gguf(tmp_path: Path) -> None:
         (header(metadata=1) + text("k") + struct.pack("<IIQ", 9, 99, 0), "element type 99, expected 0 to 12"),
         (header(metadata=1) + text("k") + struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 8, "deeper than 4 levels"),
         (header(metadata=1) + struct.pack("<Q", 2) + b"\xff\xfe" + bytes(5), "not valid UTF-8"),
-        (header(tensors=1) + entry("t", [4], 12), "tensor t has block format 12 (q4_k), expected one of f32, f16, q4_0"),
+        (header(tensors=1) + entry("t", [4], 11), "tensor t has block format 11 (q3_k), expected one of f32, f16, q4_0"),
         (header(tensors=1) + entry("t", [4], 999), "tensor t has block format 999, expected one of"),
         (header(tensors=1) + entry("t", [31], 2), "tensor t is q4_0 with rows of 31 elements, expected a multiple of 32"),
         (header(tensors=1) + entry("t", [1] * 9), "tensor t has 9 dimensions, expected 1 to 4"),
@@ -179,15 +180,15 @@ def test_damage_is_named(tmp_path: Path, data: bytes, expected: str) -> None:
 def test_typed_access(tmp_path: Path) -> None:
     write_sample(tmp_path / "sample.gguf")
     file = GGUFFile(tmp_path / "sample.gguf")
-    assert file.require("k.i8", int) == -3
-    assert file.get("k.i8", float) == -3.0
-    assert file.get("k.absent", int, 7) == 7
+    assert file.settings.require("k.i8", int) == -3
+    assert file.settings.get("k.i8", float) == -3.0
+    assert file.settings.get("k.absent", int, 7) == 7
     with pytest.raises(CheckpointError, match="metadata key k.text is str, expected int"):
-        file.get("k.text", int)
+        file.settings.get("k.text", int)
     with pytest.raises(CheckpointError, match="metadata key k.yes is bool, expected int"):
-        file.get("k.yes", int)
+        file.settings.get("k.yes", int)
     with pytest.raises(CheckpointError, match="metadata key k.absent is missing"):
-        file.require("k.absent", str)
+        file.settings.require("k.absent", str)
     with pytest.raises(CheckpointError, match="metadata key k.ints is an array of int32, expected an array of str"):
         file.array("k.ints", str)
 

@@ -11,14 +11,17 @@ import pytest
 from gguf import GGMLQuantizationType as Kind
 
 from deepseek.errors import CheckpointError, InputError
-from deepseek.frontend.checkpoint.gguf import GGUFFile
-from deepseek.frontend.checkpoint.llama import LlamaConfig, build_graph, read_config
+from deepseek.frontend.checkpoint.checkpoint import open_checkpoint
+from deepseek.frontend.checkpoint.families import find_family
+from deepseek.frontend.checkpoint.families.decoder import DecoderConfig
+from deepseek.frontend.checkpoint.families.llama import build_graph, read_config
 
 CHUNK = 5
 
 
-def config_of(checkpoint: Any, folder: Path) -> LlamaConfig:
-    return read_config(GGUFFile(checkpoint.write(folder / "small.gguf")))
+def config_of(checkpoint: Any, folder: Path) -> DecoderConfig:
+    opened = open_checkpoint(checkpoint.write(folder / "small.gguf"))
+    return find_family(opened).read_config(opened)
 
 
 def f32(*shape: int) -> tuple[np.ndarray, Kind]:
@@ -34,7 +37,7 @@ def test_config_is_read(tmp_path: Path, small_llama: Any) -> None:
 
 
 def test_smollm2_config(smollm2_path: Path) -> None:
-    config = read_config(GGUFFile(smollm2_path))
+    config = read_config(open_checkpoint(smollm2_path))
     assert (config.layers, config.hidden, config.heads, config.kv_heads, config.vocabulary) == (30, 576, 9, 3, 49152)
     assert 4 * config.elements == 538_060_032  # bytes at f32, tied embeddings once
 
@@ -46,7 +49,7 @@ def test_smollm2_config(smollm2_path: Path) -> None:
         ({"llama.attention.layer_norm_rms_epsilon": None}, "layer_norm_rms_epsilon is missing"),
         ({"llama.context_length": 0}, "llama.context_length is 0, expected a positive 32-bit number"),
         ({"llama.block_count": 4_000_000_000}, "llama.block_count is 4000000000, expected a positive"),
-        ({"llama.block_count": 2_000_000_000}, "llama.block_count is 2000000000, but the file has only 20 tensors"),
+        ({"llama.block_count": 2_000_000_000}, "asks for 2000000000 layers, but has only 20 tensors"),
         ({"llama.block_count": 3}, "tensor blk.2.attn_norm.weight is missing, expected it with shape [64]"),
         ({"llama.block_count": 1}, "tensors that the llama family does not use: blk.1.attn_norm.weight"),
         ({"llama.attention.head_count": 4.0}, "llama.attention.head_count is float, expected int"),
@@ -79,7 +82,7 @@ def test_neutral_values_are_accepted(tmp_path: Path, small_llama: Any) -> None:
 
 def test_unknown_architecture(tmp_path: Path, small_llama: Any) -> None:
     small_llama.architecture = "mamba"
-    with pytest.raises(CheckpointError, match="architecture is 'mamba', expected one of: llama"):
+    with pytest.raises(CheckpointError, match="architecture is 'mamba', expected one of: bert, llama, qwen2"):
         config_of(small_llama, tmp_path)
 
 
@@ -154,23 +157,34 @@ def reference_logits(path: Path, ids: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("kind", "tied"),
     [(Kind.F32, True), (Kind.F16, False), (Kind.BF16, True), (Kind.Q4_0, True), (Kind.Q4_1, False),
-     (Kind.Q5_0, True), (Kind.Q5_1, True), (Kind.Q8_0, False)],
+     (Kind.Q5_0, True), (Kind.Q5_1, True), (Kind.Q8_0, False), (Kind.Q4_K, True), (Kind.Q5_K, False),
+     (Kind.Q6_K, True)],
 )  # fmt: skip
-def test_logits_equal_transformers(tmp_path: Path, small_llama: Any, kind: Kind, tied: bool) -> None:
-    """Batch 2, a prefill and then single tokens, all positions; max abs difference 1e-3, as for the real model."""
-    from deepseek.model import Model
+def test_logits_equal_transformers(tmp_path: Path, small_llama: Any, runner: Any, kind: Kind, tied: bool) -> None:
+    """Every format of `BLOCK_FORMATS`: the file's own bytes, decoded by gguf-py for the reference."""
+    if kind.name.endswith("_K"):
+        small_llama.rename("llama", embedding_length=256, feed_forward_length=256)
+    check_logits(small_llama.fill(kind, tied), tmp_path / "small.gguf", runner)
 
-    small_llama.fill(kind, tied)
+
+@pytest.mark.parametrize(("kind", "tied"), [(Kind.F32, False), (Kind.Q8_0, True), (Kind.Q4_K, False)])
+def test_qwen2_logits_equal_transformers(tmp_path: Path, small_llama: Any, runner: Any, kind: Kind, tied: bool) -> None:
+    """Rotary pairs are half a head apart in this architecture's files, and q, k and v have biases."""
+    size = 256 if kind == Kind.Q4_K else 64
+    small_llama.rename("qwen2", embedding_length=size, feed_forward_length=256)
+    check_logits(small_llama.fill(kind, tied), tmp_path / "small.gguf", runner)
+
+
+def check_logits(checkpoint: Any, path: Path, runner: Any) -> None:
+    """A batch of two, a prefill and then single tokens, all positions: max|a - b| <= 1e-4 max|b| for each token."""
     tokens = [f"t{index}" for index in range(49)] + ["<s>"]
-    small_llama.metadata |= {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.tokens": tokens}
-    path = small_llama.write(tmp_path / "small.gguf")
-    ids = np.random.default_rng(1).integers(0, 50, (2, 12)).astype(np.int32)
-    expected = reference_logits(path, ids)
-    model = Model.from_pretrained(path, all_logits=True)
-    session = model.session(2)
-    parts = [session.forward(ids[:, :CHUNK])]
-    parts += [session.forward(ids[:, at : at + 1]) for at in range(CHUNK, ids.shape[1])]
-    np.testing.assert_allclose(np.concatenate(parts, axis=1), expected, rtol=0, atol=1e-3)
+    checkpoint.metadata |= {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.tokens": tokens}
+    checkpoint.write(path)
+    ids = np.random.default_rng(1).integers(0, 50, (2, 12))
+    expected, ours = reference_logits(path, ids), runner(path).logits(ids, CHUNK)
+    scale = np.abs(expected).max(axis=-1)
+    assert scale.min() > 1
+    assert (np.abs(ours - expected).max(axis=-1) / scale).max() <= 1e-4
 
 
 def test_rope_frequency_factors(tmp_path: Path, small_llama: Any) -> None:

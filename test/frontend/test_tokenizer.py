@@ -13,7 +13,8 @@ import tokenizers
 
 from deepseek.errors import CheckpointError, InputError
 from deepseek.frontend.checkpoint.gguf import GGUFFile
-from deepseek.frontend.checkpoint.tokenizer import Tokenizer
+from deepseek.frontend.checkpoint.gguf_tokenizer import read_tokenizer
+from deepseek.frontend.checkpoint.tokenizer import Tokenizer, TokenizerData, byte_of_character
 
 TEXTS = [
     "",
@@ -38,7 +39,7 @@ DIGIT_TEXTS = ["a  12", "x\n\n1. one\n\n2. two", "½ ² ٣ ४", "if x:\n    7\n
 
 @pytest.fixture(scope="module")
 def ours(smollm2_path: Path) -> Tokenizer:
-    return Tokenizer(GGUFFile(smollm2_path))
+    return Tokenizer(read_tokenizer(GGUFFile(smollm2_path)))
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def test_invalid_calls(ours: Tokenizer) -> None:
         ours.encode("a\ud800")
 
 
-def write(path: Path, model: str, **fields: Any) -> GGUFFile:
+def write(path: Path, model: str, **fields: Any) -> TokenizerData:
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_tokenizer_model(model)
     for key, value in fields.items():
@@ -120,7 +121,7 @@ def write(path: Path, model: str, **fields: Any) -> GGUFFile:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
-    return GGUFFile(path)
+    return read_tokenizer(GGUFFile(path))
 
 
 LLAMA = {
@@ -162,9 +163,7 @@ def test_sentencepiece(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pre", ["llama-bpe", "qwen2", "gpt-2", "default", "smollm"])
 def test_byte_level_round_trip(tmp_path: Path, pre: str) -> None:
-    from deepseek.frontend.checkpoint.tokenizer import _byte_of_character
-
-    alphabet = list(_byte_of_character())
+    alphabet = list(byte_of_character())
     file = write(
         tmp_path / "t.gguf",
         "gpt2",
@@ -223,5 +222,5 @@ def test_bad_chat_template(tmp_path: Path, template: str, message: str) -> None:
 
 
 def test_chat_needs_a_template(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="has no tokenizer.chat_template"):
+    with pytest.raises(CheckpointError, match="has no chat template"):
         Tokenizer(write(tmp_path / "t.gguf", "llama", **LLAMA)).chat([])

@@ -170,3 +170,32 @@ func.func private @reduction(%x: tensor<4x8xf32>) -> tensor<2xf32>
   } -> tensor<2xf32>
   return %0 : tensor<2xf32>
 }
+
+// -----
+
+// A map that reads along another dimension than it writes: vectors along the former go through a square tile.
+// CHECK-LABEL: func.func private @transposed(
+// CHECK-SAME: %[[X:[^:]*]]: memref<64x128xf32>{{[^:]*}}, %[[Y:[^:]*]]: memref<128x64xf32>
+// V4: %[[TILE:.*]] = memref.alloca() {alignment = 64 : i64} : memref<16x16xf32>
+// V3: %[[TILE:.*]] = memref.alloca() {alignment = 64 : i64} : memref<8x8xf32>
+// CHECK: vector.load %[[X]][
+// CHECK: vector.store %{{.*}}, %[[TILE]][
+// V4-COUNT-16: vector.load %[[TILE]][
+// V3-COUNT-8: vector.load %[[TILE]][
+// V4-COUNT-64: vector.shuffle
+// V3-COUNT-24: vector.shuffle
+// V4-COUNT-16: vector.store %{{.*}}, %[[Y]][
+// V3-COUNT-8: vector.store %{{.*}}, %[[Y]][
+// CHECK-NOT: vector.gather
+#transposed = affine_map<(d0, d1) -> (d1, d0)>
+#identity = affine_map<(d0, d1) -> (d0, d1)>
+func.func private @transposed(%x: tensor<64x128xf32>) -> tensor<128x64xf32>
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [16, 16], workgroup = [512, 32]>} {
+  %e = tensor.empty() : tensor<128x64xf32>
+  %0 = linalg.generic {indexing_maps = [#transposed, #identity], iterator_types = ["parallel", "parallel"]}
+      ins(%x : tensor<64x128xf32>) outs(%e : tensor<128x64xf32>) {
+  ^bb0(%a: f32, %b: f32):
+    linalg.yield %a : f32
+  } -> tensor<128x64xf32>
+  return %0 : tensor<128x64xf32>
+}

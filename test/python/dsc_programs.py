@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from block_formats import BLOCKS, random_blocks
 from strategies import (
     EPSILON,
     Argument,
@@ -182,20 +183,18 @@ def softmax(element: str, *dims: str | int) -> Program:
     return Program(f"softmax-{element}-{len(dims)}d", builder.module((value, tensor)), arguments, within(r))
 
 
-def dequantize(format: str, block_bytes: int, block_values: int, rows: int = 7, blocks: int = 3) -> Program:
+def dequantize(format: str, rows: int = 7, blocks: int = 3) -> Program:
     """dsc.dequantize of a weight, whole and as the right side of a product."""
+    block_bytes, block_values, _ = BLOCKS[format]
     raw = Tensor("i8", (rows, blocks * block_bytes))
     weight, x = Tensor("f32", (rows, blocks * block_values)), Tensor("f32", ("m", blocks * block_values))
     result = Tensor("f32", ("m", rows))
-    scales = {"q6_k": (208,), "q4_1": (0, 2), "q5_1": (0, 2)}.get(format, (0,))
 
-    def random_blocks(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-        bytes_ = rng.integers(0, 256, shape).astype(np.uint8)
-        for offset in scales:  # f16 scales in +-[2^-7, 1): exponents 8 to 14
-            bytes_[:, offset + 1 :: block_bytes] = bytes_[:, offset + 1 :: block_bytes] & 0x9B | 0x20
-        return bytes_.view(np.int8)
+    def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        # Scales in +-[2^-7, 1): exponents 8 to 14.
+        return random_blocks(format, rows, blocks, rng=rng, keep=0x9B, put=0x20).view(np.int8)
 
-    arguments = (Argument("x", x, normal), Argument("w", raw, random_blocks, weight=True))
+    arguments = (Argument("x", x, normal), Argument("w", raw, draw, weight=True))
     builder = Builder(*arguments)
     values = builder.value(f'dsc.dequantize %w {{format = "{format}"}} : {raw} -> {weight}')
     product = builder.value(f"dsc.matmul %x, {values} {{transpose_rhs}} : ({x}, {weight}) -> {result}")
@@ -260,10 +259,5 @@ DSC_PROGRAMS = (
     softmax("f64", "m", "n"),
     softmax("f16", "m", "n"),
     softmax("bf16", "m", "n"),
-    dequantize("q4_0", 18, 32),
-    dequantize("q4_1", 20, 32),
-    dequantize("q5_0", 22, 32),
-    dequantize("q5_1", 24, 32),
-    dequantize("q8_0", 34, 32),
-    dequantize("q6_k", 210, 256),
+    *map(dequantize, BLOCKS),
 )  # fmt: skip

@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -116,7 +117,7 @@ def test_read_only_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("mkdir", "unlink", "utime"):
         monkeypatch.setattr(os, name, refuse)
-    monkeypatch.setattr(cache.tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
     text = warned_once(lambda: cache.put("other", OBJECT, METADATA))
     assert "Read-only file system" in text
     assert "XDG_CACHE_HOME" in text

@@ -49,7 +49,7 @@ def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
 
 
-@pytest.mark.parametrize("command", [command.__name__.rpartition(".")[2] for command in COMMANDS])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_examples(capsys: pytest.CaptureFixture[str], command: str) -> None:
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])
@@ -69,7 +69,6 @@ def test_help_loads_nothing_heavy() -> None:
     ("arguments", "message"),
     [
         (["frobnicate"], "invalid choice: 'frobnicate'"),
-        (["generate", "m"], "the following arguments are required: --prompt"),
         (["generate", "m", "--prompt", "x", "--max-new-tokens", "-1"], "'-1' is not a whole number of at least 0"),
         (["generate", "m", "--prompt", "x", "--threads", "0"], "'0' is not a whole number of at least 1"),
         (["generate", "m", "--prompt", "x", "--temperature", "nan"], "'nan' is not a finite number of at least 0"),
@@ -139,19 +138,6 @@ def test_inspect_module(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> N
     assert "2 input arguments" in capsys.readouterr().out
     with pytest.raises(InputError, match="no function @main"):
         summarize("module {}", "x.mlir")
-
-
-def test_doctor(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert main(["doctor", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert report["cpus"] >= 1
-    assert report["cache"] == {"ok": True, "path": str(tmp_path / "deepseek" / "objects")}
-    assert all({"installed", "purpose", "install"} <= package.keys() for package in report["packages"].values())
-    assert not (tmp_path / "deepseek").exists()  # a check leaves nothing behind
-    (tmp_path / "deepseek").write_text("in the way")
-    assert main(["doctor", "--json"]) == 0
-    assert "programs are compiled anew each time" in json.loads(capsys.readouterr().out)["cache"]["problem"]
 
 
 @pytest.mark.parametrize(

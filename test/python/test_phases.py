@@ -13,8 +13,8 @@ import pytest
 
 from deepseek.compiler import PHASES, compile_text, lower_text
 from deepseek.errors import CompileError
-from deepseek.frontend.checkpoint.gguf import GGUFFile
-from deepseek.frontend.checkpoint.llama import build_graph, read_config
+from deepseek.frontend.checkpoint.checkpoint import open_checkpoint
+from deepseek.frontend.checkpoint.families.llama import build_graph, read_config
 from deepseek.names import find_model
 
 TARGET = "cpu:x86-64-v4"  # the same on every machine: nothing is run here
@@ -28,7 +28,7 @@ def dsc_opt() -> str:
 
 @pytest.fixture(scope="module")
 def config():
-    return read_config(GGUFFile(find_model("smollm2-135m")))
+    return read_config(open_checkpoint(find_model("smollm2-135m")))
 
 
 @pytest.fixture(autouse=True)

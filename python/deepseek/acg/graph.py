@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import InputError
+from ..files import replacing
 from . import sizes, tree
 from .binding import Parameters
 from .convert import from_numpy, is_tensor, leaf_key, to_numpy
 from .dims import Guard
+
+if TYPE_CHECKING:
+    from ..compiler import Compiled
 
 _ARGUMENT = re.compile(r"%arg\d+: tensor<([^>]*)> \{(.*)\}(?: loc\(.*\))?[,)]")
 _RESULT = re.compile(r"tensor<([^>]*)> \{([^{}]*)\}")
@@ -95,15 +98,8 @@ class Graph:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the text; the file is complete or not there."""
-        path = Path(path)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(self.mlir)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with replacing(path) as file:
+            file.write(self.mlir.encode())
 
     def symbol_values(self, arrays: list[Any]) -> Callable[[sizes.Symbol], int]:
         """Reads a symbol's value off the array arguments of a call."""
@@ -122,7 +118,9 @@ class Graph:
 
     def compile(self, target: str = "cpu", threads: int | None = None) -> Program:
         """Machine code for `target`, callable like the traced function."""
-        return Program(self, target, threads)
+        from ..compiler import compile_text
+
+        return Program(self, compile_text(self.mlir, target=target, source_name=self.name), threads)
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the program; compiled for this CPU at the first call."""
@@ -136,14 +134,30 @@ class Graph:
 class Program:
     """A compiled Graph. `executable` runs on numpy arrays; calling converts, checks and restores structure."""
 
-    def __init__(self, graph: Graph, target: str, threads: int | None) -> None:
-        from ..compiler import compile_text
+    def __init__(self, graph: Graph, compiled: Compiled, threads: int | None = None) -> None:
         from ..executable import Executable
 
         self.graph = graph
-        self.compiled = compile_text(graph.mlir, target=target, source_name=graph.name)
-        options = {} if threads is None else {"threads": threads}
-        self.executable = Executable(self.compiled.object, self.compiled.manifest, **options)
+        self.compiled = compiled
+        self.executable = Executable(compiled.object, compiled.manifest, threads=threads)
+        self._weights: Mapping[str, np.ndarray] | None = None
+
+    def bind_weights(self, weights: Mapping[str, np.ndarray]) -> Program:
+        """Gives the program the values of its `ACG.weight`s by name (`Executable.bind_weights`); returns itself."""
+        self.executable.bind_weights(weights)
+        self._weights = weights
+        return self
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes an artifact for `deepseek.load`, with the weights that are bound. Raises `ArtifactError`."""
+        from .. import artifact
+
+        weights = None
+        if self._weights is not None:
+            used = {argument.name for argument in self.graph.arguments if argument.kind == "weight"}
+            weights = {name: self._weights[name] for name in used}
+        code = self.compiled
+        artifact.write(path, text=self.graph.mlir, object=code.object, manifest=code.manifest, weights=weights)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         expected = self.graph.signature

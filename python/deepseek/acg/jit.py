@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from ..errors import InputError
 from .binding import Parameters
 from .convert import is_tensor, leaf_key
 from .graph import Program
@@ -58,6 +60,20 @@ class CompiledFunction:
             method = self._fn.__get__(instance, owner)
             self._bound[instance] = CompiledFunction(method, self._target, self._threads, self._dims)
         return self._bound[instance]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the program of the calls so far as an artifact for `deepseek.load`.
+
+        Raises `InputError` unless there is exactly one: calls of other dtypes or ranks have programs of their own,
+        and `ACG.trace(fn, *examples).compile().save(path)` chooses one.
+        """
+        programs = [program for found in self._programs.values() for program in found]
+        if len(programs) != 1:
+            raise InputError(
+                f"{self.__name__} has {len(programs)} programs, expected one: call it first, or save one of "
+                "ACG.trace(fn, *examples).compile()"
+            )
+        programs[0].save(path)
 
     def cache_info(self) -> CacheInfo:
         """How many programs were compiled, and how many calls reused one."""

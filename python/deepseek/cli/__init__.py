@@ -3,44 +3,65 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import os
 import sys
 import warnings
 from collections.abc import Sequence
 
-from deepseek.cli import bench, compile, doctor, generate, inspect
+from deepseek.cli import progress
+from deepseek.cli.parser import Formatter, Parser
 from deepseek.errors import DeepseekError
 
 __all__ = ["main"]
 
-COMMANDS = (generate, bench, compile, inspect, doctor)
+# Modules of this package.
+COMMANDS = ("generate", "chat", "compile", "run", "inspect", "bench", "doctor", "completion")
+
+_EPILOG = """\
+MODEL is a GGUF file, a Hugging Face folder, a .dsc file, or a known name such as smollm2-135m.
+deepseek COMMAND --help explains one command, with examples.
+
+examples:
+  deepseek generate smollm2-135m --prompt 'The capital of France is'
+  deepseek doctor
+
+exit status:
+  0    done
+  1    failed; one paragraph on stderr says why
+  2    wrong usage: an unknown command or option, or a value that it does not take
+  130  interrupted (Ctrl-C)
+  141  the reader of the output has gone
+"""
 
 # Shell conventions: 128 + signal number.
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The whole command line; importing and building it loads neither numpy nor the compiler."""
-    parser = argparse.ArgumentParser(
+def build_parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
+    """The command line with the commands `names`; importing and building it loads neither numpy nor the compiler."""
+    parser = Parser(
         prog="deepseek",
         description="A compiler for large models: checkpoints to machine code.",
-        epilog="MODEL is a GGUF file, a .dsc file, or a known name such as smollm2-135m.\n\n"
-        "example:\n  deepseek generate smollm2-135m --prompt 'The capital of France is'",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_EPILOG,
+        formatter_class=Formatter,
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
-    commands = parser.add_subparsers(metavar="COMMAND", dest="command")
-    for command in COMMANDS:
-        command.add_parser(commands)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    for name in names:
+        importlib.import_module(f"deepseek.cli.{name}").add_parser(commands)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit status: 0, 1 for a failure, 130 after Ctrl-C."""
-    parser = build_parser()
+    """Runs one command and returns its exit status, as `deepseek --help` lists them."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    # The other commands need not be loaded to run one.
+    parser = build_parser(arguments[:1] if arguments and arguments[0] in COMMANDS else COMMANDS)
     parsed = parser.parse_args(arguments)
+    progress.silence(getattr(parsed, "json", False))  # who asks for JSON watches no terminal
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # text that the terminal's encoding lacks
     try:
@@ -48,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = _show_warning
             return _run(parser, parsed)
     except KeyboardInterrupt:
+        progress.clear()
         return _INTERRUPTED
     except BrokenPipeError:
         # The reader has gone; without this Python would complain once more when it flushes at exit.
@@ -68,6 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> int:
+    status = 0
     if parsed.version:
         from deepseek import __version__
 
@@ -77,16 +100,18 @@ def _run(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> int:
         print("deepseek: error: a COMMAND is required; deepseek --help lists them", file=sys.stderr)
         return 2
     else:
-        parsed.run(parsed)
+        status = parsed.run(parsed) or 0
     sys.stdout.flush()
-    return 0
+    return status
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:
+    progress.clear()
     print(f"deepseek: warning: {message}", file=sys.stderr)
 
 
 def _fail(message: str) -> int:
+    progress.clear()
     # One paragraph: a blank line would end it for whoever splits the log.
     lines = [line.rstrip() for line in message.splitlines() if line.strip()]
     print("deepseek: error: " + "\n".join(lines), file=sys.stderr)

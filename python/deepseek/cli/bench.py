@@ -10,7 +10,7 @@ import time
 from statistics import median
 from typing import Any
 
-from deepseek.cli import common
+from deepseek.cli import common, progress
 from deepseek.errors import DeepseekError
 
 EXAMPLES = """
@@ -48,15 +48,14 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     """Medians of `--runs` runs; loading and memory are those of fresh processes that find the code cached."""
     model = common.load_model(options)
-    result = model.benchmark(options.prompt_tokens, options.new_tokens, _SEED)
+    with progress.task("warming up"):
+        result = model.benchmark(options.prompt_tokens, options.new_tokens, _SEED)
     runs = []
-    for index in range(options.runs):
-        with common.progress(f"run {index + 1} of {options.runs}"):
-            runs.append(model.benchmark(options.prompt_tokens, options.new_tokens, _SEED))
+    for _ in progress.bar(range(options.runs), "runs"):
+        runs.append(model.benchmark(options.prompt_tokens, options.new_tokens, _SEED))
     fresh = []
-    for index in range(options.runs):
-        with common.progress(f"fresh process {index + 1} of {options.runs}"):
-            fresh.append(_fresh_process(options))
+    for _ in progress.bar(range(options.runs), "fresh processes"):
+        fresh.append(_fresh_process(options))
     values = {
         "text": result.text,
         "prompt_ids": result.prompt_ids,
@@ -72,7 +71,7 @@ def run(options: argparse.Namespace) -> None:
         "weight_bytes": model.weight_bytes,
         "runs": options.runs,
         "threads": model.threads,
-        "precision": options.precision,
+        "precision": model.info.precision,
         "target": model.target,
     }
     if options.json:

@@ -1,21 +1,20 @@
-"""What the subcommands share: options, progress on stderr, one JSON object on stdout, atomic files."""
+"""What the subcommands share: options, one JSON object on stdout, atomic files."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
-import os
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from deepseek.cli import progress
+from deepseek.cli.parser import Formatter
 from deepseek.errors import InputError
+from deepseek.files import replacing
 
-MODEL_HELP = "GGUF file, .dsc file, or a known name (smollm2-135m)"
+MODEL_HELP = "GGUF file, Hugging Face folder, .dsc file, or a known name (smollm2-135m)"
 # The phases of the pass pipeline, in order (passes/Pipelines.cpp).
 PHASES = ("import", "precision", "parallel", "fuse", "schedule", "host", "codegen", "llvm")
 
@@ -27,16 +26,21 @@ def new_parser(commands: Any, name: str, summary: str, examples: str) -> argpars
         help=summary,
         description=summary[0].upper() + summary[1:] + ".",
         epilog="examples:\n" + "\n".join("  " + line for line in examples.strip().splitlines()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Formatter,
     )
     parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
     return parser
 
 
+def add_compile_options(parser: argparse.ArgumentParser) -> None:
+    """--target, --precision: None where a .dsc file decides."""
+    parser.add_argument("--target", help="what to compile for (default: cpu, this machine)")
+    parser.add_argument("--precision", help="as-stored (default) or f32")
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """--target, --precision, --threads, --context."""
-    parser.add_argument("--target", default="cpu", help="what to compile for (default: %(default)s, this machine)")
-    parser.add_argument("--precision", default="as-stored", help="as-stored (default) or f32")
+    add_compile_options(parser)
     parser.add_argument("--threads", type=count(1), metavar="T", help="threads (default: all available)")
     parser.add_argument("--context", type=count(1), metavar="N", help="most positions (default: the model's)")
 
@@ -71,7 +75,7 @@ def load_model(options: argparse.Namespace, **more: Any) -> Any:
     """The `Model` that the options name."""
     from deepseek.model import Model
 
-    with progress(f"loading {options.model}"):
+    with progress.task(f"loading {options.model}"):
         return Model.from_pretrained(
             options.model,
             target=options.target,
@@ -82,22 +86,18 @@ def load_model(options: argparse.Namespace, **more: Any) -> Any:
         )
 
 
-@contextlib.contextmanager
-def progress(text: str) -> Iterator[None]:
-    """Shows `text` on stderr while the block runs, if someone is looking."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    print(f"{text} ...", end="", file=sys.stderr, flush=True)
-    try:
-        yield
-    finally:
-        print("\r\033[K", end="", file=sys.stderr, flush=True)  # the line is gone when its work is done
-
-
 def print_json(value: dict[str, Any]) -> None:
     """Prints one object; NaN and infinity, which JSON lacks, are a bug of the caller."""
     print(json.dumps(value, allow_nan=False))
+
+
+def check_output(path: str) -> None:
+    """Raises `InputError`, before any work is done, when `path` cannot become a file; `-` is stdout."""
+    target = Path(path)
+    if path != "-" and target.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder")
+    if path != "-" and not target.parent.is_dir():
+        raise InputError(f"cannot write {path}: there is no folder {target.parent}")
 
 
 def write_atomically(path: str, data: bytes) -> None:
@@ -105,20 +105,6 @@ def write_atomically(path: str, data: bytes) -> None:
     if path == "-":
         sys.stdout.buffer.write(data)
         return
-    target = Path(path)
-    if target.is_dir():
-        raise InputError(f"cannot write {path}: it is a folder")
-    if not target.parent.is_dir():
-        raise InputError(f"cannot write {path}: there is no folder {target.parent}")
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp's files are private, an ordinary result is not
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    check_output(path)
+    with replacing(path) as file:
+        file.write(data)

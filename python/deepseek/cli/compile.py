@@ -6,24 +6,35 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from deepseek.cli import common
+from deepseek.cli import common, progress
 from deepseek.errors import CheckpointError, InputError
 
 EXAMPLES = """
 deepseek compile smollm2-135m -o smollm2.dsc
+deepseek compile smollm2-135m --weights external -o smollm2.dsc
 deepseek compile smollm2-135m --to fuse -o fused.mlir
-deepseek compile fused.mlir --target cpu:x86-64-v4 -o smollm2.dsc
+deepseek compile fused.mlir --checkpoint smollm2-135m -o smollm2.dsc
 """
 
 
 def add_parser(commands: Any) -> None:
     """Registers the subcommand."""
     parser = common.new_parser(commands, "compile", "compile a model or a module ahead of time", EXAMPLES)
-    parser.add_argument("model", metavar="MODEL|x.mlir", help="GGUF file, known name, or a module as text")
-    parser.add_argument("--target", default="cpu", help="what to compile for (default: %(default)s, this machine)")
-    parser.add_argument("--precision", default="as-stored", help="as-stored (default) or f32")
+    parser.add_argument(
+        "model", metavar="MODEL|x.mlir", help="GGUF file, Hugging Face folder, known name, or a module as text"
+    )
+    common.add_compile_options(parser)
     parser.add_argument(
         "--to", choices=common.PHASES, metavar="PHASE", help=f"stop after one of {', '.join(common.PHASES)}"
+    )
+    parser.add_argument(
+        "--weights",
+        choices=("embed", "external"),
+        default="embed",
+        help="embed (default) copies the weights into x.dsc, external stores the checkpoint's path and checksums",
+    )
+    parser.add_argument(
+        "--checkpoint", metavar="MODEL", help="for x.mlir: the model it was lowered from, whose weights it reads"
     )
     parser.add_argument(
         "-o", "--output", required=True, metavar="FILE", help="x.dsc, or x.mlir with --to (- is stdout)"
@@ -37,48 +48,69 @@ def run(options: argparse.Namespace) -> None:
         raise InputError("--json and -o - both write to stdout, choose one")
     if options.to is None and Path(options.output).suffix != ".dsc":
         raise InputError(f"the output is {options.output}, expected a name ending in .dsc (or --to PHASE for IR)")
-    text, checkpoint = read_module(options.model, options.precision)
-    report: dict[str, Any] = {"output": options.output, "target": options.target}
-    with common.progress(f"compiling {options.model}"):
-        if options.to is not None:
-            from deepseek.compiler import lower_text
-
-            report["phase"] = options.to
-            lowered = lower_text(text, target=options.target, to_phase=options.to)
-            common.write_atomically(options.output, lowered.encode())
-        else:
-            report |= _save(text, options, checkpoint)
+    common.check_output(options.output)
+    report = _lower(options) if options.to is not None else _compile(options)
     if options.json:
-        common.print_json(report)
+        common.print_json({"output": options.output, "target": options.target or "cpu"} | report)
 
 
-def read_module(model: str, precision: str) -> tuple[str, Path | None]:
-    """The module's text at the end of `import` (or later, for a file), and the checkpoint it was made from."""
+def read_module(model: str, precision: str | None) -> str:
+    """The module's text: at the end of `import` for a model, at any phase for a file."""
     if Path(model).suffix == ".mlir":
         try:
-            return Path(model).read_text(encoding="utf-8"), None
+            return Path(model).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{model}: cannot be read as a module: {getattr(error, 'strerror', error)}") from None
+    from deepseek.package import describe
+
+    return describe(open_model_files(model), precision=precision or "as-stored")[1]
+
+
+def open_model_files(model: str) -> Any:
+    """The `Checkpoint` that MODEL names. Raises `CheckpointError`."""
+    from deepseek.frontend.checkpoint.checkpoint import open_checkpoint
     from deepseek.names import find_model
 
     path = find_model(model)
     if path.suffix == ".dsc":
         raise CheckpointError(f"{path} is compiled already, expected a checkpoint or a module as text")
-    from deepseek.frontend.checkpoint.gguf import GGUFFile
-    from deepseek.frontend.checkpoint.llama import build_graph, read_config
-
-    return build_graph(read_config(GGUFFile(path)), precision).mlir, path
+    return open_checkpoint(path)
 
 
-def _save(text: str, options: argparse.Namespace, checkpoint: Path | None) -> dict[str, Any]:
+def _lower(options: argparse.Namespace) -> dict[str, Any]:
+    from deepseek.compiler import lower_text
+
+    with progress.task(f"compiling {options.model}"):
+        text = read_module(options.model, options.precision)
+        lowered = lower_text(text, target=options.target or "cpu", to_phase=options.to)
+        common.write_atomically(options.output, lowered.encode())
+    return {"phase": options.to}
+
+
+def _compile(options: argparse.Namespace) -> dict[str, Any]:
     from deepseek import artifact
     from deepseek.compiler import compile_text
+    from deepseek.package import Package
 
-    compiled = compile_text(text, target=options.target, source_name=Path(options.model).name)
-    artifact.save(Path(options.output), compiled, text=text, checkpoint=checkpoint)
+    is_module = Path(options.model).suffix == ".mlir"
+    source = options.checkpoint if is_module else options.model
+    target = options.target or "cpu"
+    with progress.task(f"compiling {options.model}"):
+        text = read_module(options.model, None) if is_module else None
+        if source is None:
+            code = compile_text(text, target=target, source_name=Path(options.model).name)
+            artifact.write(options.output, text=text, object=code.object, manifest=code.manifest)
+        else:
+            checkpoint = open_model_files(source)
+            precision = options.precision or "as-stored"
+            package = Package.compile(checkpoint, target=target, precision=precision, text=text)
+            code = package.code
+    if source is not None:
+        with progress.bar(0, f"writing {options.output}", unit="B") as bar:
+            package.save(options.output, external_weights=options.weights == "external", progress=bar.reach)
     return {
-        "compile_s": compiled.compile_s,
-        "cache_hit": compiled.cache_hit,
-        "statistics": compiled.manifest["statistics"],
+        "compile_s": code.compile_s,
+        "cache_hit": code.cache_hit,
+        "statistics": code.manifest["statistics"],
         "file_bytes": Path(options.output).stat().st_size,
     }

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
 from deepseek.cli import common
-from deepseek.cli.compile import read_module
 from deepseek.cli.summary import summarize
 from deepseek.errors import InputError
 
@@ -24,7 +24,11 @@ _LONGEST_LIST = 40
 def add_parser(commands: Any) -> None:
     """Registers the subcommand."""
     parser = common.new_parser(commands, "inspect", "show what an artifact, a module or a model consists of", EXAMPLES)
-    parser.add_argument("model", metavar="x.dsc|x.mlir|MODEL", help="artifact, module as text, GGUF file or known name")
+    parser.add_argument(
+        "model",
+        metavar="x.dsc|x.mlir|MODEL",
+        help="artifact, module as text, GGUF file, Hugging Face folder or known name",
+    )
     parser.add_argument("--dump", metavar="DIR", help="write the parts into this folder (made if needed)")
     parser.set_defaults(run=run)
 
@@ -32,7 +36,7 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     """Prints a summary; with --json everything."""
     artifact = Path(options.model).suffix == ".dsc"
-    report, parts = _artifact(Path(options.model)) if artifact else _module(options.model)
+    report, parts = _artifact(Path(options.model), options.dump is not None) if artifact else _module(options.model)
     if options.dump is not None:
         _dump(Path(options.dump), parts)
     if options.json:
@@ -43,49 +47,69 @@ def run(options: argparse.Namespace) -> None:
         _print_module(report)
 
 
-def _artifact(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
-    from deepseek import artifact
+def _artifact(path: Path, dump: bool) -> tuple[dict[str, Any], dict[str, bytes]]:
+    from deepseek.artifact import Artifact
 
-    loaded = artifact.load(path)
+    opened = Artifact(path)
     report = {
         "file": str(path),
-        "file_bytes": path.stat().st_size,
-        "object_sha256": hashlib.sha256(loaded.object).hexdigest(),
-        "object_bytes": len(loaded.object),
-        "manifest": loaded.manifest,
+        "file_bytes": opened.file_bytes,
+        "compiler": opened.compiler,
+        "object_sha256": hashlib.sha256(opened.object).hexdigest(),
+        "object_bytes": len(opened.object),
+        "model": opened.model,
+        "weights": _weights(opened),
+        "manifest": opened.manifest,
     }
-    return report, {f"{path.stem}.o": loaded.object, f"{path.stem}.mlir": loaded.text.encode()}
+    if not dump:
+        return report, {}
+    from deepseek.compiler import assembly
+
+    code = assembly(opened.text, target=opened.manifest["target"])
+    parts = {".o": opened.object, ".mlir": opened.text.encode(), ".s": code.encode()}
+    return report, {path.stem + suffix: data for suffix, data in parts.items()}
+
+
+def _weights(opened: Any) -> dict[str, Any] | None:
+    if opened.weights is None:
+        return None
+    return {
+        "tensors": len(opened.weights),
+        "bytes": sum(array.nbytes for array in opened.weights.values()),
+        "external": opened.external_files,
+    }
 
 
 def _module(model: str) -> tuple[dict[str, Any], dict[str, bytes]]:
-    text, checkpoint = read_module(model, "as-stored")
-    report: dict[str, Any] = {"file": str(checkpoint or model)}
-    if checkpoint is not None:
-        report["checkpoint"] = _checkpoint(checkpoint)
+    from deepseek.cli.compile import open_model_files, read_module
+
+    report: dict[str, Any] = {"file": model}
+    if Path(model).suffix == ".mlir":
+        text = read_module(model, None)
+    else:
+        from deepseek.package import describe
+
+        checkpoint = open_model_files(model)
+        info, text = describe(checkpoint)
+        report |= {"file": str(checkpoint.path), "checkpoint": _checkpoint(checkpoint, info)}
     return report | summarize(text, model), {f"{Path(model).stem}.mlir": text.encode()}
 
 
-def _checkpoint(path: Path) -> dict[str, Any]:
-    from deepseek.frontend.checkpoint.gguf import GGUFFile
-    from deepseek.frontend.checkpoint.llama import read_config
-
-    file = GGUFFile(path)
-    config = read_config(file)
+def _checkpoint(checkpoint: Any, info: Any) -> dict[str, Any]:
     formats: dict[str, dict[str, int]] = {}
-    for tensor in file.tensors.values():
-        entry = formats.setdefault(tensor.format.name, {"tensors": 0, "bytes": 0})
+    for tensor in checkpoint.tensors.values():
+        entry = formats.setdefault(tensor.format.name, {"tensors": 0, "bytes": 0, "parameters": 0})
         entry["tensors"] += 1
         entry["bytes"] += tensor.nbytes
+        entry["parameters"] += math.prod(tensor.shape)
     return {
-        "architecture": file.require("general.architecture", str),
-        "layers": config.layers,
-        "hidden": config.hidden,
-        "heads": config.heads,
-        "kv_heads": config.kv_heads,
-        "feed_forward": config.feed_forward,
-        "vocabulary": config.vocabulary,
-        "context": config.context,
-        "parameters": config.elements,
+        "architecture": info.family,
+        "kind": info.kind,
+        "container": checkpoint.container,
+        "vocabulary": info.vocabulary,
+        "context": info.context,
+        "parameters": sum(entry["parameters"] for entry in formats.values()),
+        "file_bytes": checkpoint.file_bytes,
         "formats": formats,
     }
 
@@ -101,6 +125,13 @@ def _dump(folder: Path, parts: dict[str, bytes]) -> None:
 def _print_artifact(report: dict[str, Any]) -> None:
     manifest = report["manifest"]
     print(f"file           {report['file']} ({report['file_bytes']} bytes)")
+    print(f"compiler       deepseek-runtime {report['compiler']}")
+    for key, value in (report["model"] or {}).items():
+        print(f"{key:14} {value}")
+    if report["weights"] is not None:
+        weights = report["weights"]
+        place = f"in {', '.join(weights['external'])}" if weights["external"] else "in this file"
+        print(f"weights        {weights['tensors']} tensors, {weights['bytes']} bytes {place}")
     print(f"target         {manifest['target']} ({', '.join(manifest['features'])})")
     print(f"object_sha256  {report['object_sha256']} ({report['object_bytes']} bytes)")
     for key, value in manifest["statistics"].items():

@@ -477,7 +477,7 @@ func.func @softmax_scalar(%x: tensor<f32>) -> tensor<f32> {
 // -----
 
 func.func @dequantize_format(%w: tensor<2x18xi8>) -> tensor<2x32xf32> {
-  // expected-error @+1 {{unknown block format: "q3_k", known are q4_0 q4_1 q5_0 q5_1 q8_0 q6_k}}
+  // expected-error @+1 {{unknown block format: "q3_k", known are q4_0 q4_1 q5_0 q5_1 q8_0 q4_k q5_k q6_k}}
   %0 = dsc.dequantize %w {format = "q3_k"} : tensor<2x18xi8> -> tensor<2x32xf32>
   return %0 : tensor<2x32xf32>
 }
@@ -487,6 +487,22 @@ func.func @dequantize_format(%w: tensor<2x18xi8>) -> tensor<2x32xf32> {
 func.func @dequantize_dynamic_row(%w: tensor<2x?xi8>) -> tensor<2x32xf32> {
   // expected-error @+1 {{bytes per row must be static, got: 'tensor<2x?xi8>'}}
   %0 = dsc.dequantize %w {format = "q4_0"} : tensor<2x?xi8> -> tensor<2x32xf32>
+  return %0 : tensor<2x32xf32>
+}
+
+// -----
+
+func.func @dequantize_part_of_super_block(%w: tensor<2x146xi8>) -> tensor<2x256xf32> {
+  // expected-error @+1 {{a row must hold whole blocks of 144 bytes, got: 146}}
+  %0 = dsc.dequantize %w {format = "q4_k"} : tensor<2x146xi8> -> tensor<2x256xf32>
+  return %0 : tensor<2x256xf32>
+}
+
+// -----
+
+func.func @dequantize_values_of_super_block(%w: tensor<2x176xi8>) -> tensor<2x32xf32> {
+  // expected-error @+1 {{inferred and written result sizes must match, got: 256 != 32}}
+  %0 = dsc.dequantize %w {format = "q5_k"} : tensor<2x176xi8> -> tensor<2x32xf32>
   return %0 : tensor<2x32xf32>
 }
 

@@ -184,21 +184,25 @@ func.func @softmax(%x: tensor<?x?xf32>) -> tensor<?x?xf32> {
   return %y : tensor<?x?xf32>
 }
 
-// Every block format: 32 weights in 18, 20, 22, 24 and 34 bytes, 256 in 210 (ggml-common.h).
+// Every block format: 32 weights in 18, 20, 22, 24 and 34 bytes, 256 in 144, 176 and 210 (ggml-common.h).
 // CHECK-LABEL: func.func @dequantize
 // CHECK: dsc.dequantize %{{.*}} {format = "q4_0"} : tensor<6x36xi8> -> tensor<6x64xf32>
 // CHECK: dsc.dequantize %{{.*}} {format = "q4_1"} : tensor<576x360xi8> -> tensor<576x576xf32>
 // CHECK: dsc.dequantize %{{.*}} {format = "q5_0"} : tensor<6x44xi8> -> tensor<6x64xf16>
 // CHECK: dsc.dequantize %{{.*}} {format = "q5_1"} : tensor<6x48xi8> -> tensor<6x64xbf16>
 // CHECK: dsc.dequantize %{{.*}} {format = "q8_0"} : tensor<6x68xi8> -> tensor<6x64xf32>
+// CHECK: dsc.dequantize %{{.*}} {format = "q4_k"} : tensor<6x288xi8> -> tensor<6x512xf32>
+// CHECK: dsc.dequantize %{{.*}} {format = "q5_k"} : tensor<?x176xi8> -> tensor<?x256xf32>
 // CHECK: dsc.dequantize %{{.*}} {format = "q6_k"} : tensor<?x420xi8> -> tensor<?x512xf32>
 func.func @dequantize(%a: tensor<6x36xi8>, %b: tensor<576x360xi8>, %c: tensor<6x44xi8>, %d: tensor<6x48xi8>,
-                      %e: tensor<6x68xi8>, %f: tensor<?x420xi8>) {
+                      %e: tensor<6x68xi8>, %f: tensor<6x288xi8>, %g: tensor<?x176xi8>, %h: tensor<?x420xi8>) {
   %0 = dsc.dequantize %a {format = "q4_0"} : tensor<6x36xi8> -> tensor<6x64xf32>
   %1 = dsc.dequantize %b {format = "q4_1"} : tensor<576x360xi8> -> tensor<576x576xf32>
   %2 = dsc.dequantize %c {format = "q5_0"} : tensor<6x44xi8> -> tensor<6x64xf16>
   %3 = dsc.dequantize %d {format = "q5_1"} : tensor<6x48xi8> -> tensor<6x64xbf16>
   %4 = dsc.dequantize %e {format = "q8_0"} : tensor<6x68xi8> -> tensor<6x64xf32>
-  %5 = dsc.dequantize %f {format = "q6_k"} : tensor<?x420xi8> -> tensor<?x512xf32>
+  %5 = dsc.dequantize %f {format = "q4_k"} : tensor<6x288xi8> -> tensor<6x512xf32>
+  %6 = dsc.dequantize %g {format = "q5_k"} : tensor<?x176xi8> -> tensor<?x256xf32>
+  %7 = dsc.dequantize %h {format = "q6_k"} : tensor<?x420xi8> -> tensor<?x512xf32>
   return
 }

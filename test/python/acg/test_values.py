@@ -57,3 +57,12 @@ def check(fn: object, case: Case, expected: object) -> None:
     got = fn(*case.inputs)
     assert_agrees(got, expected, case.ulp, str(case))
     assert not any(np.shares_memory(got, x) for x in case.inputs), f"{case}: the result aliases an input"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, np.int64, np.int8, np.bool_])
+def test_transposes_of_any_size(dtype) -> None:
+    swap = ACG.compile(lambda x: x.transpose(0, 2, 1))
+    random = np.random.default_rng(0)
+    for rows, columns in [(1, 1), (1, 7), (7, 127), (16, 16), (17, 33), (127, 1000), (1000, 5), (0, 5)]:
+        x = (random.standard_normal((2, rows, columns)) * 50).astype(dtype)
+        np.testing.assert_array_equal(swap(x), x.transpose(0, 2, 1))

@@ -5,25 +5,24 @@ from __future__ import annotations
 import gguf
 import numpy as np
 import pytest
+from block_formats import BLOCKS, ROWS, assert_same_bits, random_blocks, values
 
 from deepseek.reference import FORMATS, dequantize
 
 
+def test_formats() -> None:
+    assert {name: sizes for name, (*sizes, _) in FORMATS.items()} == {
+        name: sizes for name, (*sizes, _) in BLOCKS.items()
+    }
+
+
 @pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize(("rows", "blocks"), [(1, 1), (7, 3), (64, 2)])
+@pytest.mark.parametrize("blocks", [1, 3])
+@pytest.mark.parametrize("rows", ROWS)
 def test_bit_equal_to_gguf(format: str, rows: int, blocks: int) -> None:
-    rng = np.random.default_rng(rows)
-    block_bytes, block_values, _ = FORMATS[format]
-    raw = rng.integers(0, 256, (rows, blocks * block_bytes), dtype=np.uint8)
-    # Scales are f16 anywhere in a block: clear the exponents that would make them NaN or infinite.
-    for offset in {"q6_k": [208], "q4_1": [0, 2], "q5_1": [0, 2]}.get(format, [0]):
-        raw[:, offset + 1 :: block_bytes] &= 0xBB
-    expected = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[format.upper()])
+    raw = random_blocks(format, rows, blocks)
     for typed in (raw, raw.view(np.int8)):
-        actual = dequantize(typed, format)
-        assert actual.dtype == np.float32
-        assert actual.shape == (rows, blocks * block_values)
-        np.testing.assert_array_equal(actual.view(np.uint32), expected.view(np.uint32))
+        assert_same_bits(dequantize(typed, format), values(raw, format))
 
 
 @pytest.mark.parametrize("format", ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0"])

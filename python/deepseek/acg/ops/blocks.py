@@ -17,7 +17,10 @@ from .pointwise import broadcast_shapes, common_type, convert, literal
 from .reduce import normalize_axis
 
 # (elements, bytes) of a block of each GGUF format, ggml-quants.h.
-_BLOCKS = {"q4_0": (32, 18), "q4_1": (32, 20), "q5_0": (32, 22), "q5_1": (32, 24), "q8_0": (32, 34), "q6_k": (256, 210)}
+_BLOCKS = {
+    "q4_0": (32, 18), "q4_1": (32, 20), "q5_0": (32, 22), "q5_1": (32, 24), "q8_0": (32, 34),
+    "q4_k": (256, 144), "q5_k": (256, 176), "q6_k": (256, 210),
+}  # fmt: skip
 
 
 def _op(

@@ -1,0 +1,79 @@
+"""What all families share: weights as graph arguments, linear modules, and checks of a tensor table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from deepseek import acg
+from deepseek.errors import InputError
+from deepseek.frontend.checkpoint.checkpoint import Checkpoint
+from deepseek.frontend.checkpoint.mapping import short_name
+from deepseek.frontend.checkpoint.tensors import BLOCK_FORMATS, PLAIN_FORMATS, StoredTensor
+
+__all__ = ["PRECISIONS", "check_precision", "check_tensors", "linear", "count_elements", "weight"]
+
+_MATRIX_FORMATS = tuple(form.name for form in BLOCK_FORMATS.values())
+PRECISIONS = ("as-stored", "f32")
+
+
+def check_precision(precision: str) -> None:
+    """Raises `InputError` for a precision that no family knows."""
+    if precision not in PRECISIONS:
+        raise InputError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
+
+
+def count_elements(tensors: Mapping[str, StoredTensor]) -> int:
+    """Number of elements of all tensors together."""
+    return sum(tensor.elements for tensor in tensors.values())
+
+
+def weight(tensors: Mapping[str, StoredTensor], name: str) -> Any:
+    """The tensor as f32, exactly what its storage stands for."""
+    stored = tensors[name]
+    shape, dtype = stored.argument
+    raw = acg.weight(name, shape, dtype)
+    if stored.format == "f32":
+        return raw
+    return raw.astype("f32") if stored.format in PLAIN_FORMATS else acg.dequantize(raw, stored.format)
+
+
+def linear(x: Any, tensors: Mapping[str, StoredTensor], module: str, scope: str) -> Any:
+    """x [..., in] times the weight [out, in] of `module`, plus its bias [out] if it has one."""
+    with acg.scope(scope):
+        bias = weight(tensors, f"{module}.bias") if f"{module}.bias" in tensors else None
+        return acg.matmul(x, weight(tensors, f"{module}.weight"), bias=bias, transpose_rhs=True)
+
+
+def check_tensors(
+    checkpoint: Checkpoint,
+    expected: Mapping[str, tuple[int, ...]],
+    optional: Mapping[str, tuple[int, ...]],
+    ignored: str = "",
+) -> dict[str, StoredTensor]:
+    """The expected tensors and the optional ones that are there. Raises `CheckpointError`.
+
+    Every other tensor is an error, unless `ignored`, a regular expression, matches its whole name: a tensor that
+    the family does not use means that the checkpoint is of another kind.
+    """
+    used: dict[str, StoredTensor] = {}
+    for name, shape in (*expected.items(), *optional.items()):
+        tensor = checkpoint.tensors.get(name)
+        if tensor is None:
+            if name in expected:
+                raise checkpoint.error(f"tensor {name} is missing, expected it with shape {list(shape)}")
+            continue
+        if tensor.shape != shape:
+            raise checkpoint.error(f"tensor {name} has shape {list(tensor.shape)}, expected {list(shape)}")
+        formats = PLAIN_FORMATS if len(shape) == 1 else _MATRIX_FORMATS
+        if tensor.format.name not in formats:
+            raise checkpoint.error(f"tensor {name} is {tensor.format.name}, expected one of {', '.join(formats)}")
+        used[name] = tensor.stored
+    unused = [name for name in checkpoint.tensors if name not in used and not re.fullmatch(ignored, name)]
+    if unused:
+        more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
+        raise checkpoint.error(
+            f"has tensors that the {checkpoint.architecture} family does not use: {', '.join(map(short_name, unused[:3]))}{more}"
+        )
+    return used
