@@ -49,7 +49,7 @@ struct CheckInplacePass : impl::CheckInplacePassBase<CheckInplacePass> {
           return user->emitOpError("reads a tied buffer after it was updated: it would have to be copied");
       state = previous;
     }
-    if (argument < function.getNumArguments() && state == function.getArgument(argument))
+    if (state == function.getArgument(argument))
       return success();
     return operand.getOwner()->emitOpError("result ")
            << operand.getOperandNumber() << " is tied to argument " << argument

@@ -37,7 +37,7 @@ struct HoistWeightsPass : impl::HoistWeightsPassBase<HoistWeightsPass> {
   void runOnOperation() override {
     ModuleOp module = getOperation();
     auto main = module.lookupSymbol<func::FuncOp>("main");
-    if (!main || module.lookupSymbol("init"))
+    if (!main || main.isDeclaration() || module.lookupSymbol("init"))
       return;
     SmallVector<Operation *> moved;
     DenseSet<Operation *> movedSet;

@@ -96,9 +96,7 @@ private:
       unsigned index = operand.getOperandNumber();
       Value root = rootOf(operand.get());
       if (auto tied = source.getResultAttrOfType<IntegerAttr>(index, kTiedAttr)) {
-        int64_t argument = tied.getInt();
-        bool exists = argument >= 0 && argument < source.getNumArguments();
-        if (!exists || root != source.getArgument(argument))
+        if (root != source.getArgument(tied.getInt()))
           return terminator.emitOpError("result ") << index << " is not the buffer of the argument that it is tied to";
         continue;
       }
@@ -114,8 +112,8 @@ private:
     auto module = source->getParentOfType<ModuleOp>();
     for (auto name : launch.getKernels().getAsRange<FlatSymbolRefAttr>()) {
       auto kernel = module.lookupSymbol<func::FuncOp>(name.getAttr());
-      if (!kernel || kernel.getArgumentTypes() != TypeRange(launch.getBuffers()) ||
-          kernel.getResultTypes() != launch.getResultTypes())
+      if (!kernel || TypeRange(kernel.getArgumentTypes()) != TypeRange(launch.getBuffers()) ||
+          TypeRange(kernel.getResultTypes()) != TypeRange(launch.getResultTypes()))
         return launch.emitOpError("has other types than its kernel ") << name;
       if (failed(verifyKernel(kernel, module->getAttrOfType<TargetAttr>(kTargetAttr), dims)))
         return failure();
@@ -352,6 +350,12 @@ void emitShapes(func::FuncOp main, DimsAnalysis &dims) {
   func::ReturnOp::create(b, loc);
 }
 
+bool isProgram(func::FuncOp function) {
+  return llvm::hasSingleElement(function.getBody()) &&
+         llvm::all_of(function.getArgumentTypes(), llvm::IsaPred<RankedTensorType>) &&
+         llvm::all_of(function.getResultTypes(), llvm::IsaPred<RankedTensorType>);
+}
+
 struct LowerHostPass : impl::LowerHostPassBase<LowerHostPass> {
   void getDependentDialects(DialectRegistry &registry) const override {
     registry.insert<DscDialect, arith::ArithDialect, memref::MemRefDialect, scf::SCFDialect>();
@@ -367,15 +371,20 @@ struct LowerHostPass : impl::LowerHostPassBase<LowerHostPass> {
       module.emitError("has no target: run --dsc-set-target first");
       return signalPassFailure();
     }
+    SmallVector<func::FuncOp> programs{main};
+    if (auto init = module.lookupSymbol<func::FuncOp>("init"))
+      programs.push_back(init);
+    for (func::FuncOp program : programs)
+      if (!isProgram(program)) {
+        program.emitOpError("is no program: needs one block, and ranked tensors as arguments and results");
+        return signalPassFailure();
+      }
     DimsAnalysis dims(module);
     if (failed(verifySizes(module, dims)))
       return signalPassFailure();
     writeManifest(module, dims);
     int64_t nextDispatch = 0;
     emitShapes(main, dims);
-    SmallVector<func::FuncOp> programs{main};
-    if (auto init = module.lookupSymbol<func::FuncOp>("init"))
-      programs.push_back(init);
     for (func::FuncOp program : programs) {
       HostLowering lowering(program, dims, nextDispatch);
       if (failed(lowering.run()))

@@ -165,7 +165,7 @@ private:
     const llvm::fltSemantics &format = cast<FloatType>(x.element()).getFloatSemantics();
     auto pattern = [](const llvm::APFloat &value) { return value.bitcastToAPInt().getSExtValue(); };
     int64_t infinity = pattern(llvm::APFloat::getInf(format));
-    Num magnitude = bits & ~(int64_t(-1) << (x.width() - 1));
+    Num magnitude = bits & static_cast<int64_t>(~(uint64_t(-1) << (x.width() - 1)));
     if (isa<math::IsNaNOp>(op))
       return (magnitude > infinity).v;
     if (isa<math::IsInfOp>(op))

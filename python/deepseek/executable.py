@@ -69,6 +69,17 @@ class Executable:
         self._module = runtime.Module(object)  # keeps the code mapped
         self._main = _ENTRY(self._module.symbol("dsc_main"))
 
+        try:
+            needs_weights = self._plan(manifest)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise ExecutionError(
+                f"compiled code has a malformed manifest ({type(error).__name__}: {error}): compile it again"
+            ) from None
+        if not needs_weights:
+            self.bind_weights({})
+
+    def _plan(self, manifest: dict[str, Any]) -> bool:
+        """Prepares calls as the manifest describes them; returns whether the program waits for weights."""
         arguments, results = manifest["main"]["args"], manifest["main"]["results"]
         self._inputs = _plan_inputs(arguments)
         self._results = _plan_results(results, self._inputs, len(arguments))
@@ -84,8 +95,7 @@ class Executable:
         self._kept: list[np.ndarray] = []  # weights and prepared buffers that dsc_main reads
         self._bound = False
         init = manifest["init"]
-        if all(argument["kind"] == "input" for argument in arguments) and (init is None or not init["args"]):
-            self.bind_weights({})
+        return any(argument["kind"] != "input" for argument in arguments) or bool(init and init["args"])
 
     @property
     def bound(self) -> bool:

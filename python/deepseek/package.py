@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from deepseek import artifact
@@ -69,12 +69,16 @@ class Package:
         context: int | None = None,
         all_logits: bool = False,
         text: str | None = None,
+        name: str | None = None,
     ) -> Package:
         """Compiles `checkpoint`; `text` is its module at a later phase, if it has been lowered already.
+
+        `name` is what the user called the model (None: its file).
 
         Raises `CheckpointError` for a model that is not supported, `CompileError`, `InputError`.
         """
         info, graph_text = describe(checkpoint, precision=precision, context=context, all_logits=all_logits)
+        info = replace(info, name=name or info.name)
         text = text or graph_text
         code = compile_text(text, target=target, source_name=checkpoint.path.name)
         files = [artifact.ExternalFile(path) for path in checkpoint.files]
@@ -157,14 +161,16 @@ def open_model(
 
     Raises `CheckpointError`, `ArtifactError`, `CompileError`, and `InputError` for options that contradict an artifact.
     """
-    from deepseek.names import find_model
+    from deepseek.names import KNOWN_NAMES, find_model
 
     path = find_model(path_or_name)
     if path.suffix != ".dsc":
         from deepseek.frontend.checkpoint.checkpoint import open_checkpoint
 
+        name = os.fspath(path_or_name)
+        name = name if name in KNOWN_NAMES else None
         options = {"target": target or "cpu", "precision": precision or "as-stored", "all_logits": all_logits}
-        return Package.compile(open_checkpoint(path), **options)
+        return Package.compile(open_checkpoint(path), name=name, **options)
     package = Package.open(path)
     target = package.code.manifest["target"] if target in (None, "cpu") else target
     fixed = {

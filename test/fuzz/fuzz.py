@@ -54,20 +54,21 @@ def fuzz(reader: harness.Reader, options: argparse.Namespace) -> bool:
         report = harness.run(reader, options.seed, options.begin, count, options.jobs, progress)
         if shown:
             print("\r\033[K", end="", file=sys.stderr)
-    findings = []
+    findings: list[dict[str, object]] = []
+    foreign: list[dict[str, object]] = []
     for failure in report.failures.values():
         if options.minimize:
             failure = harness.smaller(reader, failure)
-        findings.append(describe(reader, failure, options))
+        (foreign if reader.foreign(failure.signature) else findings).append(describe(reader, failure, options))
     if options.json:
         fields = {"reader": reader.name, "seed": options.seed, "inputs": report.inputs, "accepted": report.accepted}
-        print(json.dumps(fields | {"seconds": round(report.seconds, 2), "findings": findings}))
+        print(json.dumps(fields | {"seconds": round(report.seconds, 2), "findings": findings, "foreign": foreign}))
     else:
         print(
             f"{reader.name}: {report.inputs} inputs in {report.seconds:.1f} s, {report.accepted} accepted, "
-            f"{len(findings)} kinds of failure"
+            f"{len(findings)} kinds of failure, {len(foreign)} in other people's code"
         )
-        for finding in findings:
+        for finding in (*findings, *foreign):
             print(f"  {finding['count']} x {finding['signature']}\n    {finding['command']}")
     return bool(findings)
 

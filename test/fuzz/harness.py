@@ -58,6 +58,14 @@ class Reader(ABC):
     def seeds(self) -> list[bytes]:
         """Inputs that must be read without any error."""
 
+    def stack(self, data: bytes, folder: Path) -> str:
+        """Frames of an input that has ended its process, as LLVM prints them, where Python sees only its own."""
+        return ""
+
+    def foreign(self, signature: str) -> bool:
+        """Whether a failure is in code that is not ours; it is reported but fails no run."""
+        return False
+
     @abstractmethod
     def read(self, data: bytes, folder: Path) -> None:
         """Reads one input; `folder` is the worker's own, on a memory file system where there is one."""
@@ -168,7 +176,7 @@ class _Worker:
     """A forked process that reads inputs [begin, end)."""
 
     def __init__(self, reader: Reader, begin: int, end: int, source: Callable[[int], bytes]) -> None:
-        self.begin, self.end_index, self.source = begin, end, source
+        self.reader, self.begin, self.end_index, self.source = reader, begin, end, source
         self.state = mmap.mmap(-1, _STATE.size)
         self.state[:] = _STATE.pack(begin, 0.0)
         self.folder = Path(tempfile.mkdtemp(prefix="dsc-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
@@ -243,10 +251,12 @@ class _Worker:
             return None
         _, status = os.waitpid(self.pid, 0)
         log = self.log.read_text(errors="replace") if self.log.exists() else ""
+        index, _ = _STATE.unpack(self.state[:])
+        if status and not late:
+            log += self.reader.stack(self.source(index), self.folder)
         self.end()
         if status == 0:
             return None
-        index, _ = _STATE.unpack(self.state[:])
         if os.waitstatus_to_exitcode(status) == _BROKEN or self.reported >= index:
             raise RuntimeError(f"{report.reader}: the harness failed near input {index}:\n{log[-2000:]}")
         name = "hang" if late else _ending(os.waitstatus_to_exitcode(status))
@@ -337,7 +347,7 @@ def _where(log: str) -> str:
     patterns = ("Assertion `", "LLVM ERROR", "UNREACHABLE", "terminate called")
     said = next((line for line in lines if any(pattern in line for pattern in patterns)), "")
     found = [_NUMBERS.sub("N", said.rpartition(": ")[2] if "Assertion" in said else said)[:160]] if said else []
-    frames = [match[1] for line in lines if (match := re.match(r" *#\d+ 0x[0-9a-f]+ (.*)", line))]
+    frames = [match[1] for line in lines if (match := re.match(r" *#\d+ 0x[0-9a-f]+ ([^(].*)", line))]
     frame = next((frame for frame in frames if "mlir::dsc::" in frame or "dsc_rt" in frame), "")
     if not frame:  # upstream all the way down: name the place that failed
         system = re.compile(

@@ -44,13 +44,6 @@ func.func @other_argument(%c: tensor<4xf32>, %d: tensor<4xf32>) -> (tensor<4xf32
 
 // -----
 
-func.func @no_argument(%c: tensor<4xf32>) -> (tensor<4xf32> {dsc.tied = 3 : i64}) {
-  // expected-error @+1 {{result 0 is tied to argument 3 but made by something else}}
-  return %c : tensor<4xf32>
-}
-
-// -----
-
 func.func @untied_dispatch(%c: tensor<4xf32>) -> (tensor<4xf32> {dsc.tied = 0 : i64}) {
   %0 = dsc.dispatch (%c) tied [-1] : (tensor<4xf32>) -> tensor<4xf32> {
   ^bb0(%a: tensor<4xf32>):

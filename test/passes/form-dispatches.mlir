@@ -153,3 +153,15 @@ func.func @unknown(%x: tensor<4xf32>) -> tensor<4xf32> {
   %0 = arith.addf %x, %x : tensor<4xf32>
   return %0 : tensor<4xf32>
 }
+
+// -----
+
+// A size that a function returns is no tensor to copy.
+// CHECK-LABEL: func.func @returns_a_size
+// CHECK: return %{{.*}} : index
+module attributes {dsc.symbols = ["n"]} {
+  func.func @returns_a_size(%x: tensor<?xf32> {dsc.dims = #dsc.dims<["n"]>}) -> index {
+    %n = dsc.dim "n" : index
+    return %n : index
+  }
+}

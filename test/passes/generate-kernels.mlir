@@ -199,3 +199,42 @@ func.func private @transposed(%x: tensor<64x128xf32>) -> tensor<128x64xf32>
   } -> tensor<128x64xf32>
   return %0 : tensor<128x64xf32>
 }
+
+// -----
+
+func.func private @scalar_tile(%x: tensor<4x8xf32>, %w: tensor<8x64xf32>) -> tensor<4x64xf32>
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [2, 1], workgroup = [4, 20]>} {
+  // expected-error @+1 {{tile columns must be a multiple of 2 and divide the workgroup's, got: 1 and 20}}
+  %0 = dsc.matmul %x, %w : (tensor<4x8xf32>, tensor<8x64xf32>) -> tensor<4x64xf32>
+  return %0 : tensor<4x64xf32>
+}
+
+// -----
+
+// expected-error @+1 {{schedule needs 2 tile and 2 workgroup sizes, got: 1 and 1}}
+func.func private @sizes(%x: tensor<4x8xf32>, %w: tensor<8x64xf32>) -> tensor<4x64xf32>
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [16], workgroup = [16]>} {
+  %0 = dsc.matmul %x, %w : (tensor<4x8xf32>, tensor<8x64xf32>) -> tensor<4x64xf32>
+  return %0 : tensor<4x64xf32>
+}
+
+// -----
+
+// expected-error @+1 {{ties its 1 results to arguments that it lacks: array<i64: 1>}}
+func.func private @ties(%x: tensor<4xf32>) -> tensor<4xf32>
+    attributes {dsc.kernel, dsc.tied = array<i64: 1>, dsc.schedule = #dsc.variant<tile = [16], workgroup = [16]>} {
+  return %x : tensor<4xf32>
+}
+
+// -----
+
+// expected-error @+1 {{is no kernel: needs one block, and ranked tensors as arguments and results}}
+func.func private @declared(tensor<4xf32>) -> tensor<4xf32> attributes {dsc.kernel}
+
+// -----
+
+// expected-error @+1 {{has a size that does not follow from the named dimensions: 'tensor<?xf32>'}}
+func.func private @unnamed(%x: tensor<?xf32>) -> tensor<?xf32>
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [16], workgroup = [16]>} {
+  return %x : tensor<?xf32>
+}

@@ -161,3 +161,55 @@ func.func @main(%x: tensor<4xf32>) {
   call @trace(%x) : (tensor<4xf32>) -> ()
   return
 }
+
+// -----
+
+func.func private @k(%x: tensor<4xf32>) -> tensor<8xf32> attributes {dsc.kernel} {
+  %0 = tensor.empty() : tensor<8xf32>
+  return %0 : tensor<8xf32>
+}
+func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> {
+  // expected-error @+1 {{has other types than its kernel @k}}
+  %0 = dsc.launch [@k] (%x) : (tensor<4xf32>) -> tensor<4xf32>
+  return %0 : tensor<4xf32>
+}
+
+// -----
+
+// expected-error @+1 {{needs a schedule of one variant}}
+func.func private @k(%x: tensor<4xf32>) -> tensor<4xf32> attributes {dsc.kernel} {
+  %0 = dsc.softmax %x : tensor<4xf32>
+  return %0 : tensor<4xf32>
+}
+func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> {
+  %0 = dsc.launch [@k] (%x) : (tensor<4xf32>) -> tensor<4xf32>
+  return %0 : tensor<4xf32>
+}
+
+// -----
+
+func.func private @k(%x: tensor<4xf32>) -> tensor<4xf32>
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [16], workgroup = [16]>} {
+  %z = arith.constant 0.0 : f32
+  %0 = linalg.fill ins(%z : f32) outs(%x : tensor<4xf32>) -> tensor<4xf32>
+  return %0 : tensor<4xf32>
+}
+func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> {
+  // expected-error @+1 {{has no rows to choose a variant by, but several kernels}}
+  %0 = dsc.launch [@k, @k] (%x) : (tensor<4xf32>) -> tensor<4xf32>
+  return %0 : tensor<4xf32>
+}
+
+// -----
+
+// expected-error @+1 {{is no program: needs one block, and ranked tensors as arguments and results}}
+func.func @main(%x: memref<4xf32>) {
+  return
+}
+
+// -----
+
+// expected-error @+1 {{has a size that does not follow from the named dimensions: 'tensor<?xf32>'}}
+func.func @main(%x: tensor<?xf32>) -> tensor<?xf32> {
+  return %x : tensor<?xf32>
+}

@@ -105,3 +105,13 @@ func.func @main(%x: tensor<?xf32> {dsc.dims = #dsc.dims<["n"]>}) -> index {
   %n = dsc.dim "n" : index
   return %n : index
 }
+
+// -----
+
+func.func @negative_dim(%x: tensor<?xf32>) -> index {
+  // CHECK-LABEL: func.func @negative_dim
+  // CHECK: tensor.dim
+  %c = arith.constant -2 : index
+  %n = tensor.dim %x, %c : tensor<?xf32>
+  return %n : index
+}

@@ -122,3 +122,12 @@ module attributes {dsc.target = #dsc.target<"cpu:x86-64", triple = "x86_64-unkno
     return %0 : tensor<4x8xf32>
   }
 }
+
+// -----
+
+module attributes {dsc.symbols = ["n"]} {
+  // expected-error @+1 {{has a size that does not follow from the named dimensions: 'tensor<?x8xf32>'}}
+  func.func @unknown_size(%x: tensor<?x8xf32> {dsc.dims = #dsc.dims<["m", "_"]>}) -> tensor<?x8xf32> {
+    return %x : tensor<?x8xf32>
+  }
+}

