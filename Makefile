@@ -25,7 +25,7 @@ BUILD_KEY = { git ls-files -coz --exclude-standard -- $(BUILD_SOURCES) || \
 	find $(BUILD_SOURCES) -type f -not -name '*.pyc' -print0; } 2>/dev/null | \
 	{ sort -z | xargs -0 sha256sum 2>/dev/null || true; } | sha256sum
 
-.PHONY: help demo test build wheel sdist test-wheel fmt lint lit docs docs-check site bench clean
+.PHONY: help demo test build wheel sdist test-wheel fmt lint lit docs docs-check site bench fuzz clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -99,6 +99,9 @@ site: docs $(STAMPS)/docs ## docs/ as a web site in build/site
 
 bench: build $(STAMPS)/model ## SmolLM2-135M prefill and decode speed
 	@.venv/bin/deepseek bench smollm2-135m --prompt-tokens 512 --new-tokens 128 --precision f32 --threads $(JOBS)
+
+fuzz: build $(STAMPS)/model $(STAMPS)/test ## damaged inputs for every reader: COUNT each (default 20000)
+	@nice .venv/bin/python test/fuzz/fuzz.py $(or $(READER),all) --count $(or $(COUNT),20000) --jobs $(JOBS)
 
 clean: ## remove build products (.venv stays: rm -rf .venv)
 	@rm -rf build dist .pytest_cache .ruff_cache .hypothesis $(STAMPS)/built

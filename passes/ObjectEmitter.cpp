@@ -108,6 +108,10 @@ LogicalResult emitObject(ModuleOp module, bool assembly, SmallVectorImpl<char> &
   };
   if (!target || !phase || phase.getValue() != "llvm")
     return fail("it is not at the end of phase llvm");
+  auto manifest = module->getAttrOfType<DictionaryAttr>(kManifestAttr);
+  for (StringRef key : {"dispatches", "features", "init", "main", "statistics", "symbols", "target", "version"})
+    if (!manifest || !manifest.contains(key))
+      return fail("its dsc.manifest lacks \"" + key + "\"");
   std::string error;
   std::unique_ptr<llvm::TargetMachine> machine = createMachine(target, error);
   if (!machine)

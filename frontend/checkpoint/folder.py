@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from deepseek.frontend.checkpoint.checkpoint import Checkpoint
@@ -38,7 +39,10 @@ class FolderCheckpoint(Checkpoint):
     def json(self, name: str) -> Settings | None:
         """Another JSON object of the folder, or None if there is no such file. Raises `CheckpointError`."""
         path = self.path / name
-        return Settings(read_json(path), f"{name}:", self.error) if path.exists() else None
+        with contextlib.suppress(OSError):  # a name that is too long: reading says so
+            if not path.exists():
+                return None
+        return Settings(read_json(path), f"{name}:", self.error)
 
     def tokenizer_data(self) -> TokenizerData | None:
         """The tokenizer in tokenizer.json, or None if there is no such file."""

@@ -211,9 +211,11 @@ class Artifact:
             self.model: dict[str, Any] | None = header["model"]
             self.compiler: str = header["compiler"]
             self._sections = {name: self._section(begin, *place) for name, place in header["sections"].items()}
+            if not {"ir", "object"} <= self._sections.keys() or not isinstance(self.model, (dict, type(None))):
+                raise ValueError("it lacks sections, or its model is no object")
             files = [self._external(entry) for entry in header["files"]]
             self._weights = self._weight_views(header["weights"], begin, files)
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise self._error(f"is damaged: its header is malformed ({type(error).__name__}: {error})") from None
 
     @property
@@ -224,13 +226,12 @@ class Artifact:
     @cached_property
     def text(self) -> str:
         """The module at the end of `import`."""
-        return bytes(self._sections["ir"]).decode()
+        return self._decoded("ir")
 
     @property
     def tokenizer(self) -> str | None:
         """The tokenizer as JSON, or None."""
-        section = self._sections.get("tokenizer")
-        return None if section is None else bytes(section).decode()
+        return self._decoded("tokenizer") if "tokenizer" in self._sections else None
 
     @property
     def weights(self) -> dict[str, np.ndarray] | None:
@@ -249,6 +250,12 @@ class Artifact:
 
     def _error(self, text: str) -> ArtifactError:
         return ArtifactError(f"{self.path} {text}")
+
+    def _decoded(self, section: str) -> str:
+        try:
+            return bytes(self._sections[section]).decode()
+        except UnicodeDecodeError:
+            raise self._error(f"is damaged: its section {section} is not UTF-8") from None
 
     def _mapped(self, path: Path) -> mmap.mmap:
         try:

@@ -110,7 +110,8 @@ class Package:
             raise ArtifactError(f"{path} holds a program, not a language model: use deepseek.load or deepseek run")
         if opened.weights is None:
             raise ArtifactError(f"{path} holds no weights: compile the model itself, or add --checkpoint MODEL")
-        if opened.model.keys() != {field.name for field in fields(ModelInfo)}:
+        expected = {field.name: field.type for field in fields(ModelInfo)}
+        if {name: type(value).__name__ for name, value in opened.model.items()} != expected:
             raise ArtifactError(f"{path} is damaged: it describes a model by {sorted(opened.model)}")
         return cls(
             info=ModelInfo(**opened.model),

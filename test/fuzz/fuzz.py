@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument("--begin", type=int, default=0, help="number of the first input")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: all CPUs)")
-    parser.add_argument("--input", type=Path, help="read this file instead of made inputs")
+    parser.add_argument("--input", type=Path, nargs="+", metavar="FILE", help="read these instead of made inputs")
     parser.add_argument("--minimize", action="store_true", help="make the inputs of the findings smaller")
     parser.add_argument("--output", type=Path, default=Path("build/fuzz"), help="folder for findings")
     parser.add_argument("--json", action="store_true", help="one JSON object per reader on stdout")
@@ -46,7 +46,7 @@ def fuzz(reader: harness.Reader, options: argparse.Namespace) -> bool:
         print(f"{reader.name}: {len(refused)} seeds are not accepted, one because: {refused[0]}", file=sys.stderr)
         return True
     if options.input is not None:
-        report = harness.run_inputs(reader, [options.input.read_bytes()])
+        report = harness.run_inputs(reader, [path.read_bytes() for path in options.input])
     else:
         count = reader.count if options.count is None else options.count
         shown = sys.stderr.isatty()

@@ -77,7 +77,7 @@ def _programs() -> list[str]:
     from linalg_programs import LINALG_PROGRAMS
 
     programs = [p.text for p in (*DSC_PROGRAMS, *LINALG_PROGRAMS)]
-    return [text for text in programs if len(text) < 6000 and "q4_k" not in text and "q5_k" not in text]
+    return [text for text in programs if len(text) < 6000]
 
 
 def _lit_cases() -> list[tuple[str, str, bool]]:

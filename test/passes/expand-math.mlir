@@ -52,6 +52,27 @@ module attributes {dsc.target = #v4} {
     return %y : vector<16xf16>
   }
 
+  // The magnitude is all bits but the first, 2^(width - 1) - 1; above infinity is NaN.
+  // CHECK-LABEL: @is_nan
+  // CHECK-DAG: arith.constant dense<2147483647> : vector<4xi32>
+  // CHECK-DAG: arith.constant dense<2139095040> : vector<4xi32>
+  // CHECK: arith.cmpi sgt, {{.*}} : vector<4xi32>
+  // CHECK-NEXT: return
+  func.func @is_nan(%x: vector<4xf32>) -> vector<4xi1> {
+    %y = math.isnan %x : vector<4xf32>
+    return %y : vector<4xi1>
+  }
+
+  // CHECK-LABEL: @is_finite
+  // CHECK-DAG: arith.constant 9223372036854775807 : i64
+  // CHECK-DAG: arith.constant 9218868437227405312 : i64
+  // CHECK: arith.cmpi slt, {{.*}} : i64
+  // CHECK-NEXT: return
+  func.func @is_finite(%x: f64) -> i1 {
+    %y = math.isfinite %x : f64
+    return %y : i1
+  }
+
   // CHECK-LABEL: @divide
   // CHECK: %[[ZERO:.*]] = arith.cmpi eq, %arg1
   // CHECK: %[[SAFE:.*]] = arith.select {{.*}}, %arg1

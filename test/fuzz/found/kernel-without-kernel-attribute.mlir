@@ -1,0 +1,46 @@
+#loc1 = loc("-":2:3)
+#loc2 = loc("-":10:11)
+module attributes {dsc.manifest = {dispatches = [{index = 0 : i64, kernel = "reduce_0", location = "-:10", program = "main", variants = 1 : i64}], features = ["sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "avx", "avx2", "fma", "f16c", "bmi", "bmi2", "lzcnt", "movbe", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512vnni", "avx512bf16", "avx512fp16"], init, main = {args = [{dtype = "f32", kind = "input", name = "x", prepared, shape = ["m", "n"], tied = false, unsigned = false, weight}], results = [{dtype = "f32", name = "r0", shape = ["?"], tied, unsigned = false}]}, statistics = {dispatches = 1 : i64, kernels = 1 : i64}, symbols = [{divisor = 1 : i64, max, min = 0 : i64, name = "m"}, {divisor = 1 : i64, max, min = 0 : i64, name = "n"}], target = "cpu:native", version = 1 : i64}, dsc.phase = "codegen", dsc.symbols = ["m", "n"], dsc.target = #dsc.target<"cpu:native", triple = "x86_64-unknown-linux-gnu", cpu = "x86-64-v4", features = "+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+lzcnt,+movbe,+avx512f,+avx512bw,+avx512cd,+avx512dq,+avx512vl,+avx512vnni,+avx512bf16,+avx512fp16", vector_bytes = 64, vector_registers = 32>} {
+  func.func @main_shapes(%arg0: memref<?xi64> loc("-":2:3)) {
+    return loc(#loc1)
+  } loc(#loc1)
+  func.func @main(%arg0: memref<?x?xf32> {dsc.dims = #dsc.dims<["m", "n"]>, dsc.name = "x"} loc("-":2:3), %arg1: memref<?xf32> {dsc.dims = #dsc.dims<["m"]>} loc("-":2:3)) -> i32 {
+    %c0_i32 = arith.constant 0 : i32 loc(#loc2)
+    return %c0_i32 : i32 loc(#loc2)
+  } loc(#loc1)
+  func.func private @reduce_0(%arg0: memref<?x?xf32> {dsc.dims = #dsc.dims<["m", "n"]>} loc("-":10:11), %arg1: memref<?xf32> {dsc.dims = #dsc.dims<["m"]>} loc("-":10:11), %arg2: index loc("-":10:11)) attributes {dsc.kerneldsc.schedule = #dsc.variant<tile = [1, 16], workgroup = [16]>} {
+    %cst = arith.constant dense<0.000000e+00> : vector<16xf32> loc(#loc3)
+    %cst_0 = arith.constant dense<0x7F800000> : vector<16xf32> loc(#loc3)
+    %c0 = arith.constant 0 : index loc(#loc3)
+    %c16 = arith.constant 16 : index loc(#loc3)
+    %c1 = arith.constant 1 : index loc(#loc3)
+    %0 = dsc.dim "n" : index loc(#loc2)
+    %1 = dsc.dim "m" : index loc(#loc2)
+    %2 = arith.muli %arg2, %c16 : index loc(#loc2)
+    %3 = arith.addi %2, %c16 : index loc(#loc2)
+    %4 = arith.minsi %3, %1 : index loc(#loc2)
+    %5 = arith.remui %0, %c16 : index loc(#loc2)
+    %6 = arith.subi %0, %5 : index loc(#loc2)
+    %7 = arith.cmpi slt, %6, %0 : index loc(#loc2)
+    scf.for %arg3 = %2 to %4 step %c1 {
+      %8 = scf.for %arg4 = %c0 to %6 step %c16 iter_args(%arg5 = %cst_0) -> (vector<16xf32>) {
+        %11 = vector.load %arg0[%arg3, %arg4] : memref<?x?xf32>, vector<16xf32> loc(#loc2)
+        %12 = arith.minimumf %11, %arg5 : vector<16xf32> loc(#loc2)
+        scf.yield %12 : vector<16xf32> loc(#loc2)
+      } loc(#loc2)
+      %9 = scf.if %7 -> (vector<16xf32>) {
+        %11 = arith.subi %0, %6 : index loc(#loc2)
+        %12 = vector.create_mask %11 : vector<16xi1> loc(#loc2)
+        %13 = vector.maskedload %arg0[%arg3, %6], %12, %cst : memref<?x?xf32>, vector<16xi1>, vector<16xf32> into vector<16xf32> loc(#loc2)
+        %14 = arith.minimumf %13, %8 : vector<16xf32> loc(#loc2)
+        %15 = arith.select %12, %14, %8 : vector<16xi1>, vector<16xf32> loc(#loc2)
+        scf.yield %15 : vector<16xf32> loc(#loc2)
+      } else {
+        scf.yield %8 : vector<16xf32> loc(#loc2)
+      } loc(#loc2)
+    } loc(#loc2)
+    return loc(#loc2)
+  } loc(#loc2)
+} loc(#loc)
+#loc = loc("-":1:1)
+#loc3 = loc(unknown)
