@@ -63,8 +63,9 @@ def test_mlir_is_there_once(package: Path, tool: Callable[[str], Path]) -> None:
 
 
 def test_binaries_name_no_folder_of_the_machine_that_built_them(package: Path, tool: Callable[[str], Path]) -> None:
-    for path in (*objects(package), tool("dsc-opt"), tool("dsc-lsp-server")):
-        assert str(ROOT).encode() + b"/" not in path.read_bytes(), path
+    files = [*objects(package), tool("dsc-opt"), tool("dsc-lsp-server")]
+    checkout = f"{ROOT}/".encode()
+    assert [p.name for p in files if checkout in p.read_bytes()] == []
 
 
 def test_the_compiler_library_shows_its_c_api_only(package: Path) -> None:
