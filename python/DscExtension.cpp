@@ -10,12 +10,6 @@ static void append(MlirStringRef text, void *out) { static_cast<std::string *>(o
 
 static MlirStringRef ref(const std::string &text) { return mlirStringRefCreate(text.data(), text.size()); }
 
-/// Runs `work` while other Python threads go on; diagnostic handlers take the lock back themselves.
-template <typename Work> static MlirLogicalResult released(Work work) {
-  nb::gil_scoped_release release;
-  return work();
-}
-
 NB_MODULE(_dsc, m) {
   m.doc() = "The dsc dialect and its compiler.";
 
@@ -30,9 +24,8 @@ NB_MODULE(_dsc, m) {
       [](MlirModule module, const std::string &target, const std::string &from, const std::string &to,
          const std::string &reproducerDir) {
         std::string reproducer;
-        bool ok = mlirLogicalResultIsSuccess(released([&] {
-          return dscRunPhases(module, ref(target), ref(from), ref(to), ref(reproducerDir), append, &reproducer);
-        }));
+        bool ok = mlirLogicalResultIsSuccess(
+            dscRunPhases(module, ref(target), ref(from), ref(to), ref(reproducerDir), append, &reproducer));
         return nb::make_tuple(ok, reproducer);
       },
       nb::arg("module"), nb::arg("target"), nb::arg("from_phase"), nb::arg("to_phase"), nb::arg("reproducer_dir"),
@@ -42,8 +35,7 @@ NB_MODULE(_dsc, m) {
       "emit_object",
       [](MlirModule module) {
         std::string object, manifest;
-        if (mlirLogicalResultIsFailure(
-                released([&] { return dscEmitObject(module, append, append, &object, &manifest); })))
+        if (mlirLogicalResultIsFailure(dscEmitObject(module, append, append, &object, &manifest)))
           throw nb::value_error("no object could be made of the module");
         return nb::make_tuple(nb::bytes(object.data(), object.size()), manifest);
       },
@@ -53,7 +45,7 @@ NB_MODULE(_dsc, m) {
       "emit_assembly",
       [](MlirModule module) {
         std::string text;
-        if (mlirLogicalResultIsFailure(released([&] { return dscEmitAssembly(module, append, &text); })))
+        if (mlirLogicalResultIsFailure(dscEmitAssembly(module, append, &text)))
           throw nb::value_error("no assembly could be made of the module");
         return text;
       },
