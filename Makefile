@@ -25,7 +25,7 @@ BUILD_KEY = { git ls-files -coz --exclude-standard -- $(BUILD_SOURCES) || \
 	find $(BUILD_SOURCES) -type f -not -name '*.pyc' -print0; } 2>/dev/null | \
 	{ sort -z | xargs -0 sha256sum 2>/dev/null || true; } | sha256sum
 
-.PHONY: help demo test build wheel sdist test-wheel fmt lint lit docs docs-check site bench fuzz clean
+.PHONY: help demo test build wheel sdist test-wheel test-asan fmt lint lit docs docs-check site bench fuzz clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -75,6 +75,9 @@ test-wheel: wheel $(STAMPS)/test ## install dist/*.whl and numpy into an environ
 	@tools/quietly --tries 3 build/log/wheel-env.txt build/wheel-env/bin/python -m pip install \
 	  --disable-pip-version-check --no-input --no-deps numpy dist/deepseek_runtime-*.whl
 	@DEEPSEEK_PYTHON=build/wheel-env/bin/python .venv/bin/pytest test/packaging
+
+test-asan: $(STAMPS)/model $(STAMPS)/test ## lit, runtime and kernels with address and undefined-behaviour sanitizers
+	@JOBS=$(JOBS) tools/sanitize
 
 fmt: $(STAMPS)/test ## format C++ and Python
 	@$(CXX_SOURCES) | xargs -0 -r .venv/bin/clang-format -i
