@@ -98,7 +98,9 @@ def test_model_errors(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Non
     damaged.write_bytes(b"PK\x03\x04")
     assert "expected the magic b'GGUF'" in failure(capsys, "inspect", str(damaged))
     (tmp_path / "empty").mkdir()
-    assert "empty is a folder that holds neither config.json nor a .gguf file" in failure(capsys, "inspect", str(tmp_path / "empty"))
+    assert "empty is a folder that holds neither config.json nor a .gguf file" in failure(
+        capsys, "inspect", str(tmp_path / "empty")
+    )
 
 
 def test_compile_errors(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
