@@ -218,6 +218,13 @@ class Artifact:
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise self._error(f"is damaged: its header is malformed ({type(error).__name__}: {error})") from None
 
+    def check_cpu(self) -> None:
+        """Raises `ArtifactError` when this CPU lacks a feature that the code uses; anything but running is possible."""
+        from deepseek import runtime
+
+        if problem := runtime.lacking_features(self.manifest):
+            raise self._error(f"cannot run here: {problem}")
+
     @property
     def object(self) -> bytes:
         """The machine code: a relocatable ELF object."""
@@ -299,8 +306,6 @@ class Artifact:
         begin = _HEADER.size + header_bytes
         if begin % _ALIGNMENT or header["body_bytes"] != len(data) - begin:
             raise self._error(f"is damaged: its body has {len(data) - begin} bytes, expected {header['body_bytes']}")
-        if problem := runtime.lacking_features(header["manifest"]):
-            raise self._error(f"cannot run here: {problem}")
         return header, begin
 
     def _verify(self, path: Path, data: mmap.mmap, begin: int, digests: Sequence[str], size: int) -> None:

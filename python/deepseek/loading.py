@@ -25,6 +25,7 @@ def load(path: str | os.PathLike[str], threads: int | None = None) -> Program | 
     Raises `ArtifactError` for a file that is damaged, of another version, or compiled for another CPU.
     """
     opened = Artifact(path)
+    opened.check_cpu()
     if opened.model is not None:
         from deepseek.model import Model
         from deepseek.package import Package
@@ -45,6 +46,7 @@ def executable(opened: Artifact, threads: int | None = None) -> Executable:
     """The bare program of an artifact, its weights bound. Raises `ArtifactError` when it needs some it does not hold."""
     from deepseek.executable import Executable
 
+    opened.check_cpu()
     program = Executable(opened.object, opened.manifest, threads=threads)
     if opened.weights is not None:
         program.bind_weights(opened.weights)

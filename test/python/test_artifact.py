@@ -18,6 +18,7 @@ import pytest
 import deepseek
 from deepseek import ACG, ArtifactError, InputError, artifact, runtime
 from deepseek.artifact import Artifact
+from deepseek.loading import executable
 
 
 def scaled(x, y):
@@ -189,7 +190,13 @@ def test_other_versions_are_refused(saved, monkeypatch):
 def test_missing_features_are_named(saved, monkeypatch):
     rest = runtime.cpu_features() - {"avx2", "fma"}
     monkeypatch.setattr(runtime, "cpu_features", lambda: rest)
-    assert "cannot run here: this CPU lacks avx2, fma, for which the program was compiled" in message(saved)
+    for load in (deepseek.load, lambda path: executable(Artifact(path))):
+        with pytest.raises(ArtifactError) as caught:
+            load(saved)
+        assert str(caught.value).startswith(
+            f"{saved} cannot run here: this CPU lacks avx2, fma, for which the program was compiled"
+        )
+    assert Artifact(saved).manifest["features"]  # it can still be looked into
 
 
 def test_not_an_artifact(tmp_path):

@@ -17,6 +17,8 @@ deepseek run f.dsc --input a.npy b.npy --output-dir out --json
 deepseek run f.dsc --input y=b.npy x=a.npy --output-dir out
 """
 
+_MOST_LISTED = 6  # arguments in a message
+
 
 def add_parser(commands: Any) -> None:
     """Registers the subcommand."""
@@ -72,7 +74,9 @@ def run(options: argparse.Namespace) -> None:
 def _ordered(given: list[str], arguments: list[dict[str, Any]]) -> list[str]:
     """One file per argument. Raises `InputError` that lists the arguments."""
     names = [argument["name"] for argument in arguments]
-    wanted = ", ".join(f"{name or f'argument {index}'} {_type(arguments[index])}" for index, name in enumerate(names))
+    wanted = ", ".join(
+        f"{name or f'argument {index}'} {_type(arguments[index])}" for index, name in enumerate(names[:_MOST_LISTED])
+    ) + (f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else "")
     chosen: list[str | None] = [None] * len(names)
     for text in given:
         name, equals, path = text.partition("=")
