@@ -157,7 +157,7 @@ class _Reader:
                     f"tokenizer.json has the decoder {shorten(decoder)}, expected WordPiece with ## and cleanup"
                 )
             return "wordpiece"
-        kinds = {step.get("type") for step in self._steps("decoder", "decoders")}
+        kinds = {str(step.get("type")) for step in self._steps("decoder", "decoders")}
         if "ByteLevel" in kinds:
             return "bpe-bytes"
         if kinds & {"ByteFallback", "Metaspace"} or self.model.get("byte_fallback", bool, False):

@@ -213,9 +213,12 @@ class Artifact:
             self._sections = {name: self._section(begin, *place) for name, place in header["sections"].items()}
             if not {"ir", "object"} <= self._sections.keys() or not isinstance(self.model, (dict, type(None))):
                 raise ValueError("it lacks sections, or its model is no object")
+            features, target = self.manifest["features"], self.manifest["target"]
+            if not all(isinstance(name, str) for name in [target, *features]):
+                raise ValueError("its target or a feature is no string")
             files = [self._external(entry) for entry in header["files"]]
             self._weights = self._weight_views(header["weights"], begin, files)
-        except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError, OSError) as error:
             raise self._error(f"is damaged: its header is malformed ({type(error).__name__}: {error})") from None
 
     def check_cpu(self) -> None:

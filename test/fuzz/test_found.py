@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from deepseek.errors import CheckpointError, ExecutionError
+from deepseek import artifact
+from deepseek.errors import ArtifactError, CheckpointError, ExecutionError
 from deepseek.executable import Executable
 from deepseek.frontend.checkpoint.checkpoint import open_checkpoint
 from deepseek.frontend.checkpoint.tokenizer import Tokenizer
@@ -52,6 +55,41 @@ def test_a_backend_that_knows_other_ids(tmp_path: Path) -> None:
     tokenizer = Tokenizer(replace(data, backend=json.dumps(backend)))
     with pytest.raises(CheckpointError, match="makes token id 32767, expected one below"):
         tokenizer.encode("abc")
+
+
+def test_a_decoder_whose_type_is_a_list(tmp_path: Path) -> None:
+    files = dict(seeds.folders()[0])
+    tokenizer = json.loads(files["tokenizer.json"])
+    tokenizer["decoder"] = {"type": []}
+    files["tokenizer.json"] = json.dumps(tokenizer).encode()
+    with pytest.raises(CheckpointError, match="decoder"):
+        open_checkpoint(folder(tmp_path, files)).tokenizer_data()
+
+
+@pytest.mark.parametrize("manifest", [{}, {"features": [1], "target": "cpu"}, {"features": [], "target": None}, []])
+def test_an_artifact_with_a_malformed_manifest(manifest: Any, tmp_path: Path) -> None:
+    artifact.write(tmp_path / "x.dsc", text="", object=b"", manifest=manifest)
+    with pytest.raises(ArtifactError, match="is damaged: its header is malformed"):
+        artifact.Artifact(tmp_path / "x.dsc")
+
+
+def test_an_artifact_whose_weight_file_has_an_impossible_name(tmp_path: Path) -> None:
+    source = tmp_path / "w.bin"
+    source.write_bytes(bytes(4))
+    manifest = {"features": [], "target": "cpu"}
+    weights, external = {"w": np.zeros(1, np.float32)}, {"w": (artifact.ExternalFile(source), 0)}
+    path = tmp_path / "x.dsc"
+    artifact.write(path, text="", object=b"", manifest=manifest, weights=weights, external=external)
+    changed = path.read_bytes()
+    header = json.loads(changed[64 : 64 + int.from_bytes(changed[8:16], "little")])
+    header["files"][0]["path"] = "/" + "a" * 300
+    encoded = json.dumps(header).encode()
+    encoded += b" " * (-len(encoded) % 64)
+    body = changed[64 + int.from_bytes(changed[8:16], "little") :]
+    start = changed[:8] + len(encoded).to_bytes(8, "little") + (64 + len(encoded) + len(body)).to_bytes(8, "little")
+    path.write_bytes(start + bytes(8) + hashlib.sha256(encoded).digest() + encoded + body)
+    with pytest.raises(ArtifactError, match="File name too long"):
+        artifact.Artifact(path)
 
 
 @pytest.mark.parametrize(
