@@ -12,10 +12,37 @@
 #include "passes/ObjectEmitter.h"
 #include "passes/Registration.h"
 #include "passes/Target.h"
+#include <mutex>
+#include <vector>
 
 using namespace mlir;
 
 MLIR_DEFINE_CAPI_DIALECT_REGISTRATION(Dsc, dsc, mlir::dsc::DscDialect)
+
+namespace {
+/// Hands diagnostics on when it goes away, on the thread that made it: a handler in Python must not run on MLIR's
+/// threads, which do not hold the interpreter's lock.
+class DeferredDiagnostics {
+public:
+  explicit DeferredDiagnostics(MLIRContext *context) : engine(context->getDiagEngine()) {
+    handler = engine.registerHandler([this](Diagnostic &diagnostic) {
+      std::lock_guard<std::mutex> lock(mutex);
+      deferred.push_back(std::move(diagnostic));
+    });
+  }
+  ~DeferredDiagnostics() {
+    engine.eraseHandler(handler);
+    for (Diagnostic &diagnostic : deferred)
+      engine.emit(std::move(diagnostic));
+  }
+
+private:
+  DiagnosticEngine &engine;
+  DiagnosticEngine::HandlerID handler;
+  std::mutex mutex;
+  std::vector<Diagnostic> deferred;
+};
+} // namespace
 
 static void send(MlirStringCallback callback, void *userData, StringRef text) { callback(wrap(text), userData); }
 
@@ -30,6 +57,7 @@ void dscRegisterPasses(void) { dsc::registerPasses(); }
 
 MlirLogicalResult dscRunPhases(MlirModule module, MlirStringRef target, MlirStringRef from, MlirStringRef to,
                                MlirStringRef reproducerDir, MlirStringCallback reproducer, void *userData) {
+  DeferredDiagnostics diagnostics(unwrap(module).getContext());
   std::string file;
   LogicalResult result = dsc::runPhases(unwrap(module), {unwrap(target).str(), /*checkInplace=*/true}, unwrap(from),
                                         unwrap(to), unwrap(reproducerDir), file);
@@ -40,6 +68,7 @@ MlirLogicalResult dscRunPhases(MlirModule module, MlirStringRef target, MlirStri
 
 MlirLogicalResult dscEmitObject(MlirModule module, MlirStringCallback object, MlirStringCallback manifest,
                                 void *objectData, void *manifestData) {
+  DeferredDiagnostics diagnostics(unwrap(module).getContext());
   SmallVector<char> bytes;
   if (failed(dsc::emitObject(unwrap(module), /*assembly=*/false, bytes)))
     return wrap(failure());
@@ -52,6 +81,7 @@ MlirLogicalResult dscEmitObject(MlirModule module, MlirStringCallback object, Ml
 }
 
 MlirLogicalResult dscEmitAssembly(MlirModule module, MlirStringCallback text, void *userData) {
+  DeferredDiagnostics diagnostics(unwrap(module).getContext());
   SmallVector<char> bytes;
   if (failed(dsc::emitObject(unwrap(module), /*assembly=*/true, bytes)))
     return wrap(failure());

@@ -84,7 +84,7 @@ def parse_module(text: str | bytes) -> tuple[Any, Any]:
     diagnostics: list[str] = []
     handler = context.attach_diagnostic_handler(_collector(diagnostics))
     try:
-        return context, ir.Module.parse(text, context)
+        return context, _parse(ir, text, context)
     except ir.MLIRError as error:
         raise CompileError(_message(diagnostics, str(error))) from None
     finally:
@@ -147,6 +147,15 @@ def _collector(diagnostics: list[str]) -> Any:
     return handle
 
 
+def _parse(ir: Any, text: str | bytes, context: Any) -> Any:
+    """The module; verified on this thread only, since MLIR's bindings handle errors without taking Python's lock."""
+    context.enable_multithreading(False)
+    try:
+        return ir.Module.parse(text, context)
+    finally:
+        context.enable_multithreading(True)
+
+
 @contextmanager
 def _parsed(text: str, source_name: str) -> Iterator[tuple[Any, list[str]]]:
     ir, dsc = _bindings()
@@ -155,7 +164,7 @@ def _parsed(text: str, source_name: str) -> Iterator[tuple[Any, list[str]]]:
         diagnostics: list[str] = []
         handler = context.attach_diagnostic_handler(_collector(diagnostics))
         try:
-            module = ir.Module.parse(text, context)
+            module = _parse(ir, text, context)
         except ir.MLIRError as error:
             message = _message(diagnostics, str(error))
             raise CompileError(f"{source_name} is not a module that this compiler reads: {message}") from None
