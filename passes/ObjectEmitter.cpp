@@ -43,8 +43,9 @@ static std::unique_ptr<llvm::TargetMachine> createMachine(TargetAttr target, std
   if (!backend)
     return nullptr;
   llvm::TargetOptions options;
-  // A fused multiply-add stands only where the IR says so.
-  options.AllowFPOpFusion = llvm::FPOpFusion::Strict;
+  // A fused multiply-add stands only where the IR says so: Standard fuses llvm.fmuladd, which vector.fma becomes, and
+  // nothing else; a machine without the instruction multiplies and adds.
+  options.AllowFPOpFusion = llvm::FPOpFusion::Standard;
   options.FunctionSections = false;
   std::unique_ptr<llvm::TargetMachine> machine(
       backend->createTargetMachine(triple, target.getCpu(), target.getFeatures(), options, llvm::Reloc::PIC_,

@@ -17,19 +17,34 @@ namespace mlir::dsc {
 
 namespace {
 
-void packRhs(MatmulOp op, int64_t panel) {
+/// Elements along the reduction that fill 32 bits lie together: what dot instructions multiply at once. A pair of bf16
+/// also widens with two operations; bytes need the instruction.
+int64_t groupFor(Type element, TargetAttr target) {
+  if (element.isBF16())
+    return 2;
+  return element.isInteger(8) && target && target.hasFeature("avx512vnni") ? 4 : 1;
+}
+
+void packRhs(MatmulOp op, int64_t panel, int64_t group) {
   OpBuilder b(op);
   Location loc = op.getRhs().getLoc();
   auto type = cast<RankedTensorType>(op.getRhs().getType());
   int64_t columnDim = op.getTransposeRhs() ? 0 : 1;
   int64_t columns = type.getDimSize(columnDim), depth = type.getDimSize(1 - columnDim);
-  SmallVector<int64_t> shape{llvm::divideCeil(columns, panel), depth, panel};
-  Value padding =
-      columns % panel == 0 ? Value() : arith::ConstantOp::create(b, loc, b.getZeroAttr(type.getElementType()));
+  SmallVector<int64_t> shape{llvm::divideCeil(columns, panel), llvm::divideCeil(depth, group), panel};
+  SmallVector<int64_t> dims{columnDim};
+  SmallVector<OpFoldResult> tiles{b.getIndexAttr(panel)};
+  if (group > 1) {
+    shape.push_back(group);
+    dims.push_back(1 - columnDim);
+    tiles.push_back(b.getIndexAttr(group));
+  }
+  Value padding = columns % panel == 0 && depth % group == 0
+                      ? Value()
+                      : arith::ConstantOp::create(b, loc, b.getZeroAttr(type.getElementType()));
   Value empty = tensor::EmptyOp::create(b, loc, shape, type.getElementType());
   SmallVector<int64_t> outer = columnDim == 0 ? SmallVector<int64_t>() : SmallVector<int64_t>{1, 0};
-  Value packed = linalg::PackOp::create(b, loc, op.getRhs(), empty, ArrayRef<int64_t>{columnDim},
-                                        ArrayRef<OpFoldResult>{b.getIndexAttr(panel)},
+  Value packed = linalg::PackOp::create(b, loc, op.getRhs(), empty, dims, tiles,
                                         padding ? std::optional<Value>(padding) : std::nullopt, outer)
                      ->getResult(0);
   op.getRhsMutable().assign(packed);
@@ -61,9 +76,14 @@ struct PackMatmulPass : impl::PackMatmulPassBase<PackMatmulPass> {
           ops.push_back(op);
       });
       for (MatmulOp op : ops) {
-        Type sum = defaultAccumulatorType(getElementTypeOrSelf(op.getRhs()));
+        Type element = getElementTypeOrSelf(op.getRhs());
+        Type sum = element.isInteger(8) ? getElementTypeOrSelf(op.getResult()) : defaultAccumulatorType(element);
         int64_t bytes = std::max(1u, sum.getIntOrFloatBitWidth() / 8);
-        packRhs(op, panel ? panel : 2 * target.getVectorBytes() / bytes);
+        // Groups want a lhs whose rows can be staged, with zeros behind their ends.
+        auto lhs = cast<RankedTensorType>(op.getLhs().getType());
+        bool widened = (element.isBF16() || (element.isInteger(8) && sum.isInteger(32))) && !op.getTransposeLhs() &&
+                       !ShapedType::isDynamic(lhs.getShape().back());
+        packRhs(op, panel ? panel : 2 * target.getVectorBytes() / bytes, widened ? groupFor(element, target) : 1);
         ++packed;
       }
     }

@@ -10,9 +10,9 @@ namespace mlir::dsc {
 // Features that change the code we make. Naming them all, rather than the
 // machine's model, gives the same object on every machine that has them.
 static constexpr StringRef kX86Features[] = {
-    "sse3",     "ssse3",    "sse4.1",   "sse4.2",   "popcnt",     "avx",        "avx2",
-    "fma",      "f16c",     "bmi",      "bmi2",     "lzcnt",      "movbe",      "avx512f",
-    "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512vnni", "avx512bf16", "avx512fp16"};
+    "sse3",     "ssse3",    "sse4.1",     "sse4.2",     "popcnt",     "avx",      "avx2",     "fma",
+    "f16c",     "bmi",      "bmi2",       "lzcnt",      "movbe",      "avx512f",  "avx512bw", "avx512cd",
+    "avx512dq", "avx512vl", "avx512vnni", "avx512bf16", "avx512fp16", "amx-tile", "amx-bf16", "amx-int8"};
 static constexpr size_t kV3 = 13, kV4 = 18; // how many of them a level has
 
 static std::string joinFeatures(ArrayRef<StringRef> features) {

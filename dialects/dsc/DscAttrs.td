@@ -51,18 +51,27 @@ def Dsc_VariantAttr : Dsc_Attr<"Variant", "variant"> {
   let description = [{
     `tile` is the register tile (rows, columns), `workgroup` the part of the
     iteration space that one workgroup covers, `unroll` the number of
-    independent accumulators along the reduction. With `max_rows` the variant
-    runs only while the number of rows is at most that; the host program tests
-    variants in order, and the last one has no bound.
+    independent accumulators along the reduction. With `depth` the reduction
+    advances by that many steps for all rows of a workgroup before it goes on,
+    so that what they share stays in the first-level cache. Operands whose numbers stand in
+    `stage` are computed into memory near the thread first. `instruction` names
+    what multiplies: `fma` on widened elements, or `dot` of adjacent elements
+    along the reduction. With `max_rows` the variant runs only while the number
+    of rows is at most that; the host program tests variants in order, and the
+    last one has no bound.
+
+    ```mlir
+    #dsc.variant<max_rows = 1, tile = [1, 32], workgroup = [1, 64], unroll = 4, depth = 1024, stage = [0], instruction = "dot">
+    ```
   }];
   let parameters = (ins DefaultValuedParameter<"int64_t", "0">:$maxRows,
                         ArrayRefParameter<"int64_t">:$tile,
                         ArrayRefParameter<"int64_t">:$workgroup,
-                        DefaultValuedParameter<"int64_t", "1">:$unroll);
-  let assemblyFormat = [{
-    `<` (`max_rows` `=` $maxRows^ `,`)? `tile` `=` `[` $tile `]` `,`
-    `workgroup` `=` `[` $workgroup `]` (`,` `unroll` `=` $unroll^)? `>`
-  }];
+                        DefaultValuedParameter<"int64_t", "1">:$unroll,
+                        DefaultValuedParameter<"int64_t", "0">:$depth,
+                        OptionalArrayRefParameter<"int64_t">:$stage,
+                        StringRefParameter<"", "\"fma\"">:$instruction);
+  let hasCustomAssemblyFormat = 1;
   let genVerifyDecl = 1;
 }
 
@@ -85,6 +94,10 @@ def Dsc_TargetAttr : Dsc_Attr<"Target", "target"> {
   let assemblyFormat = [{
     `<` $name `,` `triple` `=` $triple `,` `cpu` `=` $cpu `,` `features` `=` $features `,`
     `vector_bytes` `=` $vectorBytes `,` `vector_registers` `=` $vectorRegisters `>`
+  }];
+  let extraClassDeclaration = [{
+    /// Whether the machine has a feature, as LLVM spells it.
+    bool hasFeature(::llvm::StringRef feature) const;
   }];
   let genVerifyDecl = 1;
 }

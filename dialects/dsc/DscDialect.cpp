@@ -154,16 +154,90 @@ void PrecisionAttr::print(AsmPrinter &printer) const {
 // Schedules
 //===----------------------------------------------------------------------===//
 
+Attribute VariantAttr::parse(AsmParser &parser, Type) {
+  int64_t maxRows = 0, unroll = 1, depth = 0;
+  SmallVector<int64_t> tile, workgroup, stage;
+  std::string instruction = "fma";
+  llvm::StringSet<> seen;
+  auto parseSizes = [&](SmallVectorImpl<int64_t> &sizes) {
+    return parser.parseCommaSeparatedList(AsmParser::Delimiter::Square,
+                                          [&] { return parser.parseInteger(sizes.emplace_back()); });
+  };
+  auto parseField = [&]() -> ParseResult {
+    StringRef name;
+    SMLoc loc = parser.getCurrentLocation();
+    if (parser.parseKeyword(&name) || parser.parseEqual())
+      return failure();
+    if (!seen.insert(name).second)
+      return parser.emitError(loc, "field is given twice: ") << name;
+    if (name == "max_rows")
+      return parser.parseInteger(maxRows);
+    if (name == "unroll")
+      return parser.parseInteger(unroll);
+    if (name == "depth")
+      return parser.parseInteger(depth);
+    if (name == "tile")
+      return parseSizes(tile);
+    if (name == "workgroup")
+      return parseSizes(workgroup);
+    if (name == "stage")
+      return parseSizes(stage);
+    if (name == "instruction")
+      return parser.parseString(&instruction);
+    return parser.emitError(loc, "unknown field: ")
+           << name << ", known are max_rows, tile, workgroup, unroll, depth, stage, instruction";
+  };
+  SMLoc loc = parser.getCurrentLocation();
+  if (parser.parseLess() || parser.parseCommaSeparatedList(parseField) || parser.parseGreater())
+    return {};
+  if (!seen.contains("tile") || !seen.contains("workgroup")) {
+    parser.emitError(loc, "a variant needs tile and workgroup");
+    return {};
+  }
+  return parser.getChecked<VariantAttr>(loc, parser.getContext(), maxRows, tile, workgroup, unroll, depth, stage,
+                                        instruction);
+}
+
+void VariantAttr::print(AsmPrinter &printer) const {
+  auto sizes = [&](StringRef name, ArrayRef<int64_t> values) {
+    printer << name << " = [";
+    llvm::interleaveComma(values, printer);
+    printer << "]";
+  };
+  printer << "<";
+  if (getMaxRows())
+    printer << "max_rows = " << getMaxRows() << ", ";
+  sizes("tile", getTile());
+  sizes(", workgroup", getWorkgroup());
+  if (getUnroll() != 1)
+    printer << ", unroll = " << getUnroll();
+  if (getDepth())
+    printer << ", depth = " << getDepth();
+  if (!getStage().empty())
+    sizes(", stage", getStage());
+  if (getInstruction() != "fma")
+    printer << ", instruction = \"" << getInstruction() << "\"";
+  printer << ">";
+}
+
 LogicalResult VariantAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t maxRows, ArrayRef<int64_t> tile,
-                                  ArrayRef<int64_t> workgroup, int64_t unroll) {
+                                  ArrayRef<int64_t> workgroup, int64_t unroll, int64_t depth, ArrayRef<int64_t> stage,
+                                  StringRef instruction) {
   if (maxRows < 0)
     return emitError() << "max_rows must not be negative, got: " << maxRows;
   if (unroll < 1)
     return emitError() << "unroll must be positive, got: " << unroll;
+  if (depth < 0)
+    return emitError() << "depth must not be negative, got: " << depth;
   for (ArrayRef<int64_t> sizes : {tile, workgroup})
     for (int64_t size : sizes)
       if (size < 1)
         return emitError() << "schedule sizes must be positive, got: " << size;
+  for (int64_t operand : stage)
+    if (operand < 0)
+      return emitError() << "stage must list operand numbers, got: " << operand;
+  if (!llvm::is_contained({"fma", "dot"}, instruction))
+    return emitError() << "unknown instruction \"" << instruction << "\", known are fma, dot";
   return success();
 }
 
@@ -174,6 +248,12 @@ LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError,
   if (variants.back().getMaxRows() != 0)
     return emitError() << "the last variant must have no max_rows, got: " << variants.back().getMaxRows();
   return success();
+}
+
+bool TargetAttr::hasFeature(StringRef feature) const {
+  SmallVector<StringRef> flags;
+  getFeatures().split(flags, ',');
+  return llvm::is_contained(flags, ("+" + feature).str());
 }
 
 LogicalResult TargetAttr::verify(function_ref<InFlightDiagnostic()> emitError, StringRef, StringRef, StringRef,

@@ -80,13 +80,20 @@ LogicalResult MatmulOp::verify() {
   int64_t rhsK, columns;
   if (getPackedColumns()) {
     columns = *getPackedColumns();
-    if (rhs.getRank() != 3 || !rhs.hasStaticShape() || getTransposeRhs())
-      return emitOpError("a packed rhs must be static panels [n / t, k, t], got: ") << rhs;
+    if ((rhs.getRank() != 3 && rhs.getRank() != 4) || !rhs.hasStaticShape() || getTransposeRhs())
+      return emitOpError("a packed rhs must be static panels [n / t, k, t] or [n / t, k / g, t, g], got: ") << rhs;
     int64_t panel = rhs.getDimSize(2);
     if (panel == 0 || rhs.getDimSize(0) != llvm::divideCeil(columns, panel))
       return emitOpError("panels must cover the columns, got: ")
              << rhs.getDimSize(0) << " panels of " << panel << " for " << columns;
     rhsK = rhs.getDimSize(1);
+    if (rhs.getRank() == 4) { // the last group is padded with zeros
+      int64_t group = rhs.getDimSize(3);
+      if (group > 0 && !ShapedType::isDynamic(lhsK) && llvm::divideCeil(lhsK, group) == rhsK)
+        rhsK = lhsK;
+      else
+        rhsK *= group;
+    }
   } else {
     if (rhs.getRank() != 2 && rhs.getRank() != rank)
       return emitOpError("rhs must have rank 2 or the rank of lhs, got: ") << rhs;
@@ -106,7 +113,8 @@ LogicalResult MatmulOp::verify() {
       return failure();
   }
   Type element = lhs.getElementType(), result = getElementTypeOrSelf(getResult());
-  if (result != element && result != defaultAccumulatorType(element))
+  bool widened = element.isInteger(8) && result.isInteger(32);
+  if (result != element && result != defaultAccumulatorType(element) && !widened)
     return emitOpError("result elements must be the operands' or their accumulator's, got: ")
            << result << " from " << element;
   return checkResultShapes(*this);

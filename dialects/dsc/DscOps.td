@@ -152,9 +152,10 @@ def Dsc_MatmulOp : Dsc_GraphOp<"matmul", [DeclareOpInterfaceMethods<PrecisionOpI
 
     `rhs` is a matrix shared by all leading dimensions, or has the same leading
     dimensions as `lhs`. `transpose_lhs` and `transpose_rhs` exchange the last
-    two dimensions of an operand. Sums are kept in f32 for f16 and bf16, else
-    in the operands' type. With `packed_columns` = n the right side is a weight
-    of n columns in panels, `rhs[n / t, k, n % t]`, the last one padded with zeros.
+    two dimensions of an operand. Sums are kept in f32 for f16 and bf16, in i32
+    where i8 gives i32, else in the operands' type. With `packed_columns` = n the
+    right side is a weight of n columns in panels, `rhs[n / t, k, n % t]` or
+    `rhs[n / t, k / g, n % t, k % g]`, both padded with zeros.
 
     Example:
     ```mlir

@@ -48,6 +48,10 @@ def KernelOpInterface : OpInterface<"KernelOpInterface"> {
            "::llvm::ArrayRef<::mlir::dsc::Index>":$index), "", [{
         llvm_unreachable("a main operation gives its value only at its own index");
       }]>,
+    InterfaceMethod<[{
+        Whether a schedule may stage operand `operand`: a workgroup computes what
+        it needs of it into memory near the thread, before anything else.
+      }], "bool", "canStage", (ins "unsigned":$operand), "", "return false;">,
     InterfaceMethod<"Default schedule on a target.",
       "::mlir::dsc::ScheduleAttr", "getDefaultSchedule",
       (ins "::mlir::dsc::TargetAttr":$target, "::mlir::dsc::DimsAnalysis &":$dims), "", "return {};">,

@@ -72,6 +72,10 @@ static LogicalResult verifyVariant(Operation *op, Region &region, VariantAttr va
     return op->emitOpError("schedule needs ")
            << expected.getTile().size() << " tile and " << expected.getWorkgroup().size()
            << " workgroup sizes, got: " << variant.getTile().size() << " and " << variant.getWorkgroup().size();
+  KernelOpInterface main = findMainOp(region);
+  for (int64_t operand : variant.getStage())
+    if (!main || operand >= main->getNumOperands() || !main.canStage(operand))
+      return op->emitOpError("schedule stages operand ") << operand << ", which its loop nest cannot";
   return success();
 }
 

@@ -176,7 +176,7 @@ struct ConstantModel : KernelOpInterface::ExternalModel<ConstantModel, arith::Co
 // Moving data
 //===----------------------------------------------------------------------===//
 
-/// Panels: result[n / t, k, n % t] from a matrix in either orientation.
+/// Panels: result[n / t, k, n % t] or result[n / t, k / g, n % t, k % g] from a matrix in either orientation.
 struct PackModel : KernelOpInterface::ExternalModel<PackModel, linalg::PackOp> {
   bool readsOnce(Operation *, unsigned operand) const { return operand == 0; }
 
@@ -210,7 +210,10 @@ struct PackModel : KernelOpInterface::ExternalModel<PackModel, linalg::PackOp> {
       Value position = kernel.indexValue(at[dim]), size = kernel.constantIndex(extent - 1);
       if (kernel.isVector(position))
         size = kernel.splat(size);
-      inside = arith::CmpIOp::create(kernel, arith::CmpIPredicate::sle, position, size);
+      Value fits = arith::CmpIOp::create(kernel, arith::CmpIPredicate::sle, position, size);
+      if (inside && (kernel.isVector(fits) || kernel.isVector(inside)))
+        fits = kernel.splat(fits), inside = kernel.splat(inside);
+      inside = inside ? Value(arith::AndIOp::create(kernel, inside, fits)) : fits;
       Value clamped = kernel.min(position, size);
       at[dim] = kernel.isVector(clamped) ? Index::vector(clamped) : Index::uniform(clamped);
     }

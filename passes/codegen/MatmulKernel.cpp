@@ -1,210 +1,41 @@
-//===- MatmulKernel.cpp - register-tiled matrix product -------------------===//
-//
-// One form for all right sides: for every k, the tile's columns are loaded as
-// vectors and every row's scalar is multiplied in. Packed panels make those
-// loads one stream. Rows beyond the end are computed from the last row and not
-// stored; columns beyond the end are masked.
-//
-//===----------------------------------------------------------------------===//
+//===- MatmulKernel.cpp - schedules of matrix products --------------------===//
 
-#include "mlir/Dialect/Arith/IR/Arith.h"
-#include "mlir/Dialect/Vector/IR/VectorOps.h"
-#include "passes/codegen/Kernels.h"
+#include "passes/codegen/MatmulEmitter.h"
 
 namespace mlir::dsc {
 namespace {
 
-/// Sizes of the product: leading dims are rows unless the right side has them too.
-struct Shape {
-  Dims batch, rows; // rows: every dimension that is a row of one matrix
-  AffineExpr columns, depth;
-  bool sharedRhs;
-};
-
-Shape shapeOf(MatmulOp op, DimsAnalysis &dims) {
-  Shape shape;
-  Dims lhs = dims.get(op.getLhs()), result = dims.get(op.getResult());
-  shape.sharedRhs = op.getPackedColumns() || cast<RankedTensorType>(op.getRhs().getType()).getRank() == 2;
-  Dims leading(result.begin(), result.end() - 2);
-  (shape.sharedRhs ? shape.rows : shape.batch) = leading;
-  shape.rows.push_back(result[result.size() - 2]);
-  shape.columns = result.back();
-  shape.depth = lhs[lhs.size() - (op.getTransposeLhs() ? 2 : 1)];
-  return shape;
-}
-
-struct MatmulEmitter {
-  MatmulOp op;
-  KernelBuilder &kernel;
-  Shape shape;
-  Type accType;
-  int64_t lanes, vectors, tileRows, unroll;
-  SmallVector<Index> batch;
-  SmallVector<Value> rowSizes;
-  Value rows, columns, depth;
-  bool masksColumns;
-
-  SmallVector<Index> rowIndex(Value row) {
-    return llvm::map_to_vector(kernel.delinearize(row, rowSizes), [](Value v) { return Index::uniform(v); });
-  }
-
-  Value multiplyAdd(Value a, Value b, Value acc) {
-    if (isa<FloatType>(accType))
-      return vector::FMAOp::create(kernel, a, b, acc);
-    return arith::AddIOp::create(kernel, arith::MulIOp::create(kernel, a, b), acc);
-  }
-  Value addValues(Value a, Value b) {
-    return isa<FloatType>(accType) ? Value(arith::AddFOp::create(kernel, a, b))
-                                   : Value(arith::AddIOp::create(kernel, a, b));
-  }
-
-  /// Column vector `v` of the tile at `column`, for one k.
-  Value loadRhs(Value column, int64_t v, Value k, Value columnMask) {
-    Value offset = kernel.constantIndex(v * lanes);
-    Index depthIndex = Index::uniform(k);
-    SmallVector<Index> at;
-    if (op.getPackedColumns()) {
-      at = {Index::uniform(kernel.floorDiv(column, vectors * lanes)), depthIndex, Index::lanes(offset)};
-    } else {
-      at = batch;
-      Index lanesIndex = Index::lanes(kernel.add(column, offset));
-      at.push_back(op.getTransposeRhs() ? lanesIndex : depthIndex);
-      at.push_back(op.getTransposeRhs() ? depthIndex : lanesIndex);
-      kernel.mask = columnMask;
-    }
-    Value value = kernel.convert(kernel.pull(op.getRhs(), at), accType);
-    kernel.mask = {};
-    return kernel.splat(value);
-  }
-
-  Value loadLhs(ArrayRef<Index> row, Value k) {
-    SmallVector<Index> at(batch);
-    llvm::append_range(at, row);
-    at.push_back(Index::uniform(k));
-    if (op.getTransposeLhs())
-      std::swap(at[at.size() - 1], at[at.size() - 2]);
-    return kernel.splat(kernel.convert(kernel.pull(op.getLhs(), at), accType));
-  }
-
-  /// Rows [firstRow, firstRow + count) by one tile of columns; `checked` rows may lie beyond the end.
-  void tile(Value firstRow, int64_t count, Value column, bool checked) {
-    kernel.width = lanes;
-    SmallVector<Value> rowNumbers;
-    SmallVector<SmallVector<Index>> rowIndices;
-    Value lastRow = kernel.sub(rows, kernel.constantIndex(1));
-    for (int64_t r = 0; r < count; ++r) {
-      rowNumbers.push_back(kernel.add(firstRow, kernel.constantIndex(r)));
-      rowIndices.push_back(rowIndex(checked ? kernel.min(rowNumbers[r], lastRow) : rowNumbers[r]));
-    }
-    SmallVector<Value> masks(vectors);
-    if (masksColumns)
-      for (int64_t v = 0; v < vectors; ++v) {
-        Value left = kernel.sub(columns, kernel.add(column, kernel.constantIndex(v * lanes)));
-        masks[v] = vector::CreateMaskOp::create(kernel, VectorType::get({lanes}, kernel.getI1Type()), ValueRange{left});
-      }
-
-    // accumulators[u][r][v], u being the position of k within an unrolled step
-    int64_t perStep = count * vectors;
-    SmallVector<Value> start(unroll * perStep, kernel.splat(kernel.zero(accType)));
-    auto step = [&](Value k, MutableArrayRef<Value> acc) {
-      SmallVector<Value> right;
-      for (int64_t v = 0; v < vectors; ++v)
-        right.push_back(loadRhs(column, v, k, masks[v]));
-      for (int64_t r = 0; r < count; ++r) {
-        Value left = loadLhs(rowIndices[r], k);
-        for (int64_t v = 0; v < vectors; ++v)
-          acc[r * vectors + v] = multiplyAdd(left, right[v], acc[r * vectors + v]);
-      }
-    };
-    Value zero = kernel.constantIndex(0);
-    Value whole = kernel.mul(kernel.floorDiv(depth, unroll), kernel.constantIndex(unroll));
-    SmallVector<Value> acc = kernel.forLoop(zero, whole, unroll, start, [&](Value k, ValueRange carried) {
-      SmallVector<Value> values(carried);
-      for (int64_t u = 0; u < unroll; ++u)
-        step(kernel.add(k, kernel.constantIndex(u)), MutableArrayRef(values).slice(u * perStep, perStep));
-      return values;
-    });
-    // Independent sums are added in pairs, then what the unrolled loop left over.
-    for (int64_t stride = 1; stride < unroll; stride *= 2)
-      for (int64_t u = 0; u + stride < unroll; u += 2 * stride)
-        for (int64_t i = 0; i < perStep; ++i)
-          acc[u * perStep + i] = addValues(acc[u * perStep + i], acc[(u + stride) * perStep + i]);
-    acc.resize(perStep);
-    if (unroll > 1)
-      acc = kernel.forLoop(whole, depth, 1, acc, [&](Value k, ValueRange carried) {
-        SmallVector<Value> values(carried);
-        step(k, values);
-        return values;
-      });
-
-    Type resultType = getElementTypeOrSelf(op.getResult());
-    for (int64_t r = 0; r < count; ++r) {
-      auto storeRow = [&] {
-        for (int64_t v = 0; v < vectors; ++v) {
-          kernel.mask = masks[v];
-          Index columnIndex = Index::lanes(kernel.add(column, kernel.constantIndex(v * lanes)));
-          Value value = acc[r * vectors + v];
-          if (op.getBias())
-            value = addValues(value, kernel.splat(kernel.convert(kernel.pull(op.getBias(), {columnIndex}), accType)));
-          kernel.current[op.getResult()] = kernel.convert(value, resultType);
-          SmallVector<Index> at(batch);
-          llvm::append_range(at, rowIndices[r]);
-          at.push_back(columnIndex);
-          kernel.storeOutputs(at);
-        }
-        kernel.mask = {};
-      };
-      if (!checked)
-        storeRow();
-      else
-        kernel.ifThen(arith::CmpIOp::create(kernel, arith::CmpIPredicate::slt, rowNumbers[r], rows), storeRow);
-    }
-    kernel.width = 1;
-  }
-
-  void workgroup(int64_t workgroupRows, int64_t workgroupColumns) {
-    // Row blocks change fastest: neighbours share the columns, which stay in cache.
-    auto blocks = [&](Value size, int64_t block) {
-      return kernel.floorDiv(kernel.add(size, kernel.constantIndex(block - 1)), block);
-    };
-    SmallVector<Value> grid;
-    for (AffineExpr size : shape.batch)
-      grid.push_back(kernel.materialize(size));
-    grid.push_back(blocks(columns, workgroupColumns));
-    grid.push_back(blocks(rows, workgroupRows));
-    SmallVector<Value> position = kernel.delinearize(kernel.workgroup, grid);
-    for (size_t i = 0; i < shape.batch.size(); ++i)
-      batch.push_back(Index::uniform(position[i]));
-    auto range = [&](Value block, int64_t size, Value limit) {
-      Value begin = kernel.mul(block, kernel.constantIndex(size));
-      return std::pair(begin, kernel.min(kernel.add(begin, kernel.constantIndex(size)), limit));
-    };
-    auto [rowBegin, rowEnd] = range(position.back(), workgroupRows, rows);
-    auto [columnBegin, columnEnd] = range(position[position.size() - 2], workgroupColumns, columns);
-    kernel.forLoop(columnBegin, columnEnd, lanes * vectors, [&, rowBegin = rowBegin, rowEnd = rowEnd](Value column) {
-      if (tileRows == 1) {
-        kernel.forLoop(rowBegin, rowEnd, 1, [&](Value row) { tile(row, 1, column, /*checked=*/false); });
-        return;
-      }
-      Value count = kernel.sub(rowEnd, rowBegin);
-      Value whole = kernel.mul(kernel.floorDiv(count, tileRows), kernel.constantIndex(tileRows));
-      Value wholeEnd = kernel.add(rowBegin, whole);
-      kernel.forLoop(rowBegin, wholeEnd, tileRows, [&](Value row) { tile(row, tileRows, column, false); });
-      kernel.ifThen(arith::CmpIOp::create(kernel, arith::CmpIPredicate::slt, wholeEnd, rowEnd),
-                    [&] { tile(wholeEnd, tileRows, column, true); });
-    });
-  }
-};
+constexpr int64_t kStageBytes = 1 << 20;    // of one workgroup: half of a second-level cache
+constexpr int64_t kPanelBytes = 32 << 10;   // of the right side that all rows read: the first-level cache
+constexpr int64_t kMaxStageBytes = 2 << 20; // it lies on the stack
 
 struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
-  static Type accumulator(MatmulOp op) { return defaultAccumulatorType(getElementTypeOrSelf(op.getLhs())); }
-
   bool isMain(Operation *) const { return true; }
+  bool canStage(Operation *op, unsigned operand) const {
+    return operand == 0 && stageWidth(cast<MatmulOp>(op), Float32Type::get(op->getContext()), 0) > 0;
+  }
+
+  /// Elements from one row of a stage to the next, for `depth` of k: whole cache lines and a quarter of one, so that
+  /// rows of the same column fall into different banks (5 % on Golden Cove). 0: not stageable, its rows being columns
+  /// or of unknown length.
+  static int64_t stageWidth(MatmulOp op, Type element, int64_t depth) {
+    auto lhs = cast<RankedTensorType>(op.getLhs().getType());
+    if (op.getTransposeLhs() || ShapedType::isDynamic(lhs.getShape().back()))
+      return 0;
+    int64_t perLine = 64 * 8 / std::max(8u, element.getIntOrFloatBitWidth());
+    return llvm::alignTo(depth ? depth : lhs.getShape().back(), perLine) + perLine / 4;
+  }
+  static Type stageElement(MatmulOp op, VariantAttr variant) {
+    return variant.getInstruction() == "dot" ? getElementTypeOrSelf(op.getLhs()) : accumulatorOf(op);
+  }
+  static int64_t stageRowBytes(MatmulOp op, Type element) {
+    return stageWidth(op, element, 0) * std::max(8u, element.getIntOrFloatBitWidth()) / 8;
+  }
 
   ScheduleAttr getDefaultSchedule(Operation *op, TargetAttr target, DimsAnalysis &) const {
     auto matmul = cast<MatmulOp>(op);
-    unsigned bits = std::max(8u, accumulator(matmul).getIntOrFloatBitWidth());
-    int64_t lanes = target.getVectorBytes() * 8 / bits;
+    Type sum = accumulatorOf(matmul);
+    int64_t lanes = target.getVectorBytes() * 8 / std::max(8u, sum.getIntOrFloatBitWidth());
     int64_t panel = 2 * lanes;
     if (matmul.getPackedColumns())
       panel = cast<RankedTensorType>(matmul.getRhs().getType()).getDimSize(2);
@@ -214,54 +45,100 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     int64_t rows = std::max<int64_t>(1, (target.getVectorRegisters() - 4 - vectors) / vectors);
     rows = std::max<int64_t>(1, std::min<int64_t>(rows, 12));
     MLIRContext *context = op->getContext();
-    // One row leaves room for four independent sums, which hide the latency of the multiply-add.
-    auto single = VariantAttr::get(context, 1, {1, panel}, {1, panel}, 4);
-    auto many = VariantAttr::get(context, 0, {rows, panel}, {rows * 8, panel * 2}, 1);
-    return ScheduleAttr::get(context, {single, many});
+    StringRef instruction = groupOf(matmul) > 1 && dotPays(matmul, target) ? "dot" : "fma";
+    // One row is bound by memory: bf16 is widened, bytes have no cheaper way.
+    StringRef single = isa<FloatType>(sum) ? "fma" : instruction;
+    int64_t tiles = 8, depth = 0;
+    SmallVector<int64_t> stage;
+    Type staged = instruction == "dot" ? getElementTypeOrSelf(matmul.getLhs()) : sum;
+    if (int64_t bytes = rows * stageRowBytes(matmul, staged); bytes > 0 && bytes <= kMaxStageBytes) {
+      stage = {0};
+      tiles = std::clamp<int64_t>(kStageBytes / bytes, 1, 8);
+      int64_t panelBytes = panel * std::max(8u, getElementTypeOrSelf(matmul.getRhs()).getIntOrFloatBitWidth()) / 8;
+      int64_t length = cast<RankedTensorType>(matmul.getLhs().getType()).getShape().back();
+      int64_t blocks = std::max<int64_t>(1, (length * panelBytes + kPanelBytes / 2) / kPanelBytes);
+      depth = blocks == 1 ? 0 : llvm::alignTo(llvm::divideCeil(length, blocks), 64);
+    }
+    // One row leaves room for four independent sums, which hide the latency of the multiply-add. A workgroup of many
+    // columns pays for its stage.
+    return ScheduleAttr::get(
+        context, {VariantAttr::get(context, 1, {1, panel}, {1, 2 * panel}, 4, 0, stage, single),
+                  VariantAttr::get(context, 0, {rows, panel}, {rows * tiles, panel * (stage.empty() ? 2 : 32)}, 1,
+                                   depth, stage, instruction)});
   }
+
+  /// Whether the target's dot instruction is faster than widening and multiplying. Cores with matrix tiles run
+  /// vdpbf16ps at half the rate of a fused multiply-add.
+  static bool dotPays(MatmulOp op, TargetAttr target) {
+    bool bytes = getElementTypeOrSelf(op.getLhs()).isInteger(8);
+    return target.hasFeature(bytes ? "avx512vnni" : "avx512bf16") && (bytes || !target.hasFeature("amx-bf16"));
+  }
+
   AffineExpr getRows(Operation *op, DimsAnalysis &dims) const {
-    return elementCount(shapeOf(cast<MatmulOp>(op), dims).rows, op->getContext());
+    return elementCount(matmulShape(cast<MatmulOp>(op), dims).rows, op->getContext());
   }
   AffineExpr getWorkgroups(Operation *op, VariantAttr variant, DimsAnalysis &dims) const {
-    Shape shape = shapeOf(cast<MatmulOp>(op), dims);
+    MatmulShape shape = matmulShape(cast<MatmulOp>(op), dims);
     AffineExpr rows = elementCount(shape.rows, op->getContext());
     return elementCount(shape.batch, op->getContext()) * shape.columns.ceilDiv(variant.getWorkgroup()[1]) *
            rows.ceilDiv(variant.getWorkgroup()[0]);
   }
+
+  /// What the loop nest takes for granted of a user's schedule.
+  static LogicalResult verify(MatmulOp op, VariantAttr variant, int64_t lanes, bool staged) {
+    int64_t panel = variant.getTile()[1], group = groupOf(op);
+    auto rhs = cast<RankedTensorType>(op.getRhs().getType());
+    if (panel % lanes != 0 || variant.getWorkgroup()[1] % panel != 0)
+      return op.emitOpError("tile columns must be a multiple of ")
+             << lanes << " and divide the workgroup's, got: " << panel << " and " << variant.getWorkgroup()[1];
+    if (op.getPackedColumns() && rhs.getDimSize(2) != panel)
+      return op.emitOpError("tile columns must be the panel's, got: ") << panel << " and " << rhs.getDimSize(2);
+    bool dot = variant.getInstruction() == "dot";
+    int64_t members = rhs.getElementType().isBF16() ? 2 : rhs.getElementType().isInteger(8) ? 4 : 0;
+    if (dot && (!staged || members != group || accumulatorOf(op).getIntOrFloatBitWidth() != 32 || lanes != 16))
+      return op.emitOpError(
+                 "instruction \"dot\" needs a staged lhs, 16 lanes of 32 bits, and a rhs in groups of 2 bf16 "
+                 "or 4 i8, got groups of ")
+             << group << " in " << rhs;
+    if (!dot && group > 1 && (!staged || group != 2 || members != 2))
+      return op.emitOpError("instruction \"fma\" reads groups of 2 bf16 with a staged lhs only, got: ") << rhs;
+    int64_t bytes = variant.getWorkgroup()[0] * stageRowBytes(op, stageElement(op, variant));
+    if (variant.getDepth() % 64 != 0 || (variant.getDepth() && !staged))
+      return op.emitOpError("depth must be a multiple of 64 and needs a staged lhs, got: ") << variant.getDepth();
+    if (staged && bytes > kMaxStageBytes)
+      return op.emitOpError("a workgroup may stage ") << kMaxStageBytes << " bytes, its rows take " << bytes;
+    return success();
+  }
+
   LogicalResult emitKernel(Operation *op, KernelBuilder &kernel, VariantAttr variant) const {
     auto matmul = cast<MatmulOp>(op);
-    Type accType = accumulator(matmul);
-    int64_t lanes = kernel.lanesOf(accType);
-    int64_t panel = variant.getTile()[1];
-    lanes = std::max<int64_t>(2, std::min(lanes, panel)); // one column would be a scalar
-    if (panel % lanes != 0 || variant.getWorkgroup()[1] % panel != 0)
-      return op->emitOpError("tile columns must be a multiple of ")
-             << lanes << " and divide the workgroup's, got: " << panel << " and " << variant.getWorkgroup()[1];
-    if (matmul.getPackedColumns() && cast<RankedTensorType>(matmul.getRhs().getType()).getDimSize(2) != panel)
-      return op->emitOpError("tile columns must be the panel's, got: ")
-             << panel << " and " << cast<RankedTensorType>(matmul.getRhs().getType()).getDimSize(2);
-    MatmulEmitter emitter{matmul,
-                          kernel,
-                          shapeOf(matmul, kernel.dims),
-                          accType,
-                          lanes,
-                          panel / lanes,
-                          variant.getTile()[0],
-                          variant.getUnroll(),
-                          {},
-                          {},
-                          {},
-                          {},
-                          {},
-                          true};
-    for (AffineExpr size : emitter.shape.rows)
-      emitter.rowSizes.push_back(kernel.materialize(size));
-    emitter.rows = kernel.materialize(elementCount(emitter.shape.rows, op->getContext()));
-    emitter.columns = kernel.materialize(emitter.shape.columns);
-    emitter.depth = kernel.materialize(emitter.shape.depth);
-    auto columns = dyn_cast<AffineConstantExpr>(emitter.shape.columns);
-    emitter.masksColumns = !columns || columns.getValue() % panel != 0;
-    emitter.workgroup(variant.getWorkgroup()[0], variant.getWorkgroup()[1]);
+    Type accType = accumulatorOf(matmul);
+    int64_t panel = variant.getTile()[1], tileRows = variant.getTile()[0];
+    int64_t lanes = std::max<int64_t>(2, std::min(kernel.lanesOf(accType), panel)); // one column would be a scalar
+    bool staged = !variant.getStage().empty();
+    if (failed(verify(matmul, variant, lanes, staged)))
+      return failure();
+    if (groupOf(matmul) > 1 && !kernel.buffers.contains(matmul.getRhs()))
+      return op->emitOpError("a rhs in groups must be an argument of the kernel");
+    MatmulPlan plan{lanes,
+                    panel / lanes,
+                    tileRows,
+                    llvm::divideCeil(variant.getWorkgroup()[0], tileRows),
+                    variant.getUnroll(),
+                    /*block=*/0,
+                    groupOf(matmul),
+                    variant.getInstruction() == "dot",
+                    variant,
+                    /*stageType=*/{}};
+    if (staged) {
+      int64_t depth = cast<RankedTensorType>(matmul.getLhs().getType()).getShape().back();
+      plan.block = variant.getDepth() < depth ? variant.getDepth() : 0;
+      int64_t blocks = plan.block ? llvm::divideCeil(depth, plan.block) : 1;
+      Type element = stageElement(matmul, variant);
+      plan.stageType = MemRefType::get(
+          {blocks, plan.tilesPerWorkgroup * tileRows, stageWidth(matmul, element, plan.block)}, element);
+    }
+    emitMatmul(matmul, kernel, plan);
     return success();
   }
 };

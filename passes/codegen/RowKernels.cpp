@@ -8,7 +8,8 @@
 namespace mlir::dsc {
 
 ScheduleAttr singleVariant(MLIRContext *context, ArrayRef<int64_t> tile, ArrayRef<int64_t> workgroup) {
-  return ScheduleAttr::get(context, VariantAttr::get(context, 0, tile, workgroup, 1));
+  return ScheduleAttr::get(
+      context, VariantAttr::get(context, 0, tile, workgroup, /*unroll=*/1, /*depth=*/0, /*stage=*/{}, "fma"));
 }
 
 void forRows(KernelBuilder &kernel, ArrayRef<AffineExpr> sizes, int64_t rowsPerWorkgroup,

@@ -58,6 +58,34 @@ func.func private @fused(%x: tensor<4x8xf32>, %w: tensor<8x16xf32>) -> tensor<4x
 
 // -----
 
+#id2 = affine_map<(d0, d1) -> (d0, d1)>
+// A staged left side is computed near the thread first, its consumer's products read it there; the reduction advances
+// by blocks for all rows.
+// CHECK-LABEL: func.func private @staged(
+// CHECK-DAG: %[[STAGE:.*]] = memref.alloca() {alignment = 64 : i64} : memref<2x4x{{.*}}xf32>
+// CHECK-DAG: memref.alloca() {alignment = 64 : i64} : memref<4x32xf32>
+// CHECK: arith.negf
+// CHECK: vector.store %{{.*}}, %[[STAGE]]
+// CHECK: vector.fma
+module attributes {dsc.symbols = ["m"]} {
+func.func private @staged(%x: tensor<?x128xf32> {dsc.dims = #dsc.dims<["m", "_"]>}, %w: tensor<1x128x32xf32>)
+    -> (tensor<?x32xf32> {dsc.dims = #dsc.dims<["m", "_"]>})
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [2, 32], workgroup = [4, 32], depth = 64, stage = [0]>} {
+  %m = dsc.dim "m" : index
+  %e = tensor.empty(%m) : tensor<?x128xf32>
+  %0 = linalg.generic {indexing_maps = [#id2, #id2], iterator_types = ["parallel", "parallel"]}
+      ins(%x : tensor<?x128xf32>) outs(%e : tensor<?x128xf32>) {
+  ^bb0(%a: f32, %b: f32):
+    %2 = arith.negf %a : f32
+    linalg.yield %2 : f32
+  } -> tensor<?x128xf32>
+  %1 = dsc.matmul %0, %w {packed_columns = 32 : i64} : (tensor<?x128xf32>, tensor<1x128x32xf32>) -> tensor<?x32xf32>
+  return %1 : tensor<?x32xf32>
+}
+}
+
+// -----
+
 // A tied result has no buffer of its own, and a boolean is a byte.
 // CHECK-LABEL: func.func private @tied(
 // CHECK-SAME: %[[X:[^:]*]]: memref<16xi8>{{[^:]*}}, %{{[^:]*}}: index)
@@ -237,4 +265,59 @@ func.func private @declared(tensor<4xf32>) -> tensor<4xf32> attributes {dsc.kern
 func.func private @unnamed(%x: tensor<?xf32>) -> tensor<?xf32>
     attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [16], workgroup = [16]>} {
   return %x : tensor<?xf32>
+}
+
+// -----
+
+// expected-error @+1 {{schedule stages operand 1, which its loop nest cannot}}
+func.func private @stage_of_rhs(%x: tensor<4x8xf32>, %w: tensor<8x64xf32>) -> tensor<4x64xf32>
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [2, 32], workgroup = [4, 32], stage = [1]>} {
+  %0 = dsc.matmul %x, %w : (tensor<4x8xf32>, tensor<8x64xf32>) -> tensor<4x64xf32>
+  return %0 : tensor<4x64xf32>
+}
+
+// -----
+
+func.func private @stage_too_large(%x: tensor<4x8192xf32>, %w: tensor<8192x64xf32>) -> tensor<4x64xf32>
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [2, 32], workgroup = [96, 32], stage = [0]>} {
+  // expected-error @+1 {{a workgroup may stage 2097152 bytes, its rows take 3147264}}
+  %0 = dsc.matmul %x, %w : (tensor<4x8192xf32>, tensor<8192x64xf32>) -> tensor<4x64xf32>
+  return %0 : tensor<4x64xf32>
+}
+
+// -----
+
+func.func private @depth(%x: tensor<4x8192xf32>, %w: tensor<8192x64xf32>) -> tensor<4x64xf32>
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [2, 32], workgroup = [4, 32], depth = 100, stage = [0]>} {
+  // expected-error @+1 {{depth must be a multiple of 64 and needs a staged lhs, got: 100}}
+  %0 = dsc.matmul %x, %w : (tensor<4x8192xf32>, tensor<8192x64xf32>) -> tensor<4x64xf32>
+  return %0 : tensor<4x64xf32>
+}
+
+// -----
+
+func.func private @dot(%x: tensor<4x8xf32>, %w: tensor<8x64xf32>) -> tensor<4x64xf32>
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [2, 32], workgroup = [4, 32], stage = [0], instruction = "dot">} {
+  // expected-error @+1 {{instruction "dot" needs a staged lhs, 16 lanes of 32 bits, and a rhs in groups of 2 bf16 or 4 i8, got groups of 1 in 'tensor<8x64xf32>'}}
+  %0 = dsc.matmul %x, %w : (tensor<4x8xf32>, tensor<8x64xf32>) -> tensor<4x64xf32>
+  return %0 : tensor<4x64xf32>
+}
+
+// -----
+
+func.func private @fma_groups(%x: tensor<4x8xi8>, %w: tensor<2x2x32x4xi8>) -> tensor<4x64xi32>
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [2, 32], workgroup = [4, 32], stage = [0]>} {
+  // expected-error @+1 {{instruction "fma" reads groups of 2 bf16 with a staged lhs only, got: 'tensor<2x2x32x4xi8>'}}
+  %0 = dsc.matmul %x, %w {packed_columns = 64 : i64} : (tensor<4x8xi8>, tensor<2x2x32x4xi8>) -> tensor<4x64xi32>
+  return %0 : tensor<4x64xi32>
+}
+
+// -----
+
+func.func private @groups_elsewhere(%x: tensor<4x8xbf16>) -> tensor<4x64xf32>
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [2, 32], workgroup = [4, 32], stage = [0]>} {
+  %w = arith.constant dense<1.0> : tensor<2x4x32x2xbf16>
+  // expected-error @+1 {{a rhs in groups must be an argument of the kernel}}
+  %0 = dsc.matmul %x, %w {packed_columns = 64 : i64} : (tensor<4x8xbf16>, tensor<2x4x32x2xbf16>) -> tensor<4x64xf32>
+  return %0 : tensor<4x64xf32>
 }

@@ -34,7 +34,9 @@ func.func @transposed(%x: tensor<?x8xf32>, %w: tensor<44x8xf32> {dsc.weight = "w
 
 // Panels are counted in lanes of the sum's type, f32 for bf16.
 // CHECK-LABEL: func.func @bf16
-// V4: (tensor<?x8xbf16>, tensor<1x8x32xbf16>) -> tensor<?x32xf32>
+// Pairs along k lie together.
+// V4: inner_dims_pos = [1, 0] inner_tiles = [32, 2] into %{{.*}} : tensor<8x32xbf16> -> tensor<1x4x32x2xbf16>
+// V4: (tensor<?x8xbf16>, tensor<1x4x32x2xbf16>) -> tensor<?x32xf32>
 func.func @bf16(%x: tensor<?x8xbf16>, %w: tensor<8x32xbf16> {dsc.weight = "w"}) -> tensor<?x32xf32> {
   %y = dsc.matmul %x, %w : (tensor<?x8xbf16>, tensor<8x32xbf16>) -> tensor<?x32xf32>
   return %y : tensor<?x32xf32>

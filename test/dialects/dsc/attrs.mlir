@@ -18,14 +18,16 @@ func.func private @precision() attributes {
   none = #dsc.precision<>, some = #dsc.precision<acc = f32, reason = "r">}
 
 // CHECK-LABEL: func.func private @variant
-// CHECK-SAME: long = #dsc.variant<max_rows = 1,{{ ?}}tile = [1, 32], workgroup = [1, 32], unroll = 4>
+// CHECK-SAME: long = #dsc.variant<max_rows = 1, tile = [1, 32], workgroup = [1, 32], unroll = 4>
 // CHECK-SAME: short = #dsc.variant<tile = [16], workgroup = [4096]>
+// CHECK-SAME: staged = #dsc.variant<tile = [12, 32], workgroup = [96, 1024], depth = 1024, stage = [0], instruction = "dot">
 func.func private @variant() attributes {
   long = #dsc.variant<max_rows = 1, tile = [1, 32], workgroup = [1, 32], unroll = 4>,
-  short = #dsc.variant<tile = [16], workgroup = [4096], unroll = 1>}
+  short = #dsc.variant<tile = [16], workgroup = [4096], unroll = 1>,
+  staged = #dsc.variant<instruction = "dot", stage = [0], depth = 1024, workgroup = [96, 1024], tile = [12, 32]>}
 
 // CHECK-LABEL: func.func private @schedule
-// CHECK-SAME: s = #dsc.schedule<<max_rows = 1,{{ ?}}tile = [1, 32], workgroup = [1, 32]>, <tile = [12, 32], workgroup = [96, 64]>>
+// CHECK-SAME: s = #dsc.schedule<<max_rows = 1, tile = [1, 32], workgroup = [1, 32]>, <tile = [12, 32], workgroup = [96, 64]>>
 func.func private @schedule() attributes {
   s = #dsc.schedule<<max_rows = 1, tile = [1, 32], workgroup = [1, 32]>, <tile = [12, 32], workgroup = [96, 64]>>}
 
@@ -53,6 +55,36 @@ func.func private @precision_field() attributes {p = #dsc.precision<lsh = bf16>}
 
 // expected-error @+1 {{expected non-function type}}
 func.func private @precision_type() attributes {p = #dsc.precision<lhs = 16>}
+
+// -----
+
+// expected-error @+1 {{unknown field: tiles, known are max_rows, tile, workgroup, unroll, depth, stage, instruction}}
+func.func private @variant_field() attributes {v = #dsc.variant<tiles = [1], workgroup = [1]>}
+
+// -----
+
+// expected-error @+1 {{field is given twice: tile}}
+func.func private @variant_twice() attributes {v = #dsc.variant<tile = [1], tile = [1], workgroup = [1]>}
+
+// -----
+
+// expected-error @+1 {{a variant needs tile and workgroup}}
+func.func private @variant_short() attributes {v = #dsc.variant<tile = [1]>}
+
+// -----
+
+// expected-error @+1 {{depth must not be negative, got: -64}}
+func.func private @variant_depth() attributes {v = #dsc.variant<tile = [1], workgroup = [1], depth = -64>}
+
+// -----
+
+// expected-error @+1 {{stage must list operand numbers, got: -1}}
+func.func private @variant_stage() attributes {v = #dsc.variant<tile = [1], workgroup = [1], stage = [-1]>}
+
+// -----
+
+// expected-error @+1 {{unknown instruction "amx", known are fma, dot}}
+func.func private @variant_instruction() attributes {v = #dsc.variant<tile = [1], workgroup = [1], instruction = "amx">}
 
 // -----
 

@@ -254,7 +254,7 @@ func.func @matmul_result_sizes(%x: tensor<2x4xf32>, %w: tensor<4x8xf32>) -> tens
 // -----
 
 func.func @matmul_packed_rank(%x: tensor<2x4xf32>, %w: tensor<4x8xf32>) -> tensor<2x8xf32> {
-  // expected-error @+1 {{a packed rhs must be static panels [n / t, k, t], got: 'tensor<4x8xf32>'}}
+  // expected-error @+1 {{a packed rhs must be static panels [n / t, k, t] or [n / t, k / g, t, g], got: 'tensor<4x8xf32>'}}
   %0 = dsc.matmul %x, %w {packed_columns = 8 : i64} : (tensor<2x4xf32>, tensor<4x8xf32>) -> tensor<2x8xf32>
   return %0 : tensor<2x8xf32>
 }

@@ -1,0 +1,94 @@
+"""Matrix products against float64 (floats) and int64 (bytes), for every instruction, ragged sizes and targets."""
+
+from __future__ import annotations
+
+import re
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from deepseek.compiler import compile_text, lower_text
+from deepseek.executable import Executable
+
+_TYPES = {"f32": ("f32", np.float32), "bf16": ("f32", ml_dtypes.bfloat16), "i8": ("i32", np.int8)}
+_SIZES = [(1, 127, 7), (7, 1, 1000), (7, 33, 1), (12, 1000, 127), (127, 127, 1000), (1000, 127, 333), (97, 1025, 576)]
+
+
+def _module(n: int, k: int, element: str) -> str:
+    result = _TYPES[element][0]
+    types = f"(tensor<?x{k}x{element}>, tensor<{k}x{n}x{element}>) -> tensor<?x{n}x{result}>"
+    return f"""module {{
+      func.func @main(%a: tensor<?x{k}x{element}> {{dsc.dims = #dsc.dims<["m", "_"]>}},
+                      %b: tensor<{k}x{n}x{element}> {{dsc.weight = "b"}}) -> tensor<?x{n}x{result}> {{
+        %c = dsc.matmul %a, %b : {types}
+        return %c : tensor<?x{n}x{result}>
+      }}
+    }}"""
+
+
+def _operands(m: int, n: int, k: int, element: str) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(m * n + k)
+    if element == "i8":
+        return rng.integers(-128, 128, (m, k), np.int8), rng.integers(-128, 128, (k, n), np.int8)
+    a, b = rng.standard_normal((m, k), np.float32), rng.standard_normal((k, n), np.float32)
+    return a.astype(_TYPES[element][1]), b.astype(_TYPES[element][1])
+
+
+def _product(text: str, a: np.ndarray, b: np.ndarray, *, target: str = "cpu", threads: int = 1) -> np.ndarray:
+    code = compile_text(text, target=target)
+    executable = Executable(code.object, code.manifest, threads=threads)
+    executable.bind_weights({"b": b})
+    result = executable(a)
+    return result[0] if isinstance(result, tuple) else result
+
+
+def _check(result: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
+    if a.dtype == np.int8:
+        np.testing.assert_array_equal(result, a.astype(np.int64) @ b.astype(np.int64))
+        return
+    expected = a.astype(np.float64) @ b.astype(np.float64)
+    bound = np.abs(a.astype(np.float64)) @ np.abs(b.astype(np.float64))
+    assert np.all(np.abs(result - expected) <= 2e-7 * np.sqrt(a.shape[1] + 1) * bound + 1e-30)
+
+
+@pytest.mark.parametrize("target", ["cpu", "cpu:x86-64-v3", "cpu:x86-64"])
+@pytest.mark.parametrize("element", _TYPES)
+def test_sizes(element: str, target: str) -> None:
+    for m, n, k in _SIZES:
+        a, b = _operands(m, n, k, element)
+        _check(_product(_module(n, k, element), a, b, target=target), a, b)
+
+
+@pytest.mark.parametrize("element", _TYPES)
+def test_threads_do_not_change_bits(element: str) -> None:
+    a, b = _operands(300, 1100, 600, element)
+    text = _module(1100, 600, element)
+    np.testing.assert_array_equal(_product(text, a, b), _product(text, a, b, threads=2))
+
+
+_SCHEDULES = [
+    "tile = [12, 32], workgroup = [24, 64]",
+    "tile = [5, 32], workgroup = [7, 96], depth = 64, stage = [0]",
+    "tile = [12, 32], workgroup = [96, 1024], depth = 128, stage = [0]",
+    "tile = [14, 32], workgroup = [28, 32], unroll = 2, stage = [0]",
+    'tile = [14, 32], workgroup = [56, 64], depth = 192, stage = [0], instruction = "dot"',
+]
+
+
+@pytest.mark.parametrize("schedule", _SCHEDULES)
+@pytest.mark.parametrize("element", _TYPES)
+def test_schedules_that_users_write(element: str, schedule: str) -> None:
+    text = lower_text(_module(127, 333, element), to_phase="schedule")
+    grouped = re.search(r"x32x[24]x(bf16|i8)>", text) is not None
+    if "dot" in schedule and ("avx512bf16" not in text or not grouped):
+        pytest.skip(f"this machine has no dot product of {element}")
+    if grouped and ("stage" not in schedule or (element == "i8" and "dot" not in schedule)):
+        pytest.skip("operands in groups need a stage, bytes the dot product: test/passes/generate-kernels.mlir")
+    text = re.sub(
+        r"(func private @matmul_0\(.*?#dsc\.variant<)[^>]*>", lambda match: match[1] + schedule + ">", text, flags=re.S
+    )
+    assert schedule in text
+    for m in (1, 7, 127):
+        a, b = _operands(m, 127, 333, element)
+        _check(_product(text, a, b), a, b)
