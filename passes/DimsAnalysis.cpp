@@ -137,8 +137,8 @@ Dims DimsAnalysis::compute(Value tensor) {
     Dims source = get(collapse.getSrc());
     for (const ReassociationIndices &group : collapse.getReassociationIndices()) {
       AffineExpr size = b.getAffineConstantExpr(1);
-      for (int64_t i : group)
-        size = size && source[i] ? size * source[i] : AffineExpr();
+      for (int64_t i : group) // the op's verifier lets negative ones pass
+        size = size && i >= 0 && i < static_cast<int64_t>(source.size()) && source[i] ? size * source[i] : AffineExpr();
       dims.push_back(size);
     }
     return dims;

@@ -113,8 +113,9 @@ struct HoistWeightsPass : impl::HoistWeightsPassBase<HoistWeightsPass> {
     DimsAnalysis dims(module);
     for (auto function : {init, main}) // prepared weights are static: names are all "_"
       for (unsigned i = 0; i < function.getNumArguments(); ++i)
-        if (!function.getArgAttr(i, kDimsAttr))
-          function.setArgAttr(i, kDimsAttr, dims.getAttr(function.getArgument(i)));
+        if (!function.getArgAttr(i, kDimsAttr) && isa<RankedTensorType>(function.getArgument(i).getType()))
+          if (DimsAttr names = dims.getAttr(function.getArgument(i)))
+            function.setArgAttr(i, kDimsAttr, names);
   }
 };
 

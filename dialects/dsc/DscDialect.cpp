@@ -233,6 +233,13 @@ LogicalResult VariantAttr::verify(function_ref<InFlightDiagnostic()> emitError, 
     for (int64_t size : sizes)
       if (size < 1)
         return emitError() << "schedule sizes must be positive, got: " << size;
+  // A tile is code, not a loop.
+  constexpr int64_t limit = 1 << 14;
+  int64_t elements = std::min(unroll, limit + 1);
+  for (int64_t size : tile)
+    elements = std::min(elements * std::min(size, limit + 1), limit + 1);
+  if (elements > limit)
+    return emitError() << "a tile times unroll may hold " << limit << " elements, got more";
   for (int64_t operand : stage)
     if (operand < 0)
       return emitError() << "stage must list operand numbers, got: " << operand;

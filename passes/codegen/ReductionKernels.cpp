@@ -189,11 +189,15 @@ struct ReductionEmitter {
 LogicalResult emitReduction(linalg::GenericOp op, KernelBuilder &kernel, VariantAttr variant) {
   for (OpOperand &initial : op.getDpsInitsMutable())
     for (AffineExpr expr : op.getMatchingIndexingMap(&initial).getResults())
-      if (!isa<AffineDimExpr, AffineConstantExpr>(expr))
-        return op.emitOpError("reduction results must be indexed by loops or constants, got: ")
+      if (!isa<AffineDimExpr>(expr) && expr != getAffineConstantExpr(0, op.getContext()))
+        return op.emitOpError("reduction results must be indexed by loops or 0, got: ")
                << AffineMapAttr::get(op.getMatchingIndexingMap(&initial));
-  ReductionEmitter emitter(op, kernel);
   SmallVector<int64_t> loops = resultLoops(op);
+  for (auto [loop, kind] : llvm::enumerate(op.getIteratorTypesArray()))
+    if ((kind == utils::IteratorType::parallel) != llvm::is_contained(loops, static_cast<int64_t>(loop)))
+      return op.emitOpError("results of a reduction must be indexed by its parallel loops and no others, not so: loop ")
+             << loop;
+  ReductionEmitter emitter(op, kernel);
   int64_t lanes = kernel.kernelLanes(*op->getParentRegion());
   bool parallel = lastLoopIsParallel(op);
   auto combiners = findCombiners(op);

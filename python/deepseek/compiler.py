@@ -44,10 +44,8 @@ def compile_text(text: str, *, target: str = "cpu", source_name: str = "module")
     `source_name` stands for the text in messages. Raises `CompileError` with the line, the rule that was broken
     and a `dsc-opt` command that shows the failure again.
     """
-    key = cache_key(text, target)
-    entry = cache.get(key)
-    if entry is not None:
-        return Compiled(entry["object"], entry["metadata"], 0.0, True, key)
+    if found := cached(text, target=target):
+        return found
     begin = time.perf_counter()
     with _parsed(text, source_name) as (module, diagnostics):
         _run_phases(module, target, "llvm", diagnostics)
@@ -55,9 +53,17 @@ def compile_text(text: str, *, target: str = "cpu", source_name: str = "module")
             code, manifest = _bindings()[1].emit_object(module)
         except ValueError as error:
             raise CompileError(_message(diagnostics, str(error))) from None
+    key = cache_key(text, target)
     compiled = Compiled(code, json.loads(manifest), time.perf_counter() - begin, False, key)
     cache.put(key, compiled.object, compiled.manifest)
     return compiled
+
+
+def cached(text: str, *, target: str = "cpu") -> Compiled | None:
+    """What the disk cache holds of a module."""
+    key = cache_key(text, target)
+    entry = cache.get(key)
+    return None if entry is None else Compiled(entry["object"], entry["metadata"], 0.0, True, key)
 
 
 def lower_text(text: str, *, target: str = "cpu", to_phase: str = "llvm", source_name: str = "module") -> str:
@@ -69,9 +75,9 @@ def lower_text(text: str, *, target: str = "cpu", to_phase: str = "llvm", source
         return module.operation.get_asm(enable_debug_info=True) + "\n"
 
 
-def assembly(text: str, *, target: str = "cpu") -> str:
+def assembly(text: str, *, target: str = "cpu", source_name: str = "module") -> str:
     """CPU assembly of a module given at any phase. Raises `CompileError`."""
-    with _parsed(text, "module") as (module, diagnostics):
+    with _parsed(text, source_name) as (module, diagnostics):
         _run_phases(module, target, "llvm", diagnostics)
         return _bindings()[1].emit_assembly(module)
 

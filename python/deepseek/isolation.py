@@ -15,10 +15,10 @@ import sys
 from typing import Any
 
 from deepseek import errors
-from deepseek.compiler import Compiled
+from deepseek.compiler import Compiled, cached
 from deepseek.errors import CompileError
 
-__all__ = ["compile_text", "lower_text"]
+__all__ = ["assembly", "compile_text", "lower_text"]
 
 _START = "import sys; sys.path[:] = sys.argv[1:]; from deepseek.isolation import serve; serve()"
 _LAST_WORDS = ("Assertion `", "LLVM ERROR", "UNREACHABLE")
@@ -26,12 +26,19 @@ _LAST_WORDS = ("Assertion `", "LLVM ERROR", "UNREACHABLE")
 
 def compile_text(text: str, *, target: str = "cpu", source_name: str = "module") -> Compiled:
     """Like `deepseek.compiler.compile_text`, whatever the text is. Raises `CompileError`."""
+    if found := cached(text, target=target):
+        return found
     return _call("compile_text", text, target=target, source_name=source_name)
 
 
 def lower_text(text: str, *, target: str = "cpu", to_phase: str = "llvm", source_name: str = "module") -> str:
     """Like `deepseek.compiler.lower_text`, whatever the text is. Raises `CompileError`."""
     return _call("lower_text", text, target=target, to_phase=to_phase, source_name=source_name)
+
+
+def assembly(text: str, *, target: str = "cpu", source_name: str = "module") -> str:
+    """Like `deepseek.compiler.assembly`, whatever the text is. Raises `CompileError`."""
+    return _call("assembly", text, target=target, source_name=source_name)
 
 
 def _call(function: str, text: str, **options: str) -> Any:

@@ -259,9 +259,8 @@ def _damaged_safetensors(draw: random.Random, data: bytes) -> bytes:
             entry["dtype"] = draw.choice(("F32", "F16", "BF16", "I64", "BOOL", "F8_E4M3", "F4", "", None))
         else:
             at = draw.randrange(len(entry[place]))
-            entry[place][at] = draw.choice(
-                (*BOUNDARIES, entry[place][at] + 1, entry[place][at] - 2, entry[place][at] * 2)
-            )
+            was = entry[place][at] if isinstance(entry[place][at], int) else 1  # damaged once already
+            entry[place][at] = draw.choice((*BOUNDARIES, was + 1, was - 2, was * 2))
         text = json.dumps(header).encode()
     else:
         text = dump_json(draw, damage_json(draw, header))

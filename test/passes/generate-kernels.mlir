@@ -188,7 +188,7 @@ func.func private @panel(%x: tensor<4x8xf32>, %w: tensor<2x8x32xf32>) -> tensor<
 func.func private @reduction(%x: tensor<4x8xf32>) -> tensor<2xf32>
     attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [1, 16], workgroup = [16]>} {
   %e = tensor.empty() : tensor<2xf32>
-  // expected-error @+1 {{reduction results must be indexed by loops or constants, got: affine_map<(d0, d1) -> (d0 floordiv 2)>}}
+  // expected-error @+1 {{reduction results must be indexed by loops or 0, got: affine_map<(d0, d1) -> (d0 floordiv 2)>}}
   %0 = linalg.generic {indexing_maps = [affine_map<(d0, d1) -> (d0, d1)>, affine_map<(d0, d1) -> (d0 floordiv 2)>],
                        iterator_types = ["reduction", "reduction"]}
       ins(%x : tensor<4x8xf32>) outs(%e : tensor<2xf32>) {
@@ -320,4 +320,20 @@ func.func private @groups_elsewhere(%x: tensor<4x8xbf16>) -> tensor<4x64xf32>
   // expected-error @+1 {{a rhs in groups must be an argument of the kernel}}
   %0 = dsc.matmul %x, %w {packed_columns = 64 : i64} : (tensor<4x8xbf16>, tensor<2x4x32x2xbf16>) -> tensor<4x64xf32>
   return %0 : tensor<4x64xf32>
+}
+
+// -----
+
+func.func private @lost_loop(%x: tensor<4x8xf32>) -> tensor<8xf32>
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [1, 16], workgroup = [16]>} {
+  %e = tensor.empty() : tensor<8xf32>
+  // expected-error @+1 {{results of a reduction must be indexed by its parallel loops and no others, not so: loop 0}}
+  %0 = linalg.generic {indexing_maps = [affine_map<(d0, d1) -> (d0, d1)>, affine_map<(d0, d1) -> (d1)>],
+                       iterator_types = ["parallel", "reduction"]}
+      ins(%x : tensor<4x8xf32>) outs(%e : tensor<8xf32>) {
+  ^bb0(%a: f32, %b: f32):
+    %1 = arith.addf %a, %b : f32
+    linalg.yield %1 : f32
+  } -> tensor<8xf32>
+  return %0 : tensor<8xf32>
 }

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from deepseek import compiler, isolation
+from deepseek import ACG, compiler, isolation
 from deepseek.cli import main
 from deepseek.errors import CompileError
 
@@ -50,3 +51,29 @@ def test_the_command_survives(
     assert main(["compile", "aborts.mlir", *options]) == 1
     assert "deepseek: error: aborts.mlir breaks a rule" in capsys.readouterr().err
     assert not Path("x.dsc").exists()
+
+
+def test_a_loaded_graph_survives(tmp_path: Path) -> None:
+    def double(x: object) -> object:
+        return ACG.concat([x, x], 1)
+
+    path = tmp_path / "graph.mlir"
+    ACG.trace(double, np.zeros((4, 8), np.float32)).save(path)
+    text = path.read_text()
+    assert "tensor.concat dim(1)" in text
+    path.write_text(text.replace("tensor.concat dim(1)", "tensor.concat dim(-1)"))
+    with pytest.raises(CompileError, match="graph breaks a rule .* ended with SIGABRT"):
+        ACG.load(path).compile()
+
+
+def test_what_is_cached_starts_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = isolation.compile_text(GOOD).key
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("a process was started"))
+    again = isolation.compile_text(GOOD)
+    assert again.cache_hit and again.key == key
+
+
+def test_assembly_is_isolated() -> None:
+    assert isolation.assembly(GOOD) == compiler.assembly(GOOD)
+    with pytest.raises(CompileError, match="SIGABRT"):
+        isolation.assembly(ABORTS)

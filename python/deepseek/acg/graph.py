@@ -70,6 +70,7 @@ class Graph:
         self._symbols = {name: sizes.Symbol(name) for name in self.signature["symbols"]}
         self.guards = [Guard(r, sizes.from_json(data, self._symbols)) for r, data in self.signature["guards"]]
         self.parameters = parameters or Parameters.from_json(name, self.signature["parameters"])
+        self._traced = structure is not None  # else the text comes from a file and may be anything
         self._default: Program | None = None
 
     def __str__(self) -> str:
@@ -118,7 +119,10 @@ class Graph:
 
     def compile(self, target: str = "cpu", threads: int | None = None) -> Program:
         """Machine code for `target`, callable like the traced function."""
-        from ..compiler import compile_text
+        if self._traced:
+            from ..compiler import compile_text
+        else:
+            from ..isolation import compile_text
 
         return Program(self, compile_text(self.mlir, target=target, source_name=self.name), threads)
 

@@ -63,9 +63,9 @@ def _artifact(path: Path, dump: bool) -> tuple[dict[str, Any], dict[str, bytes]]
     }
     if not dump:
         return report, {}
-    from deepseek.compiler import assembly
+    from deepseek.isolation import assembly
 
-    code = assembly(opened.text, target=opened.manifest["target"])
+    code = assembly(opened.text, target=opened.manifest["target"], source_name=str(path))
     parts = {".o": opened.object, ".mlir": opened.text.encode(), ".s": code.encode()}
     return report, {path.stem + suffix: data for suffix, data in parts.items()}
 

@@ -73,6 +73,11 @@ func.func private @variant_short() attributes {v = #dsc.variant<tile = [1]>}
 
 // -----
 
+// expected-error @+1 {{a tile times unroll may hold 16384 elements, got more}}
+func.func private @variant_code() attributes {v = #dsc.variant<tile = [4294967296, 32], workgroup = [1, 32], unroll = 4>}
+
+// -----
+
 // expected-error @+1 {{depth must not be negative, got: -64}}
 func.func private @variant_depth() attributes {v = #dsc.variant<tile = [1], workgroup = [1], depth = -64>}
 
