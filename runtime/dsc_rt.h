@@ -93,6 +93,16 @@ DSC_RT_EXPORT void dsc_rt_unload(dsc_rt_module *module);
 /// Asks the kernel for the use of AMX tiles where the CPU has them.
 DSC_RT_EXPORT int dsc_rt_cpu_features(char *out, size_t size);
 
+/// What dsc_rt_limit measures: multiplications and additions of f32, dot
+/// products of bf16 with sums in f32, of bytes with sums in 32 bits (operations
+/// per second, two per product), and reading memory (bytes per second).
+enum { DSC_RT_LIMIT_F32, DSC_RT_LIMIT_BF16, DSC_RT_LIMIT_INT8, DSC_RT_LIMIT_READ };
+
+/// Best of three runs, of about 0.1 s together, on `threads` threads at once.
+/// Reading takes 1 GiB of memory for its time. 0 where the CPU has no
+/// instruction for it, memory is out, or an argument makes no sense.
+DSC_RT_EXPORT double dsc_rt_limit(int kind, int threads);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,4 +1,4 @@
-"""`deepseek bench`: times loading, prefill and decode of a model."""
+"""`deepseek bench`: times loading, prefill and decode of a model, or one matrix product."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import time
 from statistics import median
 from typing import Any
 
-from deepseek.cli import common, progress
+from deepseek.cli import common, gemm, progress
 from deepseek.errors import DeepseekError
 
 EXAMPLES = """
 deepseek bench smollm2-135m
 deepseek bench smollm2-135m --precision f32 --threads 2 --json
 deepseek bench model.gguf --prompt-tokens 128 --new-tokens 32 --runs 7
+deepseek bench gemm --m 1000 --n 1777 --k 333 --dtype bf16 --threads 1
 """
 
 _SEED = 0
@@ -34,15 +35,18 @@ _LABELS = {
 
 def add_parser(commands: Any) -> None:
     """Registers the subcommand."""
-    parser = common.new_parser(commands, "bench", "time loading, prefill and decode of a model", EXAMPLES)
-    parser.add_argument("model", metavar="MODEL", help=common.MODEL_HELP)
+    parser = common.new_parser(
+        commands, "bench", "time loading, prefill and decode of a model, or a matrix product", EXAMPLES
+    )
+    parser.add_argument("model", metavar="MODEL", help=common.MODEL_HELP + "; or gemm")
     parser.add_argument("--prompt-tokens", type=common.count(1), default=512, metavar="N", help="default: %(default)s")
     parser.add_argument("--new-tokens", type=common.count(2), default=128, metavar="N", help="default: %(default)s")
     parser.add_argument(
         "--runs", type=common.count(5), default=5, metavar="N", help="medians are of N (default and least: 5)"
     )
     common.add_model_options(parser)
-    parser.set_defaults(run=run)
+    gemm.add_options(parser)
+    parser.set_defaults(run=lambda options: gemm.run(options) if options.model == "gemm" else run(options))
 
 
 def run(options: argparse.Namespace) -> None:
