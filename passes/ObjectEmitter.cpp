@@ -44,7 +44,7 @@ static std::unique_ptr<llvm::TargetMachine> createMachine(TargetAttr target, std
     return nullptr;
   llvm::TargetOptions options;
   // A fused multiply-add stands only where the IR says so.
-  options.AllowFPOpFusion = llvm::FPOpFusion::Strict;
+  options.AllowFPOpFusion = llvm::FPOpFusion::Standard;
   options.FunctionSections = false;
   std::unique_ptr<llvm::TargetMachine> machine(
       backend->createTargetMachine(triple, target.getCpu(), target.getFeatures(), options, llvm::Reloc::PIC_,
