@@ -21,10 +21,7 @@ namespace mlir::dsc {
 #define GEN_PASS_DEF_GENERATEKERNELSPASS
 #include "passes/Passes.h.inc"
 
-namespace {
-
-/// Rows of a square matrix, one per vector, to its columns: each round interleaves row i with row i + n / 2.
-SmallVector<Value> transpose(KernelBuilder &kernel, SmallVector<Value> rows) {
+SmallVector<Value> transposeSquare(KernelBuilder &kernel, SmallVector<Value> rows) {
   int64_t n = rows.size();
   SmallVector<int64_t> low, high;
   for (int64_t i = 0; i < n; ++i) {
@@ -40,6 +37,8 @@ SmallVector<Value> transpose(KernelBuilder &kernel, SmallVector<Value> rows) {
   }
   return rows;
 }
+
+namespace {
 
 /// The part of [0, limit) that block `number` of `size` covers.
 std::pair<Value, Value> blockRange(KernelBuilder &kernel, Value number, int64_t size, Value limit) {
@@ -93,7 +92,7 @@ void emitTransposedMap(KernelBuilder &kernel, Region &region, VariantAttr varian
       for (int64_t i = 0; i < lanes; ++i)
         rows.push_back(vector::LoadOp::create(kernel, kernel.vectorType(tileType.getElementType()), tile,
                                               ValueRange{kernel.constantIndex(i), zero}));
-      for (auto [i, row] : llvm::enumerate(transpose(kernel, rows))) {
+      for (auto [i, row] : llvm::enumerate(transposeSquare(kernel, rows))) {
         Value position = kernel.add(run, kernel.constantIndex(i));
         auto store = [&, row = row] {
           kernel.store(row, buffer, point(Index::uniform(position), Index::lanes(column)));

@@ -21,6 +21,9 @@ ScheduleAttr reductionSchedule(linalg::GenericOp op, TargetAttr target, DimsAnal
 AffineExpr reductionWorkgroups(linalg::GenericOp op, VariantAttr variant, DimsAnalysis &dims);
 LogicalResult emitReduction(linalg::GenericOp op, KernelBuilder &kernel, VariantAttr variant);
 
+/// Rows of a square matrix, one per vector, to its columns: each round interleaves row i with row i + n / 2.
+SmallVector<Value> transposeSquare(KernelBuilder &kernel, SmallVector<Value> rows);
+
 /// One variant for all sizes.
 ScheduleAttr singleVariant(MLIRContext *context, ArrayRef<int64_t> tile, ArrayRef<int64_t> workgroup);
 
