@@ -234,11 +234,4 @@ LogicalResult verifySizes(ModuleOp module, DimsAnalysis &dims) {
   return failure(walked.wasInterrupted());
 }
 
-AffineExpr elementCount(const Dims &dims, MLIRContext *context) {
-  AffineExpr count = getAffineConstantExpr(1, context);
-  for (AffineExpr dim : dims)
-    count = count * dim;
-  return count;
-}
-
 } // namespace mlir::dsc

@@ -58,7 +58,4 @@ private:
 /// --dsc-name-dims; what has another size is named in an error.
 LogicalResult verifySizes(ModuleOp module, DimsAnalysis &dims);
 
-/// Number of elements.
-AffineExpr elementCount(const Dims &dims, MLIRContext *context);
-
 } // namespace mlir::dsc

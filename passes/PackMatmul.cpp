@@ -17,10 +17,10 @@ namespace mlir::dsc {
 
 namespace {
 
-/// Elements along the reduction that fill 32 bits lie together: what dot instructions multiply at once. A pair of bf16
-/// also widens with two operations; bytes need the instruction.
+/// Elements along the reduction that fill 32 bits lie together: what dot instructions multiply at once. Pairs of floats
+/// also widen with few operations; bytes need the instruction.
 int64_t groupFor(Type element, TargetAttr target) {
-  if (element.isBF16())
+  if (element.isBF16() || element.isF16())
     return 2;
   return element.isInteger(8) && target && target.hasFeature("avx512vnni") ? 4 : 1;
 }
@@ -52,6 +52,32 @@ void packRhs(MatmulOp op, int64_t panel, int64_t group) {
   op.setPackedColumns(columns);
 }
 
+/// The weight's blocks, if they are what the product is to read: whole rows of the reduction, not kept expanded.
+DequantizeOp blocksOf(MatmulOp op) {
+  auto source = op.getRhs().getDefiningOp<DequantizeOp>();
+  auto lhs = cast<RankedTensorType>(op.getLhs().getType());
+  bool rows = op.getTransposeRhs() && !op.getTransposeLhs() && !ShapedType::isDynamic(lhs.getShape().back());
+  bool single = getElementTypeOrSelf(op.getLhs()).isF32() && getElementTypeOrSelf(op.getRhs()).isF32();
+  return source && rows && single && !source.getExpanded() && !source.getPanel() ? source : DequantizeOp();
+}
+
+/// The right side decoded out of panels of blocks.
+void packBlocks(MatmulOp op, DequantizeOp source, int64_t panel) {
+  OpBuilder b(op);
+  const BlockFormat *format = findBlockFormat(source.getFormat());
+  auto type = cast<RankedTensorType>(source.getBlocks().getType());
+  int64_t columns = type.getDimSize(0), blocks = type.getDimSize(1) / format->bytes;
+  int64_t panels = llvm::divideCeil(columns, panel);
+  auto packedType = type.clone({panels, blocks, panel * format->bytes});
+  auto valueType = RankedTensorType::get({panels, blocks * format->block, panel}, getElementTypeOrSelf(op.getRhs()));
+  Value packed =
+      PackBlocksOp::create(b, source.getLoc(), packedType, source.getBlocks(), source.getFormatAttr(), panel);
+  op.getRhsMutable().assign(DequantizeOp::create(b, source.getLoc(), valueType, packed, source.getFormatAttr(),
+                                                 b.getI64IntegerAttr(panel), UnitAttr()));
+  op.setTransposeRhs(false);
+  op.setPackedColumns(columns);
+}
+
 struct PackMatmulPass : impl::PackMatmulPassBase<PackMatmulPass> {
   using PackMatmulPassBase::PackMatmulPassBase;
 
@@ -77,13 +103,22 @@ struct PackMatmulPass : impl::PackMatmulPassBase<PackMatmulPass> {
       });
       for (MatmulOp op : ops) {
         Type element = getElementTypeOrSelf(op.getRhs());
-        Type sum = element.isInteger(8) ? getElementTypeOrSelf(op.getResult()) : defaultAccumulatorType(element);
+        Type sum = element.isInteger(8) ? getElementTypeOrSelf(op.getResult())
+                                        : defaultAccumulatorType(getElementTypeOrSelf(op.getLhs()));
         int64_t bytes = std::max(1u, sum.getIntOrFloatBitWidth() / 8);
         // Groups want a lhs whose rows can be staged, with zeros behind their ends.
         auto lhs = cast<RankedTensorType>(op.getLhs().getType());
-        bool widened = (element.isBF16() || (element.isInteger(8) && sum.isInteger(32))) && !op.getTransposeLhs() &&
-                       !ShapedType::isDynamic(lhs.getShape().back());
-        packRhs(op, panel ? panel : 2 * target.getVectorBytes() / bytes, widened ? groupFor(element, target) : 1);
+        bool widened = (element.isBF16() || element.isF16() || (element.isInteger(8) && sum.isInteger(32))) &&
+                       !op.getTransposeLhs() && !ShapedType::isDynamic(lhs.getShape().back());
+        int64_t width = panel ? panel.getValue() : 2 * target.getVectorBytes() / bytes;
+        if (DequantizeOp source = blocksOf(op)) {
+          packBlocks(op, source, width);
+          if (isOpTriviallyDead(source))
+            source.erase();
+          ++packed;
+          continue;
+        }
+        packRhs(op, width, widened ? groupFor(element, target) : 1);
         ++packed;
       }
     }

@@ -172,6 +172,13 @@ LogicalResult reifyFromDims(Operation *op, OpBuilder &b, ReifiedRankedShapedType
   return success();
 }
 
+AffineExpr elementCount(ArrayRef<AffineExpr> dims, MLIRContext *context) {
+  AffineExpr count = getAffineConstantExpr(1, context);
+  for (AffineExpr dim : dims)
+    count = count * dim;
+  return count;
+}
+
 Type defaultAccumulatorType(Type elementType) {
   if (elementType.isF16() || elementType.isBF16())
     return Float32Type::get(elementType.getContext());

@@ -32,6 +32,12 @@ bool isSymbolName(llvm::StringRef name);
 /// Reification for every op that implements DimsOpInterface.
 llvm::LogicalResult reifyFromDims(Operation *op, OpBuilder &b, ReifiedRankedShapedTypeDims &shapes);
 
+/// Product of all sizes.
+AffineExpr elementCount(llvm::ArrayRef<AffineExpr> dims, MLIRContext *context);
+
+/// Result types must agree with what inferResultDims says of the operands.
+llvm::LogicalResult checkResultShapes(Operation *op);
+
 /// f32 for the 16-bit floats, else the type itself.
 Type defaultAccumulatorType(Type elementType);
 

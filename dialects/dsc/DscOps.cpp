@@ -14,13 +14,6 @@ using namespace mlir::dsc;
 
 static RankedTensorType tensorType(Value value) { return cast<RankedTensorType>(value.getType()); }
 
-static AffineExpr product(ArrayRef<AffineExpr> dims, MLIRContext *context) {
-  AffineExpr result = getAffineConstantExpr(1, context);
-  for (AffineExpr dim : dims)
-    result = result * dim;
-  return result;
-}
-
 static LogicalResult checkRank(Operation *op, StringRef what, Value value, int64_t rank) {
   if (tensorType(value).getRank() == rank)
     return success();
@@ -41,8 +34,7 @@ static LogicalResult checkElementTypes(Operation *op, Value lhs, Value rhs) {
   return op->emitOpError() << "element types must match, got: " << left << " != " << right;
 }
 
-/// Result types must agree with what inferResultDims says of the operands.
-static LogicalResult checkResultShapes(Operation *op) {
+LogicalResult mlir::dsc::checkResultShapes(Operation *op) {
   MLIRContext *context = op->getContext();
   SmallVector<Dims> operandDims, resultDims;
   unsigned unknown = 0;
@@ -74,7 +66,9 @@ LogicalResult MatmulOp::verify() {
   int64_t rank = lhs.getRank();
   if (rank < 2)
     return emitOpError("lhs must have rank 2 or more, got: ") << lhs;
-  if (failed(checkElementTypes(*this, getLhs(), getRhs())))
+  auto left = dyn_cast<FloatType>(lhs.getElementType()), right = dyn_cast<FloatType>(rhs.getElementType());
+  bool narrower = left && right && right.getWidth() < left.getWidth();
+  if (!narrower && failed(checkElementTypes(*this, getLhs(), getRhs())))
     return failure();
   int64_t lhsK = lhs.getDimSize(rank - (getTransposeLhs() ? 2 : 1));
   int64_t rhsK, columns;
@@ -134,7 +128,7 @@ void MatmulOp::inferResultDims(ArrayRef<Dims> operands, SmallVectorImpl<Dims> &r
 AffineExpr MatmulOp::getOperationCount(ArrayRef<Dims> operands, ArrayRef<Dims> results) {
   const Dims &lhs = operands[0];
   AffineExpr k = lhs[lhs.size() - (getTransposeLhs() ? 2 : 1)];
-  return product(results[0], getContext()) * k * 2;
+  return elementCount(results[0], getContext()) * k * 2;
 }
 
 /// A bias of zeros is no bias.
@@ -212,7 +206,7 @@ void AttentionOp::inferResultDims(ArrayRef<Dims> operands, SmallVectorImpl<Dims>
 AffineExpr AttentionOp::getOperationCount(ArrayRef<Dims> operands, ArrayRef<Dims>) {
   // Two products of s x t x d per head; t is the capacity for a cache (an upper bound).
   AffineExpr keys = operands[1][getCache() ? 3 : 1];
-  return product(operands[0], getContext()) * keys * 4;
+  return elementCount(operands[0], getContext()) * keys * 4;
 }
 
 LogicalResult KvAppendOp::verify() {
@@ -274,7 +268,7 @@ void RmsNormOp::inferResultDims(ArrayRef<Dims> operands, SmallVectorImpl<Dims> &
 }
 
 AffineExpr RmsNormOp::getOperationCount(ArrayRef<Dims> operands, ArrayRef<Dims>) {
-  return product(operands[0], getContext()) * 4;
+  return elementCount(operands[0], getContext()) * 4;
 }
 
 LogicalResult LayerNormOp::verify() {
@@ -289,7 +283,7 @@ void LayerNormOp::inferResultDims(ArrayRef<Dims> operands, SmallVectorImpl<Dims>
 }
 
 AffineExpr LayerNormOp::getOperationCount(ArrayRef<Dims> operands, ArrayRef<Dims>) {
-  return product(operands[0], getContext()) * 8;
+  return elementCount(operands[0], getContext()) * 8;
 }
 
 LogicalResult RopeOp::verify() {
@@ -316,7 +310,7 @@ void RopeOp::inferResultDims(ArrayRef<Dims> operands, SmallVectorImpl<Dims> &res
 }
 
 AffineExpr RopeOp::getOperationCount(ArrayRef<Dims> operands, ArrayRef<Dims>) {
-  return product(operands[0], getContext()) * 3;
+  return elementCount(operands[0], getContext()) * 3;
 }
 
 LogicalResult EmbeddingOp::verify() {
@@ -345,7 +339,7 @@ void SoftmaxOp::inferResultDims(ArrayRef<Dims> operands, SmallVectorImpl<Dims> &
 }
 
 AffineExpr SoftmaxOp::getOperationCount(ArrayRef<Dims> operands, ArrayRef<Dims>) {
-  return product(operands[0], getContext()) * 5;
+  return elementCount(operands[0], getContext()) * 5;
 }
 
 /// Over one element softmax is 1, except that NaN and infinity give NaN: only
@@ -357,50 +351,4 @@ OpFoldResult SoftmaxOp::fold(FoldAdaptor adaptor) {
     return {};
   APFloat one(cast<FloatType>(type.getElementType()).getFloatSemantics(), 1);
   return DenseElementsAttr::get(type, one);
-}
-
-//===----------------------------------------------------------------------===//
-// dequantize
-//===----------------------------------------------------------------------===//
-
-ArrayRef<BlockFormat> mlir::dsc::blockFormats() {
-  // Sizes of ggml-common.h's block structs.
-  static const BlockFormat formats[] = {{"q4_0", 32, 18}, {"q4_1", 32, 20},   {"q5_0", 32, 22},   {"q5_1", 32, 24},
-                                        {"q8_0", 32, 34}, {"q4_k", 256, 144}, {"q5_k", 256, 176}, {"q6_k", 256, 210}};
-  return formats;
-}
-
-const BlockFormat *mlir::dsc::findBlockFormat(StringRef name) {
-  for (const BlockFormat &format : blockFormats())
-    if (format.name == name)
-      return &format;
-  return nullptr;
-}
-
-LogicalResult DequantizeOp::verify() {
-  const BlockFormat *format = findBlockFormat(getFormat());
-  if (!format) {
-    InFlightDiagnostic error = emitOpError("unknown block format: \"") << getFormat() << "\", known are";
-    for (const BlockFormat &known : blockFormats())
-      error << " " << known.name;
-    return error;
-  }
-  RankedTensorType blocks = tensorType(getBlocks());
-  if (blocks.getRank() < 1 || blocks.isDynamicDim(blocks.getRank() - 1))
-    return emitOpError("bytes per row must be static, got: ") << blocks;
-  if (blocks.getShape().back() % format->bytes != 0)
-    return emitOpError("a row must hold whole blocks of ")
-           << format->bytes << " bytes, got: " << blocks.getShape().back();
-  return checkResultShapes(*this);
-}
-
-void DequantizeOp::inferResultDims(ArrayRef<Dims> operands, SmallVectorImpl<Dims> &results) {
-  const BlockFormat *format = findBlockFormat(getFormat());
-  int64_t bytes = tensorType(getBlocks()).getShape().back();
-  Dims &dims = results.emplace_back(operands[0]);
-  dims.back() = getAffineConstantExpr(bytes / format->bytes * format->block, getContext());
-}
-
-AffineExpr DequantizeOp::getOperationCount(ArrayRef<Dims>, ArrayRef<Dims> results) {
-  return product(results[0], getContext()) * 2;
 }

@@ -20,10 +20,13 @@
 
 namespace mlir::dsc {
 
-/// A GGUF block format: `block` weights in `bytes` bytes.
+/// A GGUF block format: `block` weights in `bytes` bytes, of which `halvesEnd - halvesBegin` are scales of 2 bytes.
 struct BlockFormat {
   llvm::StringRef name;
-  int64_t block, bytes;
+  int64_t block, bytes, halvesBegin, halvesEnd;
+
+  /// Bytes of the unit that `offset` lies in, of which dsc.pack_blocks keeps those of adjacent rows together.
+  int64_t unitAt(int64_t offset) const { return offset >= halvesBegin && offset < halvesEnd ? 2 : 4; }
 };
 /// Null when the name is not known.
 const BlockFormat *findBlockFormat(llvm::StringRef name);

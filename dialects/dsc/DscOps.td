@@ -152,10 +152,12 @@ def Dsc_MatmulOp : Dsc_GraphOp<"matmul", [DeclareOpInterfaceMethods<PrecisionOpI
 
     `rhs` is a matrix shared by all leading dimensions, or has the same leading
     dimensions as `lhs`. `transpose_lhs` and `transpose_rhs` exchange the last
-    two dimensions of an operand. Sums are kept in f32 for f16 and bf16, in i32
-    where i8 gives i32, else in the operands' type. With `packed_columns` = n the
-    right side is a weight of n columns in panels, `rhs[n / t, k, n % t]` or
-    `rhs[n / t, k / g, n % t, k % g]`, both padded with zeros.
+    two dimensions of an operand. `rhs` may be of a narrower float type: a weight
+    that is stored in less than what `lhs` is computed in. Sums are kept in f32
+    for f16 and bf16, in i32 where i8 gives i32, else in the type of `lhs`. With
+    `packed_columns` = n the right side is a weight of n columns in panels,
+    `rhs[n / t, k, n % t]` or `rhs[n / t, k / g, n % t, k % g]`, both padded with
+    zeros.
 
     Example:
     ```mlir
@@ -323,15 +325,40 @@ def Dsc_DequantizeOp : Dsc_GraphOp<"dequantize"> {
     Each row of bytes holds blocks along the last dimension: of 32 weights in
     `q4_0`, `q4_1`, `q5_0`, `q5_1` and `q8_0`, of 256 in `q4_k`, `q5_k` and
     `q6_k`. They are laid out as ggml's `block_q4_0` .. `block_q6_K`
-    (ggml-common.h of the GGML project, GGUF specification v3).
+    (ggml-common.h of the GGML project, GGUF specification v3). With `panel` = t
+    the bytes are those of `dsc.pack_blocks`, and the result is `[n / t, k, t]`.
+
+    A weight stays in its blocks, and whoever multiplies with it decodes them in
+    registers. `expanded` says that its values are to be kept instead: computed
+    once, when weights are bound.
 
     Example:
     ```mlir
     %y = dsc.dequantize %w {format = "q4_1"} : tensor<576x360xi8> -> tensor<576x576xf32>
     ```
   }];
-  let arguments = (ins RankedTensorOf<[I8]>:$blocks, StrAttr:$format);
+  let arguments = (ins RankedTensorOf<[I8]>:$blocks, StrAttr:$format, OptionalAttr<I64Attr>:$panel,
+                       UnitAttr:$expanded);
   let results = (outs Dsc_FloatTensor:$result);
+  let assemblyFormat = "$blocks attr-dict `:` type($blocks) `->` type($result)";
+}
+
+def Dsc_PackBlocksOp : Dsc_GraphOp<"pack_blocks"> {
+  let summary = "a weight in a GGUF block format, in panels of rows";
+  let description = [{
+    Rows of blocks `[n, bytes]` as panels `[n / t, blocks, t * bytes of a block]`,
+    the last one padded with zeros, t being `panel`. Within a panel the blocks of
+    t rows lie together, cut into units: scales into halves of 2 bytes, all else
+    into 4 bytes. Unit u of row r begins at `(t * u's place in a block + r * unit)`,
+    so that one vector holds the same unit of adjacent rows.
+
+    Example:
+    ```mlir
+    %p = dsc.pack_blocks %w {format = "q4_1", panel = 32 : i64} : tensor<576x360xi8> -> tensor<18x18x640xi8>
+    ```
+  }];
+  let arguments = (ins RankedTensorOf<[I8]>:$blocks, StrAttr:$format, I64Attr:$panel);
+  let results = (outs RankedTensorOf<[I8]>:$result);
   let assemblyFormat = "$blocks attr-dict `:` type($blocks) `->` type($result)";
 }
 

@@ -86,6 +86,11 @@ class StoredTensor:
         return math.prod(self.shape)
 
     @property
+    def nbytes(self) -> int:
+        """Size of the stored blocks in bytes."""
+        return math.prod(self.shape[:-1]) * _BY_NAME[self.format].row_bytes(self.shape[-1])
+
+    @property
     def argument(self) -> tuple[tuple[int, ...], str]:
         """Shape and dtype of the entry argument: plain numbers as they are, blocks as raw bytes."""
         if self.format in PLAIN_FORMATS:

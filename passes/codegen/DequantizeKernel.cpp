@@ -15,9 +15,9 @@ namespace {
 struct BlockReader {
   KernelBuilder &kernel;
   DequantizeOp op;
-  ArrayRef<Index> row;
-  Index block; // number of the block in its row
-  Index inner; // number of the weight in its block
+  ArrayRef<Index> row; // of a panel: the panel's number and the row's in it
+  Index block;         // number of the block in its row
+  Index inner;         // number of the weight in its block
   const BlockFormat *format;
 
   AffineExpr d0() { return kernel.getAffineDimExpr(0); }
@@ -29,6 +29,13 @@ struct BlockReader {
   }
   /// The byte at `offset` of the block plus what `position` says.
   Value byte(int64_t offset, Index position) {
+    if (op.getPanel()) {
+      int64_t unit = format->unitAt(offset),
+              inUnit = (offset - format->halvesEnd * (offset >= format->halvesEnd)) % unit;
+      AffineExpr at = d0() + inUnit;
+      AffineExpr place = (at.floorDiv(unit) * unit + (offset - inUnit)) * *op.getPanel() + d1() * unit + at % unit;
+      return kernel.pull(op.getBlocks(), {row[0], block, kernel.apply(place, {position, row[1]})});
+    }
     SmallVector<Index> at(row);
     at.push_back(kernel.apply(d0() * format->bytes + d1() + offset, {block, position}));
     return kernel.pull(op.getBlocks(), at);
@@ -153,11 +160,20 @@ struct BlockReader {
 };
 
 struct DequantizeModel : KernelOpInterface::ExternalModel<DequantizeModel, DequantizeOp> {
+  bool isInline(Operation *op) const { return cast<DequantizeOp>(op).getPanel().has_value(); }
+  int64_t getRunLength(Operation *op, unsigned) const { return blockRunLength(cast<DequantizeOp>(op)); }
+  ScaledRun pullRun(Operation *op, KernelBuilder &kernel, unsigned, Value panel, Value run, Value lane) const {
+    return pullBlockRun(cast<DequantizeOp>(op), kernel, panel, run, lane);
+  }
   Value pull(Operation *op, KernelBuilder &kernel, unsigned, ArrayRef<Index> index) const {
     auto dequantize = cast<DequantizeOp>(op);
     const BlockFormat *format = findBlockFormat(dequantize.getFormat());
     AffineExpr d0 = kernel.getAffineDimExpr(0);
-    Index column = index.back();
+    // The panel's number and the row's stand around the column.
+    SmallVector<Index> row(index);
+    SmallVectorImpl<Index>::iterator at = row.end() - (dequantize.getPanel() ? 2 : 1);
+    Index column = *at;
+    row.erase(at);
     Index block, inner;
     if (format->block % kernel.width == 0 && kernel.isAligned(column)) { // all lanes are in one block
       Index base = Index::uniform(column.value);
@@ -167,7 +183,7 @@ struct DequantizeModel : KernelOpInterface::ExternalModel<DequantizeModel, Dequa
       block = kernel.apply(d0.floorDiv(format->block), {column});
       inner = kernel.apply(d0 % format->block, {column});
     }
-    BlockReader reader{kernel, dequantize, index.drop_back(), block, inner, format};
+    BlockReader reader{kernel, dequantize, row, block, inner, format};
     return kernel.convert(reader.read(), getElementTypeOrSelf(dequantize.getType()));
   }
 };

@@ -52,6 +52,18 @@ def KernelOpInterface : OpInterface<"KernelOpInterface"> {
         Whether a schedule may stage operand `operand`: a workgroup computes what
         it needs of it into memory near the thread, before anything else.
       }], "bool", "canStage", (ins "unsigned":$operand), "", "return false;">,
+    InterfaceMethod<[{
+        For a result in panels [n / t, k, t]: how many elements along k share a
+        scale and an offset, so that a product may apply them to a sum. 0: none do.
+      }], "int64_t", "getRunLength", (ins "unsigned":$result), "", "return 0;">,
+    InterfaceMethod<[{
+        Run number `run` of a vector's worth of columns, from column `lane` of panel
+        `panel` on.
+      }], "::mlir::dsc::ScaledRun", "pullRun",
+      (ins "::mlir::dsc::KernelBuilder &":$kernel, "unsigned":$result, "::mlir::Value":$panel,
+           "::mlir::Value":$run, "::mlir::Value":$lane), "", [{
+        llvm_unreachable("gives no runs");
+      }]>,
     InterfaceMethod<"Default schedule on a target.",
       "::mlir::dsc::ScheduleAttr", "getDefaultSchedule",
       (ins "::mlir::dsc::TargetAttr":$target, "::mlir::dsc::DimsAnalysis &":$dims), "", "return {};">,

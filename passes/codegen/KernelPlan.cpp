@@ -134,6 +134,7 @@ void registerKernelModels(DialectRegistry &registry) {
       +[](MLIRContext *context, DscDialect *, arith::ArithDialect *, linalg::LinalgDialect *, tensor::TensorDialect *) {
         registerMapModels(context);
         registerDequantizeModel(context);
+        registerPackBlocksModel(context);
         registerRowModels(context);
         registerMatmulModel(context);
         registerAttentionModels(context);

@@ -24,6 +24,10 @@ LogicalResult emitReduction(linalg::GenericOp op, KernelBuilder &kernel, Variant
 /// Rows of a square matrix, one per vector, to its columns: each round interleaves row i with row i + n / 2.
 SmallVector<Value> transposeSquare(KernelBuilder &kernel, SmallVector<Value> rows);
 
+/// The parts of a weight in panels of blocks (PackBlocksKernel.cpp), as described at dsc.pack_blocks.
+int64_t blockRunLength(DequantizeOp op);
+ScaledRun pullBlockRun(DequantizeOp op, KernelBuilder &kernel, Value panel, Value run, Value lane);
+
 /// One variant for all sizes.
 ScheduleAttr singleVariant(MLIRContext *context, ArrayRef<int64_t> tile, ArrayRef<int64_t> workgroup);
 
@@ -34,6 +38,7 @@ void forRows(KernelBuilder &kernel, ArrayRef<AffineExpr> sizes, int64_t rowsPerW
 
 void registerMapModels(MLIRContext *context);
 void registerDequantizeModel(MLIRContext *context);
+void registerPackBlocksModel(MLIRContext *context);
 void registerRowModels(MLIRContext *context);
 void registerMatmulModel(MLIRContext *context);
 void registerAttentionModels(MLIRContext *context);

@@ -1,5 +1,6 @@
 //===- MatmulEmitter.h - loop nest of a matrix product --------------------===//
 #pragma once
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "passes/codegen/Kernels.h"
 
 namespace mlir::dsc {
@@ -17,17 +18,86 @@ Type accumulatorOf(MatmulOp op);
 /// Adjacent elements along the reduction that lie together in the right side.
 int64_t groupOf(MatmulOp op);
 
+/// Elements along the reduction that share a scale in the right side, 0: it has none.
+int64_t runOf(MatmulOp op);
+
 /// What a schedule means for one product.
 struct MatmulPlan {
   int64_t lanes, vectors, tileRows, tilesPerWorkgroup, unroll;
   int64_t block; // steps of the reduction for all rows of a workgroup at a time, 0: all
-  int64_t group;
-  bool dots; // else multiply-add on widened elements
+  int64_t group; // adjacent elements along the reduction that are multiplied together
+  int64_t run;   // elements that share a scale, which is applied to their sum; 0: elements are read as they are
+  bool dots;     // else multiply-add on widened elements
   VariantAttr variant;
-  MemRefType stageType; // [block of k, row, k in the block], or null: the left side is read where it lies
+  MemRefType stageType;    // [block of k, row, k in the block], or null: the left side is read where it lies
+  MemRefType rhsStageType; // [group of k in the block, columns of the tile in groups], or null
 };
 
-/// Writes the loop nest of one workgroup.
-void emitMatmul(MatmulOp op, KernelBuilder &kernel, const MatmulPlan &plan);
+/// Writes the loop nest of one workgroup. For every group of k, the tile's columns are loaded as vectors and every
+/// row's scalar is multiplied in.
+class MatmulEmitter : MatmulPlan {
+public:
+  MatmulEmitter(MatmulOp op, KernelBuilder &kernel, const MatmulPlan &plan);
+  void workgroup();
+
+private:
+  /// One tile of rows and columns.
+  struct Tile {
+    SmallVector<Value> rowNumbers;
+    SmallVector<SmallVector<Index>> rowIndices;
+    SmallVector<Value> masks; // of columns
+    Value column;
+  };
+  /// What the workgroup reads next of the panels, seen as one row: its tiles of rows share the work of fetching it.
+  struct Prefetch {
+    Value panels, first;
+    int64_t perStep;
+  };
+
+  // Operands (MatmulOperands.cpp).
+  SmallVector<Value> loadRhs(Value column, int64_t v, Value k, Value columnMask);
+  SmallVector<Value> loadGroup(Value panel, int64_t v, Value step);
+  SmallVector<Value> loadLhs(ArrayRef<Index> index, Value row, Value k);
+  SmallVector<Value> stageIndex(Value row, Value k);
+  void fillStage(Value begin, Value end);
+  void sumRuns(Value row);
+  void fillRhsStage(Value column, Value begin, Value end);
+  ScaledRun runAt(Value column, int64_t v, Value number);
+  SmallVector<Value> startOf(Value column);
+  Prefetch prefetchAfter(const Tile &tile, Value begin, Value end);
+
+  // Tiles (MatmulEmitter.cpp).
+  Tile tileAt(Value firstRow, Value column, bool checked);
+  SmallVector<Value> accumulate(const Tile &tile, Value begin, Value end, ArrayRef<Value> sums);
+  SmallVector<Value> accumulateRuns(const Tile &tile, ArrayRef<Value> sums);
+  void finish(const Tile &tile, ArrayRef<Value> sums, bool checked);
+  void forTiles(Value begin, Value end, function_ref<void(Value, bool)> body);
+  void columnTile(Value column, Value rowBegin, Value rowEnd);
+
+  Value allocate(MemRefType type) { return memref::AllocaOp::create(kernel, type, kernel.getI64IntegerAttr(64)); }
+  SmallVector<Index> rowIndex(Value row) {
+    return llvm::map_to_vector(kernel.delinearize(row, rowSizes), [](Value v) { return Index::uniform(v); });
+  }
+  VectorType vectorOf(int64_t count, Type type) { return VectorType::get({count}, type); }
+  Value bitcast(Value value, int64_t count, Type type) {
+    return vector::BitCastOp::create(kernel, vectorOf(count, type), value);
+  }
+  Value multiplyAdd(Value a, Value b, Value acc);
+  Value addValues(Value a, Value b);
+
+  MatmulOp op;
+  KernelBuilder &kernel;
+  MatmulShape shape;
+  Type accType;
+  SmallVector<Index> batch;
+  SmallVector<Value> rowSizes;
+  Value rows, columns, depth;
+  bool masksColumns;
+  Value stage, stageBegin;  // the left side from row `stageBegin` on
+  Value stageBlock, stageK; // the block of k that is read, and its first k
+  Value runSums;            // of the staged rows: the sum of each run
+  Value rhsStage, rhsBegin; // the right side from element `rhsBegin` of the reduction on
+  Value partial;            // sums of the workgroup's rows by one tile of columns
+};
 
 } // namespace mlir::dsc

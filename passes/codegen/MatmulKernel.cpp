@@ -12,7 +12,9 @@ constexpr int64_t kMaxStageBytes = 2 << 20; // it lies on the stack
 struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
   bool isMain(Operation *) const { return true; }
   bool canStage(Operation *op, unsigned operand) const {
-    return operand == 0 && stageWidth(cast<MatmulOp>(op), Float32Type::get(op->getContext()), 0) > 0;
+    auto matmul = cast<MatmulOp>(op);
+    return operand == 0 ? stageWidth(matmul, Float32Type::get(op->getContext()), 0) > 0
+                        : operand == 1 && runOf(matmul) > 0;
   }
 
   /// Elements from one row of a stage to the next, for `depth` of k: whole cache lines and a quarter of one, so that
@@ -25,9 +27,14 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     int64_t perLine = 64 * 8 / std::max(8u, element.getIntOrFloatBitWidth());
     return llvm::alignTo(depth ? depth : lhs.getShape().back(), perLine) + perLine / 4;
   }
-  static Type stageElement(MatmulOp op, VariantAttr variant) {
-    return variant.getInstruction() == "dot" ? getElementTypeOrSelf(op.getLhs()) : accumulatorOf(op);
+  /// What the instruction multiplies.
+  static Type factorType(MatmulOp op, StringRef instruction) {
+    if (instruction != "dot")
+      return accumulatorOf(op);
+    Type stored = getElementTypeOrSelf(op.getRhs());
+    return stored.isInteger(8) ? stored : BFloat16Type::get(op.getContext());
   }
+  static bool stages(VariantAttr variant, int64_t operand) { return llvm::is_contained(variant.getStage(), operand); }
   static int64_t stageRowBytes(MatmulOp op, Type element) {
     return stageWidth(op, element, 0) * std::max(8u, element.getIntOrFloatBitWidth()) / 8;
   }
@@ -45,12 +52,13 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     int64_t rows = std::max<int64_t>(1, (target.getVectorRegisters() - 4 - vectors) / vectors);
     rows = std::max<int64_t>(1, std::min<int64_t>(rows, 12));
     MLIRContext *context = op->getContext();
-    StringRef instruction = groupOf(matmul) > 1 && dotPays(matmul, target) ? "dot" : "fma";
+    int64_t run = runOf(matmul);
+    StringRef instruction = (groupOf(matmul) > 1 || run) && dotPays(matmul, target) ? "dot" : "fma";
     // One row is bound by memory: bf16 is widened, bytes have no cheaper way.
     StringRef single = isa<FloatType>(sum) ? "fma" : instruction;
     int64_t tiles = 8, depth = 0;
     SmallVector<int64_t> stage;
-    Type staged = instruction == "dot" ? getElementTypeOrSelf(matmul.getLhs()) : sum;
+    Type staged = factorType(matmul, instruction);
     if (int64_t bytes = rows * stageRowBytes(matmul, staged); bytes > 0 && bytes <= kMaxStageBytes) {
       stage = {0};
       tiles = std::clamp<int64_t>(kStageBytes / bytes, 1, 8);
@@ -58,6 +66,14 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
       int64_t length = cast<RankedTensorType>(matmul.getLhs().getType()).getShape().back();
       int64_t blocks = std::max<int64_t>(1, (length * panelBytes + kPanelBytes / 2) / kPanelBytes);
       depth = blocks == 1 ? 0 : llvm::alignTo(llvm::divideCeil(length, blocks), 64);
+    }
+    if (run) {
+      // Few rows decode blocks in registers, many share a tile that is decoded once.
+      int64_t few = std::max<int64_t>(1, std::min<int64_t>(4, rows / 3));
+      return ScheduleAttr::get(context, {VariantAttr::get(context, 1, {1, panel}, {1, panel}, 1, 0, {0}, "fma"),
+                                         VariantAttr::get(context, 16, {few, panel}, {16, panel}, 1, 0, {0}, "fma"),
+                                         VariantAttr::get(context, 0, {rows, panel}, {rows * tiles, panel * 32}, 1,
+                                                          depth, {0, 1}, instruction)});
     }
     // One row leaves room for four independent sums, which hide the latency of the multiply-add. A workgroup of many
     // columns pays for its stage.
@@ -70,8 +86,10 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
   /// Whether the target's dot instruction is faster than widening and multiplying. Cores with matrix tiles run
   /// vdpbf16ps at half the rate of a fused multiply-add.
   static bool dotPays(MatmulOp op, TargetAttr target) {
-    bool bytes = getElementTypeOrSelf(op.getLhs()).isInteger(8);
-    return target.hasFeature(bytes ? "avx512vnni" : "avx512bf16") && (bytes || !target.hasFeature("amx-bf16"));
+    Type stored = getElementTypeOrSelf(op.getRhs());
+    bool bytes = stored.isInteger(8);
+    return target.hasFeature(bytes ? "avx512vnni" : "avx512bf16") && (bytes || !target.hasFeature("amx-bf16")) &&
+           !stored.isF16();
   }
 
   AffineExpr getRows(Operation *op, DimsAnalysis &dims) const {
@@ -93,8 +111,16 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
              << lanes << " and divide the workgroup's, got: " << panel << " and " << variant.getWorkgroup()[1];
     if (op.getPackedColumns() && rhs.getDimSize(2) != panel)
       return op.emitOpError("tile columns must be the panel's, got: ") << panel << " and " << rhs.getDimSize(2);
-    bool dot = variant.getInstruction() == "dot";
-    int64_t members = rhs.getElementType().isBF16() ? 2 : rhs.getElementType().isInteger(8) ? 4 : 0;
+    bool dot = variant.getInstruction() == "dot", decoded = stages(variant, 1);
+    if (runOf(op) && (!staged || variant.getUnroll() != 1 || (variant.getDepth() && !decoded)))
+      return op.emitOpError("a rhs in blocks needs a staged lhs, unroll 1, and depth 0 unless it is staged itself");
+    if (runOf(op) && !dot)
+      return verifyStage(op, variant);
+    int64_t members = rhs.getElementType().isInteger(8)                    ? 4
+                      : rhs.getElementType().getIntOrFloatBitWidth() == 16 ? 2
+                                                                           : 0;
+    if (decoded)
+      members = group = 2;
     if (dot && (!staged || members != group || accumulatorOf(op).getIntOrFloatBitWidth() != 32 || lanes != 16))
       return op.emitOpError(
                  "instruction \"dot\" needs a staged lhs, 16 lanes of 32 bits, and a rhs in groups of 2 bf16 "
@@ -102,7 +128,12 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
              << group << " in " << rhs;
     if (!dot && group > 1 && (!staged || group != 2 || members != 2))
       return op.emitOpError("instruction \"fma\" reads groups of 2 bf16 with a staged lhs only, got: ") << rhs;
-    int64_t bytes = variant.getWorkgroup()[0] * stageRowBytes(op, stageElement(op, variant));
+    return verifyStage(op, variant);
+  }
+
+  static LogicalResult verifyStage(MatmulOp op, VariantAttr variant) {
+    bool staged = stages(variant, 0);
+    int64_t bytes = variant.getWorkgroup()[0] * stageRowBytes(op, factorType(op, variant.getInstruction()));
     if (variant.getDepth() % 64 != 0 || (variant.getDepth() && !staged))
       return op.emitOpError("depth must be a multiple of 64 and needs a staged lhs, got: ") << variant.getDepth();
     if (staged && bytes > kMaxStageBytes)
@@ -115,30 +146,38 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     Type accType = accumulatorOf(matmul);
     int64_t panel = variant.getTile()[1], tileRows = variant.getTile()[0];
     int64_t lanes = std::max<int64_t>(2, std::min(kernel.lanesOf(accType), panel)); // one column would be a scalar
-    bool staged = !variant.getStage().empty();
+    bool staged = stages(variant, 0), decoded = stages(variant, 1);
     if (failed(verify(matmul, variant, lanes, staged)))
       return failure();
     if (groupOf(matmul) > 1 && !kernel.buffers.contains(matmul.getRhs()))
       return op->emitOpError("a rhs in groups must be an argument of the kernel");
+    if (runOf(matmul) && !kernel.buffers.contains(matmul.getRhs().getDefiningOp()->getOperand(0)))
+      return op->emitOpError("the blocks of a rhs must be an argument of the kernel");
+    bool dot = variant.getInstruction() == "dot";
     MatmulPlan plan{lanes,
                     panel / lanes,
                     tileRows,
                     llvm::divideCeil(variant.getWorkgroup()[0], tileRows),
                     variant.getUnroll(),
                     /*block=*/0,
-                    groupOf(matmul),
-                    variant.getInstruction() == "dot",
+                    decoded && dot ? 2 : groupOf(matmul),
+                    runOf(matmul),
+                    dot,
                     variant,
-                    /*stageType=*/{}};
+                    /*stageType=*/{},
+                    /*rhsStageType=*/{}};
     if (staged) {
       int64_t depth = cast<RankedTensorType>(matmul.getLhs().getType()).getShape().back();
       plan.block = variant.getDepth() < depth ? variant.getDepth() : 0;
       int64_t blocks = plan.block ? llvm::divideCeil(depth, plan.block) : 1;
-      Type element = stageElement(matmul, variant);
+      Type element = factorType(matmul, variant.getInstruction());
       plan.stageType = MemRefType::get(
           {blocks, plan.tilesPerWorkgroup * tileRows, stageWidth(matmul, element, plan.block)}, element);
+      if (decoded)
+        plan.rhsStageType =
+            MemRefType::get({(plan.block ? plan.block : depth) / plan.group, panel * plan.group}, element);
     }
-    emitMatmul(matmul, kernel, plan);
+    MatmulEmitter(matmul, kernel, plan).workgroup();
     return success();
   }
 };

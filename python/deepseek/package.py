@@ -205,7 +205,7 @@ def describe(
         context=context or config.context,
         vocabulary=config.vocabulary,
         precision=precision,
-        weight_bytes=4 * config.elements,  # both precisions compute on f32 weights
+        weight_bytes=config.weight_bytes(precision),
         all_logits=all_logits,
     )
     return info, graph.mlir

@@ -11,6 +11,7 @@ from deepseek.frontend.checkpoint.checkpoint import Checkpoint, GGUFCheckpoint
 from deepseek.frontend.checkpoint.families.common import (
     check_precision,
     check_tensors,
+    count_bytes,
     count_elements,
     linear,
     weight,
@@ -62,6 +63,10 @@ class BertConfig:
     def elements(self) -> int:
         """Number of weight elements that a forward pass reads."""
         return count_elements(self.tensors)
+
+    def weight_bytes(self, precision: str) -> int:
+        """Bytes of the weights that a forward pass reads."""
+        return count_bytes(self.tensors, precision)
 
     @property
     def head_dim(self) -> int:
@@ -137,7 +142,7 @@ def build_graph(config: BertConfig, precision: str = "as-stored", *, all_logits:
     if all_logits:
         raise InputError("all_logits asks for logits of every position, expected a decoder; an encoder has none")
     return acg.trace(
-        _Forward(config),
+        _Forward(config, precision),
         acg.spec("i32", ("b", acg.dim("s", min=1, max=config.context)), "ids"),
         acg.spec("i32", ("b",), "lengths"),
     )
@@ -146,8 +151,9 @@ def build_graph(config: BertConfig, precision: str = "as-stored", *, all_logits:
 class _Forward:
     """The traced function; scopes carry the module names of the Hugging Face model."""
 
-    def __init__(self, config: BertConfig) -> None:
+    def __init__(self, config: BertConfig, precision: str) -> None:
         self.config = config
+        self.precision = precision
 
     def __call__(self, ids: Any, lengths: Any) -> dict[str, Any]:
         config = self.config
@@ -172,7 +178,7 @@ class _Forward:
             return {"embedding": config.pooling.apply(x, lengths)}
 
     def linear(self, x: Any, module: str, scope: str) -> Any:
-        return linear(x, self.config.tensors, self.config.prefix + module, scope)
+        return linear(x, self.config.tensors, self.config.prefix + module, scope, self.precision)
 
     def norm(self, x: Any, module: str) -> Any:
         config = self.config

@@ -12,10 +12,20 @@ from deepseek.frontend.checkpoint.checkpoint import Checkpoint
 from deepseek.frontend.checkpoint.mapping import short_name
 from deepseek.frontend.checkpoint.tensors import BLOCK_FORMATS, PLAIN_FORMATS, StoredTensor
 
-__all__ = ["PRECISIONS", "check_precision", "check_tensors", "linear", "count_elements", "weight"]
+__all__ = [
+    "PRECISIONS",
+    "check_precision",
+    "check_tensors",
+    "count_bytes",
+    "count_elements",
+    "linear",
+    "matrix",
+    "weight",
+]
 
 _MATRIX_FORMATS = tuple(form.name for form in BLOCK_FORMATS.values())
-PRECISIONS = ("as-stored", "f32")
+PRECISIONS = ("as-stored", "f32", "bf16", "f16")
+_BITS = {"f32": 32, "bf16": 16, "f16": 16}
 
 
 def check_precision(precision: str) -> None:
@@ -29,21 +39,40 @@ def count_elements(tensors: Mapping[str, StoredTensor]) -> int:
     return sum(tensor.elements for tensor in tensors.values())
 
 
+def count_bytes(tensors: Mapping[str, StoredTensor], precision: str) -> int:
+    """Bytes of all tensors at `precision`; vectors are f32 unless they are stored in less."""
+    total = 0
+    for tensor in tensors.values():
+        converted = precision != "as-stored" and len(tensor.shape) > 1
+        total += tensor.elements * _BITS[precision] // 8 if converted else tensor.nbytes
+    return total
+
+
 def weight(tensors: Mapping[str, StoredTensor], name: str) -> Any:
     """The tensor as f32, exactly what its storage stands for."""
     stored = tensors[name]
-    shape, dtype = stored.argument
-    raw = acg.weight(name, shape, dtype)
+    raw = acg.weight(name, *stored.argument)
     if stored.format == "f32":
         return raw
     return raw.astype("f32") if stored.format in PLAIN_FORMATS else acg.dequantize(raw, stored.format)
 
 
-def linear(x: Any, tensors: Mapping[str, StoredTensor], module: str, scope: str) -> Any:
+def matrix(tensors: Mapping[str, StoredTensor], name: str, precision: str) -> Any:
+    """The tensor as the right side of a product, in memory as `precision` says; sums and the left side stay f32."""
+    stored = tensors[name]
+    raw = acg.weight(name, *stored.argument)
+    if stored.format in PLAIN_FORMATS:
+        return raw if precision in ("as-stored", stored.format) else raw.astype("f32").astype(precision)
+    return acg.dequantize(raw, stored.format, expanded=precision != "as-stored").astype(
+        "f32" if precision == "as-stored" else precision
+    )
+
+
+def linear(x: Any, tensors: Mapping[str, StoredTensor], module: str, scope: str, precision: str) -> Any:
     """x [..., in] times the weight [out, in] of `module`, plus its bias [out] if it has one."""
     with acg.scope(scope):
         bias = weight(tensors, f"{module}.bias") if f"{module}.bias" in tensors else None
-        return acg.matmul(x, weight(tensors, f"{module}.weight"), bias=bias, transpose_rhs=True)
+        return acg.matmul(x, matrix(tensors, f"{module}.weight", precision), bias=bias, transpose_rhs=True)
 
 
 def check_tensors(

@@ -17,8 +17,10 @@ from deepseek.frontend.checkpoint.checkpoint import Checkpoint
 from deepseek.frontend.checkpoint.families.common import (
     check_precision,
     check_tensors,
+    count_bytes,
     count_elements,
     linear,
+    matrix,
     weight,
 )
 from deepseek.frontend.checkpoint.tensors import StoredTensor
@@ -59,6 +61,10 @@ class DecoderConfig:
     def elements(self) -> int:
         """Number of weight elements that a forward pass reads, tied tensors once."""
         return count_elements(self.tensors)
+
+    def weight_bytes(self, precision: str) -> int:
+        """Bytes of the weights that a forward pass reads, tied tensors once."""
+        return count_bytes(self.tensors, precision)
 
     def module(self, name: str, layer: int | None = None) -> str:
         """The file's name of a module."""
@@ -134,7 +140,7 @@ def build_graph(config: DecoderConfig, precision: str = "as-stored", *, all_logi
     check_precision(precision)
     cache_shape = (acg.dim("b"), 2, config.kv_heads, acg.dim("c", min=1), config.head_dim)
     return acg.trace(
-        _Forward(config, all_logits),
+        _Forward(config, precision, all_logits),
         acg.spec("i32", ("b", acg.dim("s", min=1, max=config.context)), "ids"),
         acg.spec("i32", ("b",), "lengths"),
         [acg.spec("f32", cache_shape, f"cache.{layer}", tied=True) for layer in range(config.layers)],
@@ -144,8 +150,9 @@ def build_graph(config: DecoderConfig, precision: str = "as-stored", *, all_logi
 class _Forward:
     """The traced function; scopes carry the module names of the Hugging Face model."""
 
-    def __init__(self, config: DecoderConfig, all_logits: bool) -> None:
+    def __init__(self, config: DecoderConfig, precision: str, all_logits: bool) -> None:
         self.config = config
+        self.precision = precision
         self.all_logits = all_logits
 
     def __call__(self, ids: Any, lengths: Any, cache: Sequence[Any]) -> dict[str, Any]:
@@ -170,12 +177,14 @@ class _Forward:
                 x = x + h
         x = self.norm(x if self.all_logits else x[:, -1], "norm")
         with acg.scope("lm_head"):
-            head = table if config.tied_embeddings else weight(config.tensors, f"{config.module('lm_head')}.weight")
+            head = config.module("embed_tokens" if config.tied_embeddings else "lm_head")
+            head = matrix(config.tensors, f"{head}.weight", self.precision)
             logits = acg.matmul(x, head, transpose_rhs=True)
         return {"logits": logits, "cache": caches}
 
     def linear(self, x: Any, name: str, layer: int) -> Any:
-        return linear(x, self.config.tensors, self.config.module(name, layer), scope=name.rpartition(".")[2])
+        scope = name.rpartition(".")[2]
+        return linear(x, self.config.tensors, self.config.module(name, layer), scope, self.precision)
 
     def norm(self, x: Any, name: str, layer: int | None = None) -> Any:
         config = self.config

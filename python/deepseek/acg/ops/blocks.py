@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import dtypes, ir, sizes
 from ..array import Array, as_array, describe, function, make
-from ..dtypes import BOOL, F32, F64, I32, I64, DType
+from ..dtypes import BF16, BOOL, F16, F32, F64, I32, I64, DType
 from ..sizes import Size
 from ..source import fail
 from ..symint import SymInt
@@ -78,7 +78,9 @@ def matmul(a: Any, b: Any, *, bias: Any = None, transpose_lhs: bool = False, tra
     dtype = common_type([a, b])
     if dtype is BOOL:
         return elementwise.not_equal(matmul(convert(a, I32), convert(b, I32)), 0)
-    a, b = convert(a, dtype), convert(b, dtype)
+    # A 16-bit weight of an f32 product is widened where it is read.
+    mixed = a.type is F32 and b.type in (F16, BF16) and dtype is F32
+    a, b = convert(a, dtype), b if mixed else convert(b, dtype)
     vector_a, vector_b = a.ndim == 1, b.ndim == 1
     if vector_a:
         a, transpose_lhs = expand_dims(a, 0), False
@@ -358,8 +360,11 @@ def embedding(table: Any, ids: Any) -> Array:
 
 
 @function
-def dequantize(w: Any, format: str) -> Array:
-    """The f32 values [rows, columns] of GGUF blocks w [rows, bytes per row] (int8)."""
+def dequantize(w: Any, format: str, *, expanded: bool = False) -> Array:
+    """The f32 values [rows, columns] of GGUF blocks w [rows, bytes per row] (int8).
+
+    expanded: a weight's values are computed once, when it is bound, and kept; else products read its blocks.
+    """
     w = as_array(w)
     if format not in _BLOCKS:
         fail(f"block format {format} is not supported", f"one of {', '.join(_BLOCKS)}")
@@ -371,5 +376,6 @@ def dequantize(w: Any, format: str) -> Array:
     if row % block:
         fail(f"rows of {row} bytes are not whole {format} blocks of {block} bytes")
     columns = row // block * elements
-    template = f'dsc.dequantize {{0}} {{{{format = "{format}"}}}} : {{t0}} -> {{r}}'
+    kept = ", expanded" if expanded else ""
+    template = f'dsc.dequantize {{0}} {{{{format = "{format}"{kept}}}}} : {{t0}} -> {{r}}'
     return make(ir.Op(template, [w.acg_value], (w.sizes[0], columns), F32), w)

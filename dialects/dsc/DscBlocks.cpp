@@ -1,0 +1,109 @@
+//===- DscBlocks.cpp - weights in GGUF block formats ----------------------===//
+
+#include "dialects/dsc/DscOps.h"
+
+using namespace mlir;
+using namespace mlir::dsc;
+
+static RankedTensorType tensorType(Value value) { return cast<RankedTensorType>(value.getType()); }
+
+//===----------------------------------------------------------------------===//
+// dequantize
+//===----------------------------------------------------------------------===//
+
+ArrayRef<BlockFormat> mlir::dsc::blockFormats() {
+  // Sizes of ggml-common.h's block structs.
+  static const BlockFormat formats[] = {{"q4_0", 32, 18, 0, 2},   {"q4_1", 32, 20, 0, 4},      {"q5_0", 32, 22, 0, 2},
+                                        {"q5_1", 32, 24, 0, 4},   {"q8_0", 32, 34, 0, 2},      {"q4_k", 256, 144, 0, 4},
+                                        {"q5_k", 256, 176, 0, 4}, {"q6_k", 256, 210, 208, 210}};
+  return formats;
+}
+
+const BlockFormat *mlir::dsc::findBlockFormat(StringRef name) {
+  for (const BlockFormat &format : blockFormats())
+    if (format.name == name)
+      return &format;
+  return nullptr;
+}
+
+/// The named format, or null after an error.
+static const BlockFormat *checkFormat(Operation *op, StringRef name) {
+  const BlockFormat *format = findBlockFormat(name);
+  if (!format) {
+    InFlightDiagnostic error = op->emitOpError("unknown block format: \"") << name << "\", known are";
+    for (const BlockFormat &known : blockFormats())
+      error << " " << known.name;
+  }
+  return format;
+}
+
+static LogicalResult checkRows(Operation *op, RankedTensorType blocks, const BlockFormat &format) {
+  if (blocks.getRank() < 1 || blocks.isDynamicDim(blocks.getRank() - 1))
+    return op->emitOpError("bytes per row must be static, got: ") << blocks;
+  if (blocks.getShape().back() % format.bytes != 0)
+    return op->emitOpError("a row must hold whole blocks of ")
+           << format.bytes << " bytes, got: " << blocks.getShape().back();
+  return success();
+}
+
+LogicalResult DequantizeOp::verify() {
+  const BlockFormat *format = checkFormat(*this, getFormat());
+  if (!format)
+    return failure();
+  RankedTensorType blocks = tensorType(getBlocks());
+  if (!getPanel()) {
+    if (failed(checkRows(*this, blocks, *format)))
+      return failure();
+  } else if (*getPanel() < 1 || blocks.getRank() != 3 || !blocks.hasStaticShape() ||
+             blocks.getDimSize(2) != *getPanel() * format->bytes) {
+    return emitOpError("panels of blocks must be static [n / t, blocks, t * ")
+           << format->bytes << "], got: " << blocks << " for t = " << *getPanel();
+  }
+  return checkResultShapes(*this);
+}
+
+void DequantizeOp::inferResultDims(ArrayRef<Dims> operands, SmallVectorImpl<Dims> &results) {
+  const BlockFormat *format = findBlockFormat(getFormat());
+  RankedTensorType blocks = tensorType(getBlocks());
+  auto constant = [&](int64_t value) { return getAffineConstantExpr(value, getContext()); };
+  Dims &dims = results.emplace_back(operands[0]);
+  if (getPanel()) {
+    dims[1] = constant(blocks.getDimSize(1) * format->block);
+    dims[2] = constant(*getPanel());
+  } else {
+    dims.back() = constant(blocks.getShape().back() / format->bytes * format->block);
+  }
+}
+
+AffineExpr DequantizeOp::getOperationCount(ArrayRef<Dims>, ArrayRef<Dims> results) {
+  return elementCount(results[0], getContext()) * 2;
+}
+
+//===----------------------------------------------------------------------===//
+// pack_blocks
+//===----------------------------------------------------------------------===//
+
+LogicalResult PackBlocksOp::verify() {
+  const BlockFormat *format = checkFormat(*this, getFormat());
+  RankedTensorType blocks = tensorType(getBlocks());
+  if (!format || failed(checkRows(*this, blocks, *format)))
+    return failure();
+  if (blocks.getRank() != 2 || !blocks.hasStaticShape() || static_cast<int64_t>(getPanel()) < 1)
+    return emitOpError("packs a static matrix of blocks in panels of at least one row, got: ")
+           << blocks << " in panels of " << static_cast<int64_t>(getPanel());
+  return checkResultShapes(*this);
+}
+
+void PackBlocksOp::inferResultDims(ArrayRef<Dims>, SmallVectorImpl<Dims> &results) {
+  const BlockFormat *format = findBlockFormat(getFormat());
+  RankedTensorType blocks = tensorType(getBlocks());
+  int64_t panel = getPanel();
+  Dims &dims = results.emplace_back();
+  for (int64_t size :
+       {(blocks.getDimSize(0) + panel - 1) / panel, blocks.getDimSize(1) / format->bytes, panel * format->bytes})
+    dims.push_back(getAffineConstantExpr(size, getContext()));
+}
+
+AffineExpr PackBlocksOp::getOperationCount(ArrayRef<Dims>, ArrayRef<Dims>) {
+  return getAffineConstantExpr(0, getContext());
+}

@@ -1,0 +1,232 @@
+//===- PackBlocksKernel.cpp - weights in panels of GGUF blocks ------------===//
+//
+// Writes the panels, and decodes them a vector of columns at a time: one load
+// brings the same unit of adjacent rows, whose weights are cut out of it by
+// shifts.
+//
+//===----------------------------------------------------------------------===//
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "passes/codegen/Kernels.h"
+
+namespace mlir::dsc {
+namespace {
+
+/// Reads one block of a vector of rows.
+struct PanelReader {
+  KernelBuilder &kernel;
+  DequantizeOp op;
+  const BlockFormat &format;
+  Value panel, block, lane;
+  int64_t lanes;
+
+  VectorType vectorOf(Type element) { return VectorType::get({lanes}, element); }
+  Value index(int64_t value) { return kernel.constantIndex(value); }
+
+  /// The unit of `bytes` bytes at `offset` of the block, of every row, as integers of that size.
+  Value unit(Value offset, int64_t bytes) {
+    Value at = kernel.add(kernel.mul(offset, index(*op.getPanel())), kernel.mul(lane, index(bytes)));
+    Value buffer = kernel.buffers.lookup(op.getBlocks());
+    Value raw = vector::LoadOp::create(kernel, VectorType::get({lanes * bytes}, kernel.getI8Type()), buffer,
+                                       ValueRange{panel, block, at});
+    return vector::BitCastOp::create(kernel, vectorOf(kernel.getIntegerType(bytes * 8)), raw);
+  }
+  Value word(Value offset) { return unit(offset, 4); }
+  Value word(int64_t offset) { return word(index(offset)); }
+  /// The f16 at `offset`, as f32.
+  Value half(int64_t offset) {
+    Value bits = unit(index(offset), 2);
+    return toFloat(arith::BitcastOp::create(kernel, vectorOf(kernel.getF16Type()), bits));
+  }
+  Value toFloat(Value v) { return kernel.convert(v, kernel.getF32Type()); }
+
+  Value bits(int64_t value) {
+    return arith::ConstantOp::create(
+        kernel, DenseElementsAttr::get(vectorOf(kernel.getI32Type()), kernel.getI32IntegerAttr(value)));
+  }
+  /// A number of bits that is an index, for all lanes.
+  Value count(Value amount) {
+    Value narrow = arith::IndexCastOp::create(kernel, kernel.getI32Type(), amount);
+    return vector::BroadcastOp::create(kernel, vectorOf(kernel.getI32Type()), narrow);
+  }
+  Value right(Value v, Value amount) { return arith::ShRUIOp::create(kernel, v, amount); }
+  Value right(Value v, int64_t amount) { return amount ? right(v, bits(amount)) : v; }
+  Value left(Value v, int64_t amount) { return amount ? Value(arith::ShLIOp::create(kernel, v, bits(amount))) : v; }
+  Value keep(Value v, int64_t mask) { return arith::AndIOp::create(kernel, v, bits(mask)); }
+  Value join(Value a, Value b) { return arith::OrIOp::create(kernel, a, b); }
+  Value signedByte(Value v, int64_t number) { // number 0 is the lowest
+    return arith::ShRSIOp::create(kernel, left(v, 24 - 8 * number), bits(24));
+  }
+  Value times(Value a, Value b) { return arith::MulFOp::create(kernel, a, b); }
+  Value times(Value a, double b) { return times(a, kernel.splat(kernel.constant(kernel.getF32Type(), b))); }
+  Value negated(Value v) { return arith::NegFOp::create(kernel, v); }
+
+  /// The low 4 bits of `v` plus `bias`, as f32.
+  Value nibble(Value v, int64_t bias) {
+    if (lanes == 16) { // vpermps reads 4 bits of each index, whatever stands above them
+      SmallVector<float> values;
+      for (int64_t i = 0; i < 16; ++i)
+        values.push_back(i + bias);
+      Value table =
+          arith::ConstantOp::create(kernel, DenseElementsAttr::get(vectorOf(kernel.getF32Type()), ArrayRef(values)));
+      return LLVM::CallIntrinsicOp::create(kernel, table.getType(),
+                                           kernel.getStringAttr("llvm.x86.avx512.permvar.sf.512"), ValueRange{table, v})
+          .getResults();
+    }
+    Value low = keep(v, 15);
+    return toFloat(bias ? Value(arith::AddIOp::create(kernel, low, bits(bias))) : low);
+  }
+
+  /// Weight i of 32 is the low half of byte i of the 16 at `offset`, or the high half of byte i - 16.
+  Value halfByte(int64_t offset, int64_t i) { return right(word(offset + i % 16 / 4 * 4), 8 * (i % 4) + i / 16 * 4); }
+
+  /// Bit i of `v`, as bit 4, with what lies beside it.
+  Value fifthBit(Value v, int64_t i) { return i >= 4 ? right(v, i - 4) : left(v, 4 - i); }
+
+  ScaledRun q4(Value offset, int64_t quants, int64_t bias) {
+    return {half(0), offset, [=, *this](int64_t i) mutable { return nibble(halfByte(quants, i), bias); }};
+  }
+  ScaledRun q5(Value scale, Value offset, int64_t high) {
+    return {scale, offset, [=, *this](int64_t i) mutable {
+              Value low = keep(halfByte(high + 4, i), 15);
+              return toFloat(join(low, keep(fifthBit(word(high), i), 16)));
+            }};
+  }
+
+  /// Scale and minimum of run `run` of 8: see BlockReader::scaleAndMinimum.
+  std::pair<Value, Value> scaleAndMinimum(Value run) {
+    Value low = word(4), high = word(8), rest = word(12);
+    Value early = arith::CmpIOp::create(kernel, arith::CmpIPredicate::ult, run, index(4));
+    Value first = count(kernel.mul(kernel.createOrFold<arith::RemUIOp>(run, index(4)), index(8)));
+    auto pick = [&](Value word, int64_t half) {
+      Value top = keep(right(right(word, first), 2), 48);
+      Value late = join(keep(right(right(rest, first), half), 15), top);
+      return toFloat(arith::SelectOp::create(kernel, early, keep(right(word, first), 63), late));
+    };
+    return {pick(low, 0), pick(high, 4)};
+  }
+  ScaledRun k45(Value run, int64_t quants, std::optional<int64_t> high) {
+    auto [scale, minimum] = scaleAndMinimum(run);
+    Value pair = kernel.mul(kernel.floorDiv(run, 2), index(32));
+    Value half4 = count(kernel.mul(kernel.createOrFold<arith::RemUIOp>(run, index(2)), index(4)));
+    Value bit = count(run);
+    return {times(half(0), scale), negated(times(half(2), minimum)), [=, *this](int64_t i) mutable {
+              Value low = right(right(word(kernel.add(pair, index(quants + i / 4 * 4))), half4), 8 * (i % 4));
+              if (!high)
+                return nibble(low, 0);
+              Value fifth = keep(right(right(word(*high + i / 4 * 4), bit), 8 * (i % 4)), 1);
+              return toFloat(join(keep(low, 15), left(fifth, 4)));
+            }};
+  }
+
+  ScaledRun q6k(Value run) { // of 16: the first or second half of one of 2 x 4 runs of 32
+    auto rest = [&](Value v, int64_t n) { return kernel.createOrFold<arith::RemUIOp>(v, index(n)); };
+    Value part = kernel.floorDiv(run, 8), inPart = kernel.floorDiv(rest(run, 8), 2);
+    Value first = kernel.mul(rest(run, 2), index(16));
+    Value lowAt = kernel.add(kernel.add(kernel.mul(part, index(64)), kernel.mul(rest(inPart, 2), index(32))), first);
+    Value highAt = kernel.add(kernel.mul(part, index(32)), first);
+    Value half4 = count(kernel.mul(kernel.floorDiv(inPart, 2), index(4))), two = count(kernel.mul(inPart, index(2)));
+    Value scales = word(kernel.add(kernel.mul(kernel.floorDiv(run, 4), index(4)), index(192)));
+    Value scale = times(half(208), toFloat(signedByte(right(scales, count(kernel.mul(rest(run, 4), index(8)))), 0)));
+    return {scale, times(scale, -32), [=, *this](int64_t i) mutable {
+              Value low = keep(right(right(word(kernel.add(lowAt, index(i / 4 * 4))), half4), 8 * (i % 4)), 15);
+              Value high = keep(right(right(word(kernel.add(highAt, index(128 + i / 4 * 4))), two), 8 * (i % 4)), 3);
+              return toFloat(join(low, left(high, 4)));
+            }};
+  }
+
+  ScaledRun read(Value run) {
+    StringRef name = format.name;
+    if (name == "q4_0")
+      return q4({}, 2, -8);
+    if (name == "q4_1")
+      return q4(half(2), 4, 0);
+    if (name == "q5_0") {
+      Value scale = half(0);
+      return q5(scale, times(scale, -16), 2);
+    }
+    if (name == "q5_1")
+      return q5(half(0), half(2), 4);
+    if (name == "q4_k")
+      return k45(run, 16, std::nullopt);
+    if (name == "q5_k")
+      return k45(run, 48, 16);
+    if (name == "q6_k")
+      return q6k(run);
+    return {half(0), {}, [=, *this](int64_t i) mutable { // q8_0
+              return toFloat(signedByte(word(2 + i / 4 * 4), i % 4));
+            }};
+  }
+};
+
+/// A workgroup writes one panel.
+struct PackBlocksModel : KernelOpInterface::ExternalModel<PackBlocksModel, PackBlocksOp> {
+  bool isMain(Operation *) const { return true; }
+  bool hasResultAtIndex(Operation *) const { return false; }
+
+  ScheduleAttr getDefaultSchedule(Operation *op, TargetAttr, DimsAnalysis &) const {
+    return singleVariant(op->getContext(), {1}, {1});
+  }
+  AffineExpr getWorkgroups(Operation *op, VariantAttr variant, DimsAnalysis &dims) const {
+    return dims.get(op->getResult(0))[0].ceilDiv(variant.getWorkgroup()[0]);
+  }
+
+  LogicalResult emitKernel(Operation *op, KernelBuilder &kernel, VariantAttr variant) const {
+    auto pack = cast<PackBlocksOp>(op);
+    Value source = kernel.buffers.lookup(pack.getBlocks()), target;
+    for (auto [value, buffer] : kernel.outputs)
+      if (value == pack.getResult())
+        target = buffer;
+    if (!source || !target || kernel.outputs.size() != 1)
+      return op->emitOpError("must stand alone in its kernel, between buffers");
+    const BlockFormat *format = findBlockFormat(pack.getFormat());
+    int64_t rows = cast<RankedTensorType>(pack.getBlocks().getType()).getDimSize(0);
+    int64_t panel = pack.getPanel();
+    auto index = [&](int64_t value) { return kernel.constantIndex(value); };
+    Value zero = index(0), blocks = kernel.size(pack.getResult(), 1);
+    auto copyRow = [&](Value number, Value block, Value r, Value row) {
+      for (int64_t offset = 0; offset < format->bytes; offset += format->unitAt(offset)) {
+        int64_t bytes = format->unitAt(offset);
+        Value to = kernel.add(index(offset * panel), kernel.mul(r, index(bytes)));
+        auto type = VectorType::get({bytes}, kernel.getI8Type());
+        Value unit = arith::ConstantOp::create(kernel, kernel.getZeroAttr(type));
+        if (row)
+          unit = vector::LoadOp::create(
+              kernel, type, source,
+              ValueRange{row, kernel.add(kernel.mul(block, index(format->bytes)), index(offset))});
+        vector::StoreOp::create(kernel, unit, target, ValueRange{number, block, to});
+      }
+    };
+    Value begin = kernel.mul(kernel.workgroup, index(variant.getWorkgroup()[0]));
+    Value panels = kernel.size(pack.getResult(), 0);
+    Value end = kernel.min(kernel.add(begin, index(variant.getWorkgroup()[0])), panels);
+    kernel.forLoop(begin, end, 1, [&](Value number) {
+      Value first = kernel.mul(number, index(panel));
+      Value filled = kernel.min(index(panel), kernel.sub(index(rows), first));
+      kernel.forLoop(zero, blocks, 1, [&](Value block) {
+        kernel.forLoop(zero, filled, 1, [&](Value r) { copyRow(number, block, r, kernel.add(first, r)); });
+        if (rows % panel)
+          kernel.forLoop(filled, index(panel), 1, [&](Value r) { copyRow(number, block, r, {}); });
+      });
+    });
+    return success();
+  }
+};
+
+} // namespace
+
+int64_t blockRunLength(DequantizeOp op) { return !op.getPanel() ? 0 : op.getFormat() == "q6_k" ? 16 : 32; }
+
+ScaledRun pullBlockRun(DequantizeOp op, KernelBuilder &kernel, Value panel, Value run, Value lane) {
+  const BlockFormat *format = findBlockFormat(op.getFormat());
+  int64_t perBlock = format->block / blockRunLength(op);
+  Value block = kernel.floorDiv(run, perBlock);
+  Value inBlock = kernel.createOrFold<arith::RemUIOp>(run, kernel.constantIndex(perBlock));
+  return PanelReader{kernel, op, *format, panel, block, lane, kernel.width}.read(inBlock);
+}
+
+void registerPackBlocksModel(MLIRContext *context) { PackBlocksOp::attachInterface<PackBlocksModel>(*context); }
+
+} // namespace mlir::dsc

@@ -1,0 +1,165 @@
+"""Products with weights that stay in GGUF blocks, or in half precision, against float64."""
+
+from __future__ import annotations
+
+import re
+
+import ml_dtypes
+import numpy as np
+import pytest
+from block_formats import BLOCKS, random_blocks, values
+
+from deepseek.compiler import compile_text, lower_text
+from deepseek.executable import Executable
+
+_ROWS = (1, 2, 7, 16, 17, 127, 1000)
+
+
+def _module(format: str, n: int, k: int, attributes: str = "") -> str:
+    block_bytes, block, _ = BLOCKS[format]
+    raw, weight = f"tensor<{n}x{k // block * block_bytes}xi8>", f"tensor<{n}x{k}xf32>"
+    types = f"(tensor<?x{k}xf32>, {weight}) -> tensor<?x{n}xf32>"
+    return f"""module {{
+      func.func @main(%x: tensor<?x{k}xf32> {{dsc.dims = #dsc.dims<["m", "_"]>}},
+                      %b: {raw} {{dsc.weight = "b"}}) -> tensor<?x{n}xf32> {{
+        %w = dsc.dequantize %b {{format = "{format}"{attributes}}} : {raw} -> {weight}
+        %c = dsc.matmul %x, %w {{transpose_rhs}} : {types}
+        return %c : tensor<?x{n}xf32>
+      }}
+    }}"""
+
+
+def _mixed(element: str, n: int, k: int) -> str:
+    types = f"(tensor<?x{k}xf32>, tensor<{n}x{k}x{element}>) -> tensor<?x{n}xf32>"
+    return f"""module {{
+      func.func @main(%x: tensor<?x{k}xf32> {{dsc.dims = #dsc.dims<["m", "_"]>}},
+                      %b: tensor<{n}x{k}x{element}> {{dsc.weight = "b"}}) -> tensor<?x{n}xf32> {{
+        %c = dsc.matmul %x, %b {{transpose_rhs}} : {types}
+        return %c : tensor<?x{n}xf32>
+      }}
+    }}"""
+
+
+def _weights(format: str, n: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Raw blocks with scales in +-[2^-7, 1), and their values [n, k]."""
+    raw = random_blocks(format, n, k // BLOCKS[format][1], keep=0x9B, put=0x20)
+    return raw.view(np.int8), values(raw, format)
+
+
+def _executable(text: str, raw: np.ndarray, *, target: str = "cpu", threads: int = 1) -> Executable:
+    code = compile_text(text, target=target)
+    executable = Executable(code.object, code.manifest, threads=threads)
+    executable.bind_weights({"b": raw})
+    return executable
+
+
+def _run(executable: Executable, x: np.ndarray) -> np.ndarray:
+    result = executable(x)
+    return result[0] if isinstance(result, tuple) else result
+
+
+def _check(result: np.ndarray, x: np.ndarray, weight: np.ndarray, unit: float = 2e-7) -> None:
+    """Error bound: `unit` of the sum of all |x| times the largest |w| of the row, which scales and offsets reach."""
+    expected = x.astype(np.float64) @ weight.astype(np.float64).T
+    largest = np.abs(weight.astype(np.float64)).max(1)
+    bound = np.abs(x.astype(np.float64)).sum(1)[:, None] * largest[None]
+    assert np.all(np.abs(result - expected) <= unit * bound + 1e-30)
+
+
+def _lhs(m: int, k: int) -> np.ndarray:
+    return np.random.default_rng(m).standard_normal((m, k), np.float32)
+
+
+@pytest.mark.parametrize("target", ["cpu", "cpu:x86-64-v3", "cpu:x86-64"])
+@pytest.mark.parametrize("format", BLOCKS)
+def test_blocks(format: str, target: str) -> None:
+    for n, blocks in ((1, 1), (33, 3), (127, 2)):
+        k = blocks * BLOCKS[format][1]
+        raw, weight = _weights(format, n, k)
+        executable = _executable(_module(format, n, k), raw, target=target)
+        for m in _ROWS:
+            x = _lhs(m, k)
+            _check(_run(executable, x), x, weight)
+
+
+@pytest.mark.parametrize("format", BLOCKS)
+def test_long_rows(format: str) -> None:
+    """More than one block of the reduction per tile, and a rest."""
+    k = 1280 if BLOCKS[format][1] == 256 else 1056
+    raw, weight = _weights(format, 65, k)
+    executable = _executable(_module(format, 65, k), raw)
+    for m in (1, 5, 130):
+        x = _lhs(m, k)
+        _check(_run(executable, x), x, weight)
+
+
+@pytest.mark.parametrize("format", BLOCKS)
+def test_blocks_with_dot_products(format: str) -> None:
+    """Tiles decoded to bf16: one rounding of each factor, 2^-9, and sums in f32."""
+    module = lower_text(_module(format, 96, 768), to_phase="schedule")
+    if "+avx512bf16" not in module:
+        pytest.skip("the CPU has no bf16 dot product")
+    text = re.sub(r'(stage = \[0, 1\])(, instruction = "dot")?', r'\1, instruction = "dot"', module)
+    assert 'instruction = "dot"' in text
+    raw, weight = _weights(format, 96, 768)
+    x = _lhs(130, 768)
+    _check(_run(_executable(text, raw), x), x, weight, unit=2**-9)
+
+
+@pytest.mark.parametrize("format", ["q4_1", "q6_k"])
+def test_expanded(format: str) -> None:
+    """The values themselves are kept: no block is left in what the program reads."""
+    text = _module(format, 33, 512, ", expanded")
+    assert "pack_blocks" in lower_text(_module(format, 33, 512), to_phase="fuse")
+    assert "pack_blocks" not in lower_text(text, to_phase="fuse")
+    raw, weight = _weights(format, 33, 512)
+    x = _lhs(7, 512)
+    _check(_run(_executable(text, raw), x), x, weight)
+
+
+def test_threads_do_not_change_bits() -> None:
+    raw, _ = _weights("q4_k", 1100, 512)
+    text = _module("q4_k", 1100, 512)
+    one, two = (_executable(text, raw, threads=threads) for threads in (1, 2))
+    for m in (1, 9, 300):
+        x = _lhs(m, 512)
+        np.testing.assert_array_equal(_run(one, x), _run(two, x))
+
+
+@pytest.mark.parametrize("target", ["cpu", "cpu:x86-64-v3", "cpu:x86-64"])
+@pytest.mark.parametrize("element", ["bf16", "f16"])
+def test_half_precision_weights(element: str, target: str) -> None:
+    dtype = np.dtype(ml_dtypes.bfloat16 if element == "bf16" else np.float16)
+    for n, k in ((1, 7), (33, 127), (127, 1000)):
+        weight = np.random.default_rng(n + k).standard_normal((n, k), np.float32).astype(dtype)
+        executable = _executable(_mixed(element, n, k), weight, target=target)
+        for m in (1, 7, 127):
+            x = _lhs(m, k)
+            unit = (
+                2**-9
+                if 'instruction = "dot"' in lower_text(_mixed(element, n, k), to_phase="schedule", target=target)
+                else 2e-7
+            )
+            _check(_run(executable, x), x, weight.astype(np.float32), unit)
+
+
+def test_packed_blocks_are_read_element_by_element() -> None:
+    """dsc.dequantize of panels outside of a product: [panels, k, rows of a panel], zeros behind the last row."""
+    for format, (block_bytes, block, _) in BLOCKS.items():
+        n, k, panel = 21, 2 * block, 16
+        raw, weight = _weights(format, n, k)
+        packed, result = f"tensor<2x2x{panel * block_bytes}xi8>", f"tensor<2x{k}x{panel}xf32>"
+        text = f"""module {{
+          func.func @main(%x: {result}, %b: tensor<{n}x{2 * block_bytes}xi8> {{dsc.weight = "b"}}) -> {result} {{
+            %p = dsc.pack_blocks %b {{format = "{format}", panel = {panel} : i64}} : tensor<{n}x{2 * block_bytes}xi8> -> {packed}
+            %w = dsc.dequantize %p {{format = "{format}", panel = {panel} : i64}} : {packed} -> {result}
+            %0 = linalg.add ins(%x, %w : {result}, {result}) outs(%x : {result}) -> {result}
+            return %0 : {result}
+          }}
+        }}"""
+        padded = np.zeros((2 * panel, k), np.float32)
+        padded[:n] = weight
+        zeros = np.zeros((2, k, panel), np.float32)
+        np.testing.assert_array_equal(
+            _run(_executable(text, raw), zeros), padded.reshape(2, panel, k).transpose(0, 2, 1)
+        )
