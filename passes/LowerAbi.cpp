@@ -46,14 +46,14 @@ public:
 
 private:
   /// Whether `function` is what --dsc-lower-host and --dsc-generate-kernels leave: buffers whose sizes are known,
-  /// for a kernel the number of its workgroup behind them, for a program its status.
+  /// for a kernel the range of its workgroups behind them, for a program its status.
   LogicalResult verify(func::FuncOp function) {
     bool kernel = function->hasAttr(kKernelAttr), shapes = function.getName() == "main_shapes";
     ArrayRef<Type> types = function.getArgumentTypes(), results = function.getResultTypes();
     bool good = llvm::hasSingleElement(function.getBody());
     if (kernel) {
-      good &= results.empty() && !types.empty() && types.back().isIndex();
-      types = types.empty() ? types : types.drop_back();
+      good &= results.empty() && types.size() >= 2 && llvm::all_of(types.take_back(2), llvm::IsaPred<IndexType>);
+      types = good ? types.drop_back(2) : types;
     } else if (shapes) {
       good &= results.empty() && types.size() == 1;
     } else {
@@ -92,8 +92,10 @@ private:
     b.setInsertionPointToStart(module.getBody());
     Type none = LLVM::LLVMVoidType::get(b.getContext());
     auto launch = LLVM::LLVMFunctionType::get(none, {ptr, ptr, ptr, ptr, i64, b.getI32Type()});
+    auto defer = LLVM::LLVMFunctionType::get(none, {ptr, ptr, ptr, b.getI32Type(), ptr, i64, b.getI32Type()});
     auto arena = LLVM::LLVMFunctionType::get(ptr, {ptr, i64});
-    for (auto [name, type] : {std::pair("dsc_rt_launch", launch), std::pair("dsc_rt_arena", arena)})
+    for (auto [name, type] :
+         {std::pair("dsc_rt_launch", launch), std::pair("dsc_rt_defer", defer), std::pair("dsc_rt_arena", arena)})
       if (!module.lookupSymbol(name))
         LLVM::LLVMFuncOp::create(b, module.getLoc(), name, type);
   }
@@ -170,7 +172,8 @@ private:
         auto names = function.getArgAttrOfType<DimsAttr>(argument.getArgNumber(), kDimsAttr);
         value = bindBuffer(buffers, next++, type, names);
       } else {
-        value = asIndex(rest[0]);
+        value = asIndex(rest.front());
+        rest = rest.drop_front();
       }
       argument.replaceAllUsesWith(value);
     }
@@ -193,11 +196,12 @@ private:
   }
 
   void lowerKernel(func::FuncOp function) {
-    auto lowered = makeFunction(function, function.getName(), LLVM::LLVMVoidType::get(b.getContext()), {ptr, ptr, i64});
+    auto lowered =
+        makeFunction(function, function.getName(), LLVM::LLVMVoidType::get(b.getContext()), {ptr, ptr, i64, i64});
     lowered.setLinkage(LLVM::Linkage::Internal);
     lowered->setAttr(kKernelAttr, b.getUnitAttr());
     Block *entry = &lowered.getBody().front();
-    moveBody(function, lowered, entry->getArgument(0), entry->getArgument(1), entry->getArgument(2));
+    moveBody(function, lowered, entry->getArgument(0), entry->getArgument(1), entry->getArguments().take_back(2));
   }
 
   void lowerProgram(func::FuncOp function) {
@@ -251,8 +255,11 @@ private:
     Value function = LLVM::AddressOfOp::create(b, loc, ptr, kernel.getValue());
     Value workgroups = asI64(launch.getWorkgroups());
     Value number = LLVM::ConstantOp::create(b, loc, b.getI32Type(), launch.getDispatch().value_or(0));
-    LLVM::CallOp::create(b, loc, TypeRange{}, "dsc_rt_launch",
-                         ValueRange{runtime, function, bindings, sizes, workgroups, number});
+    SmallVector<Value> arguments{runtime, function, bindings, sizes, workgroups, number};
+    if (launch.getConcurrent())
+      arguments.insert(arguments.begin() + 3,
+                       LLVM::ConstantOp::create(b, loc, b.getI32Type(), launch.getBuffers().size()));
+    LLVM::CallOp::create(b, loc, TypeRange{}, launch.getConcurrent() ? "dsc_rt_defer" : "dsc_rt_launch", arguments);
   }
 
   void lowerArena(ArenaOp arena, Value runtime) {

@@ -10,6 +10,7 @@
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "passes/Launches.h"
 #include "passes/Manifest.h"
 #include "passes/Passes.h"
 #include "passes/codegen/KernelPlan.h"
@@ -73,28 +74,12 @@ public:
   size_t placeCount() const { return arena.size(); }
 
 private:
-  /// The value whose memory `value` is: through views and ties.
-  Value rootOf(Value value) {
-    while (Operation *op = value.getDefiningOp()) {
-      if (isa<tensor::ExpandShapeOp, tensor::CollapseShapeOp, tensor::CastOp>(op)) {
-        value = op->getOperand(0);
-        continue;
-      }
-      auto launch = dyn_cast<LaunchOp>(op);
-      int64_t tied = launch ? launch.getTiedInput(cast<OpResult>(value).getResultNumber()) : -1;
-      if (tied < 0)
-        break;
-      value = launch.getBuffers()[tied];
-    }
-    return value;
-  }
-
   /// Returned values live in the caller's buffers.
   LogicalResult planResults() {
     auto terminator = cast<func::ReturnOp>(source.front().getTerminator());
     for (OpOperand &operand : terminator->getOpOperands()) {
       unsigned index = operand.getOperandNumber();
-      Value root = rootOf(operand.get());
+      Value root = bufferRoot(operand.get());
       if (auto tied = source.getResultAttrOfType<IntegerAttr>(index, kTiedAttr)) {
         if (root != source.getArgument(tied.getInt()))
           return terminator.emitOpError("result ") << index << " is not the buffer of the argument that it is tied to";
@@ -129,7 +114,9 @@ private:
     for (Operation &op : source.front())
       for (Value operand : op.getOperands())
         if (isa<ShapedType>(operand.getType()))
-          lastUse[rootOf(operand)] = &op;
+          lastUse[bufferRoot(operand)] = &op;
+    LaunchBatch batch;
+    LaunchOp last;
     for (Operation &op : source.front().without_terminator()) {
       auto launch = dyn_cast<LaunchOp>(op);
       if (!launch) {
@@ -140,8 +127,14 @@ private:
       }
       if (failed(verifyKernels(launch)))
         return failure();
+      if (!last || !last.getConcurrent())
+        batch.clear();
+      else if (!batch.isIndependent(launch))
+        return launch.emitOpError("depends on a concurrent launch before it");
+      batch.add(launch);
+      last = launch;
       for (Value result : launch.getResults()) {
-        if (rootOf(result) != result || resultOf.contains(result))
+        if (bufferRoot(result) != result || resultOf.contains(result))
           continue;
         MemRefType type = bufferType(result.getType());
         int64_t width = llvm::divideCeil(type.getElementTypeBitWidth(), 8);
@@ -153,12 +146,16 @@ private:
       for (Value result : launch.getResults()) // never read: free at once
         if (places.contains(result) && !lastUse.contains(result))
           dying.push_back(result);
+      if (launch.getConcurrent()) // the next one must not get their places
+        continue;
       // In the order of places, so that the plan does not depend on addresses.
       llvm::sort(dying, [&](Value a, Value b) { return places[a] < places[b]; });
       for (Value value : dying)
         arena.give(places[value]);
       dying.clear();
     }
+    if (last && last.getConcurrent())
+      return last.emitOpError("is concurrent, but no launch follows");
     return success();
   }
 
@@ -178,7 +175,7 @@ private:
   Value bufferOf(Value tensor) {
     if (Value known = buffers.lookup(tensor))
       return known;
-    Value root = rootOf(tensor);
+    Value root = bufferRoot(tensor);
     Value rootBuffer = buffers.lookup(root);
     MemRefType type = bufferType(tensor.getType());
     if (rootBuffer.getType() == type && dims.get(tensor) == dims.get(root))
@@ -255,17 +252,17 @@ private:
     for (auto name : launch.getKernels().getAsRange<FlatSymbolRefAttr>())
       kernels.push_back(source->getParentOfType<ModuleOp>().lookupSymbol<func::FuncOp>(name.getAttr()));
     IntegerAttr number = b->getI64IntegerAttr(nextDispatch++);
-    emitVariants(kernels, operands, number);
+    emitVariants(kernels, operands, number, launch.getConcurrentAttr());
   }
 
   /// The first variant whose guard holds; the last has none.
-  void emitVariants(ArrayRef<func::FuncOp> kernels, ValueRange operands, IntegerAttr number) {
+  void emitVariants(ArrayRef<func::FuncOp> kernels, ValueRange operands, IntegerAttr number, UnitAttr concurrent) {
     func::FuncOp kernel = kernels.front();
     VariantAttr variant = kernel->getAttrOfType<VariantAttr>(kScheduleAttr);
     auto launch = [&] {
       AffineExpr count = workgroupCount(kernel.getBody(), variant, dims);
       LaunchOp::create(*b, loc, TypeRange{}, b->getArrayAttr(FlatSymbolRefAttr::get(context, kernel.getName())),
-                       operands, size(count), DenseI64ArrayAttr(), number);
+                       operands, size(count), DenseI64ArrayAttr(), number, concurrent);
     };
     if (kernels.size() == 1)
       return launch();
@@ -276,7 +273,7 @@ private:
     b->setInsertionPointToStart(branch.thenBlock());
     launch();
     b->setInsertionPointToStart(branch.elseBlock());
-    emitVariants(kernels.drop_front(), operands, number);
+    emitVariants(kernels.drop_front(), operands, number, concurrent);
   }
 
   Value makeBuffer(OpResult result, ArrayRef<AffineExpr> offsets, Value memory,

@@ -68,7 +68,7 @@ struct OutlineKernelsPass : impl::OutlineKernelsPassBase<OutlineKernelsPass> {
       }
       OpBuilder b(dispatch);
       auto launch = LaunchOp::create(b, dispatch.getLoc(), dispatch.getResultTypes(), names, dispatch.getInputs(),
-                                     Value(), dispatch.getTiedAttr(), IntegerAttr());
+                                     Value(), dispatch.getTiedAttr(), IntegerAttr(), UnitAttr());
       dispatch.replaceAllUsesWith(launch.getResults());
       ++dispatches;
     }

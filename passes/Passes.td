@@ -196,6 +196,24 @@ def OutlineKernelsPass : Dsc_Pass<"dsc-outline-kernels"> {
                     Statistic<"kernels", "kernels", "distinct kernels, variants not counted">];
 }
 
+def BatchLaunchesPass : Dsc_Pass<"dsc-batch-launches"> {
+  let summary = "Let independent launches run beside each other";
+  let description = [{
+    Marks a launch `concurrent` when neither it nor its batch before it reads what
+    the next launch writes, nor the other way round. One batch wakes the threads
+    once and is cut into even parts as a whole.
+
+    ```mlir
+    %q = dsc.launch [@matmul_0] (%x, %wq) ...
+    %k = dsc.launch [@matmul_1] (%x, %wk) ...
+    ==>
+    %q = dsc.launch [@matmul_0] (%x, %wq) {concurrent} ...
+    %k = dsc.launch [@matmul_1] (%x, %wk) ...
+    ```
+  }];
+  let statistics = [Statistic<"batched", "batched", "launches that run beside the next">];
+}
+
 //===----------------------------------------------------------------------===//
 // Host
 //===----------------------------------------------------------------------===//

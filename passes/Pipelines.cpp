@@ -53,6 +53,8 @@ static void buildSchedule(OpPassManager &pm) {
   pm.addPass(createScheduleDispatchesPass());
   // Inside regions only constants and sizes are left to tidy; equal regions must print equally.
   pm.addPass(createOutlineKernelsPass());
+  // What may run beside what is seen on values, before buffers are shared.
+  pm.addPass(createBatchLaunchesPass());
 }
 
 static void buildHost(OpPassManager &pm, const PhaseOptions &options) {

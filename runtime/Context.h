@@ -19,13 +19,27 @@ struct Arena {
   void release();
 };
 
-/// One launch as the workers see it.
-struct Job {
+/// One kernel and its grid.
+struct Grid {
   dsc_rt_kernel kernel;
   void *const *buffers;
   const int64_t *dims;
   int64_t workgroups;
-  int callerCpu; // where the caller was when it launched
+};
+
+/// One launch as the workers see it: grids that run beside each other.
+struct Job {
+  const Grid *grids;
+  int32_t count;
+  int32_t callerCpu; // where the caller was when it launched
+};
+
+/// Grids that wait for the next launch, with copies of their buffer addresses.
+struct Deferred {
+  static constexpr int32_t kGrids = 8, kBuffers = 64;
+  Grid grids[kGrids + 1]; // room for the launch that takes them
+  void *buffers[kBuffers];
+  int32_t count, bufferCount;
 };
 
 /// One worker thread; a cache line each, since every worker writes its own.
@@ -57,6 +71,7 @@ struct dsc_rt_context {
   std::atomic<int32_t> threads;     // threads there are, the caller included
   dsc_rt::Worker *workers;          // requested - 1 of them
 
+  dsc_rt::Deferred deferred;
   int64_t *nanoseconds;
   int32_t dispatches;
   dsc_rt::Arena arena;

@@ -39,6 +39,7 @@ struct External {
 };
 const External kExternals[] = {
     {"dsc_rt_launch", reinterpret_cast<void *>(dsc_rt_launch)},
+    {"dsc_rt_defer", reinterpret_cast<void *>(dsc_rt_defer)},
     {"dsc_rt_arena", reinterpret_cast<void *>(dsc_rt_arena)},
     {"dsc_rt_threads", reinterpret_cast<void *>(dsc_rt_threads)},
 };
@@ -263,7 +264,7 @@ bool Loader::resolve() {
           symbol.address = reinterpret_cast<uint64_t>(external.address);
       if (!symbol.address)
         return fail("undefined symbol \"%s\": an object may use only "
-                    "dsc_rt_launch, dsc_rt_arena and dsc_rt_threads",
+                    "dsc_rt_launch, dsc_rt_defer, dsc_rt_arena and dsc_rt_threads",
                     symbol.name);
     }
     if (symbol.got >= 0)

@@ -161,12 +161,20 @@ private:
 #endif
 };
 
+/// Every grid is cut into `parts` ranges; those that are one longer go to the
+/// parts that got none of the grids before.
 void runPart(const Job &job, int64_t part, int64_t parts) {
-  int64_t length = job.workgroups / parts, longer = job.workgroups % parts;
-  int64_t begin = part * length + (part < longer ? part : longer);
-  int64_t end = begin + length + (part < longer ? 1 : 0);
-  for (int64_t workgroup = begin; workgroup < end; ++workgroup)
-    job.kernel(job.buffers, job.dims, workgroup);
+  int64_t first = 0;
+  for (int32_t i = 0; i < job.count; ++i) {
+    const Grid &grid = job.grids[i];
+    int64_t length = grid.workgroups / parts, longer = grid.workgroups % parts;
+    int64_t place = part >= first ? part - first : part - first + parts;
+    int64_t begin = place * length + (place < longer ? place : longer);
+    int64_t end = begin + length + (place < longer ? 1 : 0);
+    if (begin < end)
+      grid.kernel(grid.buffers, grid.dims, begin, end);
+    first = (first + longer) % parts;
+  }
 }
 
 /// Waits until the state differs from `seen` and returns it.
@@ -275,15 +283,19 @@ bool haveWorkers(dsc_rt_context *context) {
   return true;
 }
 
-void launchOnPool(dsc_rt_context *context, const Job &job) {
-  if (job.workgroups == 1 || context->requested == 1 || !haveWorkers(context) ||
+void launchOnPool(dsc_rt_context *context, const Grid *grids, int32_t count) {
+  Job job{grids, count, -1};
+  int64_t workgroups = 0;
+  for (int32_t i = 0; i < count; ++i)
+    workgroups += grids[i].workgroups;
+  if (workgroups == 1 || context->requested == 1 || !haveWorkers(context) ||
       context->busy.exchange(true, std::memory_order_acquire)) {
     runPart(job, 0, 1);
     return;
   }
   int64_t parts = context->threads.load(std::memory_order_relaxed);
-  if (job.workgroups < parts)
-    parts = job.workgroups;
+  if (workgroups < parts)
+    parts = workgroups;
   context->job = job;
   context->job.callerCpu = sched_getcpu();
   context->pending.store(static_cast<uint32_t>(parts - 1), std::memory_order_relaxed);
@@ -347,18 +359,49 @@ int dsc_rt_threads(dsc_rt_context *context) { return context->threads.load(); }
 
 void dsc_rt_launch(dsc_rt_context *context, dsc_rt_kernel kernel, void *const *buffers, const int64_t *dims,
                    int64_t workgroups, int32_t dispatch) {
+  Grid grid{kernel, buffers, dims, workgroups};
+  Deferred &deferred = context->deferred;
+  if (deferred.count > 0) {
+    // A nested launch must find none waiting. The grids stay: only this thread defers.
+    int32_t count = deferred.count;
+    deferred.count = deferred.bufferCount = 0;
+    if (workgroups > 0)
+      deferred.grids[count++] = grid;
+    DefaultFloatMode mode;
+    launchOnPool(context, deferred.grids, count);
+    return;
+  }
   if (workgroups <= 0)
     return;
   DefaultFloatMode mode;
-  Job job{kernel, buffers, dims, workgroups, -1};
   if (dispatch < 0 || dispatch >= context->dispatches) {
-    launchOnPool(context, job);
+    launchOnPool(context, &grid, 1);
     return;
   }
   int64_t start = nanosecondsNow();
-  launchOnPool(context, job);
+  launchOnPool(context, &grid, 1);
   // A nested launch may add beside its parent's worker.
   __atomic_fetch_add(&context->nanoseconds[dispatch], nanosecondsNow() - start, __ATOMIC_RELAXED);
+}
+
+void dsc_rt_defer(dsc_rt_context *context, dsc_rt_kernel kernel, void *const *buffers, int32_t bufferCount,
+                  const int64_t *dims, int64_t workgroups, int32_t dispatch) {
+  Deferred &deferred = context->deferred;
+  if (workgroups <= 0)
+    return;
+  if (context->dispatches > 0 || deferred.count == Deferred::kGrids ||
+      deferred.bufferCount + bufferCount > Deferred::kBuffers) {
+    int32_t count = deferred.count;
+    deferred.count = 0; // these go on waiting
+    dsc_rt_launch(context, kernel, buffers, dims, workgroups, dispatch);
+    deferred.count = count;
+    return;
+  }
+  void **copy = deferred.buffers + deferred.bufferCount;
+  for (int32_t i = 0; i < bufferCount; ++i)
+    copy[i] = buffers[i];
+  deferred.bufferCount += bufferCount;
+  deferred.grids[deferred.count++] = {kernel, copy, dims, workgroups};
 }
 
 void dsc_rt_profile(dsc_rt_context *context, int64_t *nanoseconds, int32_t count) {

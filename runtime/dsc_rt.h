@@ -4,8 +4,8 @@
 // scratch memory, a loader for the relocatable objects that the compiler
 // writes, and the names of the usable CPU features. Depends on libc only.
 //
-// Compiled objects may call dsc_rt_launch, dsc_rt_arena and dsc_rt_threads;
-// the loader refuses every other external symbol.
+// Compiled objects may call dsc_rt_launch, dsc_rt_defer, dsc_rt_arena and
+// dsc_rt_threads; the loader refuses every other external symbol.
 //
 //===----------------------------------------------------------------------===//
 
@@ -26,7 +26,7 @@ extern "C" {
 #endif
 
 /// Version of this API; raised by every change that a caller can notice.
-#define DSC_RT_VERSION 1
+#define DSC_RT_VERSION 2
 
 /// A thread pool with its scratch memory and profile. One call into compiled
 /// code at a time may use a context; the host holds a lock around the call.
@@ -35,9 +35,10 @@ typedef struct dsc_rt_context dsc_rt_context;
 /// A loaded object.
 typedef struct dsc_rt_module dsc_rt_module;
 
-/// One kernel: computes workgroup number `workgroup`. Workgroups of a launch
-/// are independent and run in any order.
-typedef void (*dsc_rt_kernel)(void *const *buffers, const int64_t *dims, int64_t workgroup);
+/// One kernel: computes workgroups [begin, end), in that order, and may keep
+/// what they share on its stack. Workgroups of a launch are independent, and
+/// ranges of them run beside each other.
+typedef void (*dsc_rt_kernel)(void *const *buffers, const int64_t *dims, int64_t begin, int64_t end);
 
 /// DSC_RT_VERSION of the library, to be compared with that of the header.
 DSC_RT_EXPORT int dsc_rt_version(void);
@@ -65,6 +66,12 @@ DSC_RT_EXPORT int dsc_rt_threads(dsc_rt_context *context);
 /// indexes the profile.
 DSC_RT_EXPORT void dsc_rt_launch(dsc_rt_context *context, dsc_rt_kernel kernel, void *const *buffers,
                                  const int64_t *dims, int64_t workgroups, int32_t dispatch);
+
+/// A launch that runs beside the next dsc_rt_launch on this context, as part of
+/// it: neither may read what the other writes. The `bufferCount` addresses are
+/// copied, `dims` must stay. While profiling it runs at once.
+DSC_RT_EXPORT void dsc_rt_defer(dsc_rt_context *context, dsc_rt_kernel kernel, void *const *buffers,
+                                int32_t bufferCount, const int64_t *dims, int64_t workgroups, int32_t dispatch);
 
 /// Scratch memory of at least `bytes` bytes, 64-byte aligned, contents
 /// undefined, valid until the next dsc_rt_arena on this context. It grows only.

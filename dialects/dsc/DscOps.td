@@ -101,7 +101,8 @@ def Dsc_LaunchOp : Dsc_Op<"launch", [AttrSizedOperandSegments, DeclareOpInterfac
     On tensors (after the schedule phase) it has results and lists one kernel
     per variant. On buffers (after the host phase) it names one kernel, the
     result buffers follow the inputs, and `workgroups` is the size of the grid.
-    `dispatch` numbers the launches of a module, for profiles.
+    `dispatch` numbers the launches of a module, for profiles. A `concurrent`
+    launch runs beside the next one: neither reads what the other writes.
 
     Example:
     ```mlir
@@ -111,7 +112,7 @@ def Dsc_LaunchOp : Dsc_Op<"launch", [AttrSizedOperandSegments, DeclareOpInterfac
   }];
   let arguments = (ins FlatSymbolRefArrayAttr:$kernels, Variadic<AnyShaped>:$buffers,
                        Optional<Index>:$workgroups, OptionalAttr<DenseI64ArrayAttr>:$tied,
-                       OptionalAttr<I64Attr>:$dispatch);
+                       OptionalAttr<I64Attr>:$dispatch, UnitAttr:$concurrent);
   let results = (outs Variadic<AnyRankedTensor>:$results);
   let assemblyFormat = [{
     $kernels `(` $buffers `)` (`workgroups` $workgroups^)? (`tied` $tied^)?

@@ -45,7 +45,7 @@ struct AttentionEmitter {
   Value scratch(ArrayRef<int64_t> shape) {
     OpBuilder::InsertionGuard guard(kernel);
     kernel.setInsertionPointToStart(&kernel.getInsertionBlock()->getParent()->getParentOfType<func::FuncOp>().front());
-    return memref::AllocaOp::create(kernel, MemRefType::get(shape, type), kernel.getI64IntegerAttr(64));
+    return kernel.allocate(MemRefType::get(shape, type));
   }
   Value loadVector(Value buffer, Value row, Value column) {
     return vector::LoadOp::create(kernel, kernel.vectorType(type), buffer, ValueRange{row, column});

@@ -72,12 +72,7 @@ void emitTransposedMap(KernelBuilder &kernel, Region &region, VariantAttr varian
   };
 
   auto tileType = MemRefType::get({lanes, lanes}, cast<MemRefType>(buffer.getType()).getElementType());
-  Value tile;
-  {
-    OpBuilder::InsertionGuard guard(kernel);
-    kernel.setInsertionPointToStart(&kernel.getInsertionBlock()->getParent()->getParentOfType<func::FuncOp>().front());
-    tile = memref::AllocaOp::create(kernel, tileType, kernel.getI64IntegerAttr(64));
-  }
+  Value tile = kernel.allocate(tileType);
   Value zero = kernel.constantIndex(0), square = kernel.constantIndex(lanes);
   Value whole = kernel.add(begin, kernel.mul(kernel.floorDiv(kernel.sub(end, begin), lanes), square));
   kernel.vectorLoop(runBegin, runEnd, lanes, [&](Value run) {
@@ -178,7 +173,7 @@ LogicalResult generateKernel(func::FuncOp kernel, DimsAnalysis &dims, TargetAttr
     if (!tied || tied[i] < 0)
       types.push_back(bufferType(type));
   unsigned bufferCount = types.size();
-  types.push_back(b.getIndexType());
+  types.append(2, b.getIndexType());
   auto lowered = func::FuncOp::create(b, kernel.getLoc(), kernel.getName(), b.getFunctionType(types, {}));
   lowered.setPrivate();
   lowered->setAttr(kKernelAttr, b.getUnitAttr());
@@ -187,7 +182,7 @@ LogicalResult generateKernel(func::FuncOp kernel, DimsAnalysis &dims, TargetAttr
   b.setInsertionPointToStart(entry);
 
   KernelBuilder builder(kernel.getLoc(), b, dims, target.getVectorBytes());
-  builder.workgroup = entry->getArgument(bufferCount);
+  builder.firstWorkgroup = entry->getArgument(bufferCount);
   for (auto [i, argument] : llvm::enumerate(kernel.getArguments())) {
     builder.buffers[argument] = entry->getArgument(i);
     lowered.setArgAttr(i, kDimsAttr, dims.getAttr(argument));
@@ -201,12 +196,16 @@ LogicalResult generateKernel(func::FuncOp kernel, DimsAnalysis &dims, TargetAttr
     lowered.setArgAttr(next, kDimsAttr, dims.getAttr(value));
     builder.outputs.push_back({value, entry->getArgument(next++)});
   }
-  if (KernelOpInterface main = findMainOp(kernel.getBody())) {
-    if (failed(main.emitKernel(builder, variant)))
-      return failure();
-  } else {
-    emitMap(builder, kernel.getBody(), variant);
-  }
+  LogicalResult emitted = success();
+  builder.forLoop(builder.firstWorkgroup, entry->getArgument(bufferCount + 1), 1, [&](Value workgroup) {
+    builder.workgroup = workgroup;
+    if (KernelOpInterface main = findMainOp(kernel.getBody()))
+      emitted = main.emitKernel(builder, variant);
+    else
+      emitMap(builder, kernel.getBody(), variant);
+  });
+  if (failed(emitted))
+    return failure();
   func::ReturnOp::create(builder);
   kernel.erase();
   return success();

@@ -286,6 +286,12 @@ Value KernelBuilder::reduce(vector::CombiningKind kind, Value value) {
 // Memory
 //===----------------------------------------------------------------------===//
 
+Value KernelBuilder::allocate(MemRefType type) {
+  OpBuilder::InsertionGuard guard(*this);
+  setInsertionPointToStart(&getInsertionBlock()->getParent()->getParentOfType<func::FuncOp>().front());
+  return memref::AllocaOp::create(*this, type, getI64IntegerAttr(64));
+}
+
 Value KernelBuilder::pull(Value tensor, ArrayRef<Index> index) {
   if (Value value = current.lookup(tensor))
     return value;

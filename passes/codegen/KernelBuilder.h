@@ -34,8 +34,8 @@ public:
   int64_t width = 1;
   /// Lanes that count, vector<width x i1>, or null for all.
   Value mask;
-  /// Number of the workgroup that runs.
-  Value workgroup;
+  /// Number of the workgroup that runs, and of the first that this call runs: they run one after the other.
+  Value workgroup, firstWorkgroup;
   /// Buffers of tensors that live in memory.
   DenseMap<Value, Value> buffers;
   /// Values of the main operation's results at the current index.
@@ -92,6 +92,8 @@ public:
   Value reduce(vector::CombiningKind kind, Value vector);
 
   // Memory.
+  /// Scratch memory of one call of the kernel.
+  Value allocate(MemRefType type);
   Value pull(Value tensor, ArrayRef<Index> index);
   Value load(Value buffer, Type elementType, ArrayRef<Index> index);
   void store(Value value, Value buffer, ArrayRef<Index> index);

@@ -53,14 +53,14 @@ MatmulEmitter::MatmulEmitter(MatmulOp op, KernelBuilder &kernel, const MatmulPla
   auto constant = dyn_cast<AffineConstantExpr>(shape.columns);
   masksColumns = !constant || constant.getValue() % (vectors * lanes) != 0;
   if (stageType)
-    stage = allocate(stageType);
+    stage = kernel.allocate(stageType);
   if (rhsStageType)
-    rhsStage = allocate(rhsStageType);
+    rhsStage = kernel.allocate(rhsStageType);
   else if (run)
-    runSums = allocate(MemRefType::get(
+    runSums = kernel.allocate(MemRefType::get(
         {tilesPerWorkgroup * tileRows, cast<AffineConstantExpr>(shape.depth).getValue() / run}, accType));
   if (block)
-    partial = allocate(MemRefType::get({tilesPerWorkgroup * tileRows, vectors * lanes}, accType));
+    partial = kernel.allocate(MemRefType::get({tilesPerWorkgroup * tileRows, vectors * lanes}, accType));
 }
 
 Value MatmulEmitter::multiplyAdd(Value a, Value b, Value acc) {
@@ -281,15 +281,15 @@ void MatmulEmitter::columnTile(Value column, Value rowBegin, Value rowEnd) {
 
 void MatmulEmitter::workgroup() {
   int64_t workgroupRows = variant.getWorkgroup()[0], workgroupColumns = variant.getWorkgroup()[1];
-  // Row blocks change fastest: neighbours share the columns, which stay in cache.
+  // Column blocks change fastest: they share the rows, which stay staged from one to the next.
   auto blocks = [&](Value size, int64_t block) {
     return kernel.floorDiv(kernel.add(size, kernel.constantIndex(block - 1)), block);
   };
   SmallVector<Value> grid;
   for (AffineExpr size : shape.batch)
     grid.push_back(kernel.materialize(size));
-  grid.push_back(blocks(columns, workgroupColumns));
   grid.push_back(blocks(rows, workgroupRows));
+  grid.push_back(blocks(columns, workgroupColumns));
   SmallVector<Value> position = kernel.delinearize(kernel.workgroup, grid);
   for (size_t i = 0; i < shape.batch.size(); ++i)
     batch.push_back(Index::uniform(position[i]));
@@ -297,10 +297,18 @@ void MatmulEmitter::workgroup() {
     Value begin = kernel.mul(block, kernel.constantIndex(size));
     return std::pair(begin, kernel.min(kernel.add(begin, kernel.constantIndex(size)), limit));
   };
-  auto [rowBegin, rowEnd] = range(position.back(), workgroupRows, rows);
-  auto [columnBegin, columnEnd] = range(position[position.size() - 2], workgroupColumns, columns);
-  if (stage)
-    fillStage(rowBegin, rowEnd);
+  auto [columnBegin, columnEnd] = range(position.back(), workgroupColumns, columns);
+  auto [rowBegin, rowEnd] = range(position[position.size() - 2], workgroupRows, rows);
+  if (stage) {
+    stageBegin = rowBegin;
+    auto equal = [&](Value a, Value b) -> Value {
+      return arith::CmpIOp::create(kernel, arith::CmpIPredicate::eq, a, b);
+    };
+    Value otherRows = equal(position.back(), kernel.constantIndex(0));
+    Value first = equal(kernel.workgroup, kernel.firstWorkgroup);
+    kernel.ifThen(arith::OrIOp::create(kernel, otherRows, first),
+                  [&, begin = rowBegin, end = rowEnd] { fillStage(begin, end); });
+  }
   kernel.forLoop(columnBegin, columnEnd, lanes * vectors,
                  [&, rowBegin = rowBegin, rowEnd = rowEnd](Value column) { columnTile(column, rowBegin, rowEnd); });
 }

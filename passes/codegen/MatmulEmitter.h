@@ -1,6 +1,5 @@
 //===- MatmulEmitter.h - loop nest of a matrix product --------------------===//
 #pragma once
-#include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "passes/codegen/Kernels.h"
 
 namespace mlir::dsc {
@@ -33,7 +32,7 @@ struct MatmulPlan {
   MemRefType rhsStageType; // [group of k in the block, columns of the tile in groups], or null
 };
 
-/// Writes the loop nest of one workgroup. For every group of k, the tile's columns are loaded as vectors and every
+/// Writes the loop nest of workgroups. For every group of k, the tile's columns are loaded as vectors and every
 /// row's scalar is multiplied in.
 class MatmulEmitter : MatmulPlan {
 public:
@@ -74,7 +73,6 @@ private:
   void forTiles(Value begin, Value end, function_ref<void(Value, bool)> body);
   void columnTile(Value column, Value rowBegin, Value rowEnd);
 
-  Value allocate(MemRefType type) { return memref::AllocaOp::create(kernel, type, kernel.getI64IntegerAttr(64)); }
   SmallVector<Index> rowIndex(Value row) {
     return llvm::map_to_vector(kernel.delinearize(row, rowSizes), [](Value v) { return Index::uniform(v); });
   }

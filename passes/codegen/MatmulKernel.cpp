@@ -79,7 +79,7 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     // columns pays for its stage.
     return ScheduleAttr::get(
         context, {VariantAttr::get(context, 1, {1, panel}, {1, 2 * panel}, 4, 0, stage, single),
-                  VariantAttr::get(context, 0, {rows, panel}, {rows * tiles, panel * (stage.empty() ? 2 : 32)}, 1,
+                  VariantAttr::get(context, 0, {rows, panel}, {rows * tiles, panel * (stage.empty() ? 2 : 4)}, 1,
                                    depth, stage, instruction)});
   }
 

@@ -100,7 +100,6 @@ SmallVector<Value> MatmulEmitter::loadLhs(ArrayRef<Index> index, Value row, Valu
 /// Writes rows [begin, end) of the left side into `stage`, whole tiles of them; behind the last element of a row come
 /// zeros.
 void MatmulEmitter::fillStage(Value begin, Value end) {
-  stageBegin = begin;
   Type element = cast<MemRefType>(stage.getType()).getElementType();
   int64_t width = std::min(kernel.kernelLanes(*op->getParentRegion()), kernel.lanesOf(element));
   Value zero = kernel.constantIndex(0), last = kernel.sub(rows, kernel.constantIndex(1));

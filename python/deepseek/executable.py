@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from deepseek import runtime
+from deepseek.buffers import ResultPool, address_of, aligned_parts
 from deepseek.errors import ExecutionError, InputError
 
 __all__ = ["Executable"]
 
-_ALIGNMENT = 64  # bytes: a cache line and the widest vector
 _MAX_BINDINGS = 256  # distinct shape tuples remembered per executable
 _MANIFEST_VERSION = 1
 _ITEM_BYTES = {"f64": 8, "f32": 4, "f16": 2, "bf16": 2, "i64": 8, "i32": 4, "i16": 2, "i8": 1, "i1": 1}
@@ -51,8 +51,8 @@ class _Binding:
 class Executable:
     """One compiled object with its manifest, ready to be called on this machine.
 
-    Results are fresh 64-byte aligned arrays that alias no input, except tied ones: these are the very input
-    arrays, updated in place. Calls from several threads take turns (one lock per context).
+    Results are 64-byte aligned arrays of their own that alias no input, except tied ones: these are the very input
+    arrays, updated in place. Memory of large results is used again once nobody holds them. Calls from several threads take turns (one lock per context).
     """
 
     def __init__(self, object: bytes, manifest: dict[str, Any], *, threads: int | None = None) -> None:
@@ -92,6 +92,7 @@ class Executable:
         self._buffers = (ctypes.c_void_p * max(buffers, 1))()
         self._buffers_address = ctypes.addressof(self._buffers)
         self._bindings: dict[tuple[tuple[int, ...], ...], _Binding] = {}
+        self._pool = ResultPool()
         self._kept: list[np.ndarray] = []  # weights and prepared buffers that dsc_main reads
         self._bound = False
         init = manifest["init"]
@@ -121,21 +122,20 @@ class Executable:
         }
         with self.context.lock:
             for slot, array in kept.items():
-                self._buffers[slot] = _address(array)
+                self._buffers[slot] = address_of(array)
             self._kept = list(kept.values())
             self._bound = True
 
     def _run_init(self, init: dict[str, Any], weights: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         try:
             # As bytes: only the machine code reads them, so bf16 needs no numpy dtype.
-            prepared = [
-                _aligned_empty((math.prod(result["shape"]) * _ITEM_BYTES[result["dtype"]],), np.dtype(np.uint8))[0]
-                for result in init["results"]
-            ]
+            prepared = aligned_parts(
+                [math.prod(result["shape"]) * _ITEM_BYTES[result["dtype"]] for result in init["results"]]
+            )
         except MemoryError as error:
             raise ExecutionError("out of memory while allocating the prepared weights") from error
-        addresses = [_address(weights[argument["weight"]]) for argument in init["args"]]
-        addresses += [_address(array) for array in prepared]
+        addresses = [address_of(weights[argument["weight"]]) for argument in init["args"]]
+        addresses += [address_of(array) for array in prepared]
         buffers = (ctypes.c_void_p * max(len(addresses), 1))(*addresses)
         dims = (ctypes.c_int64 * max(len(self._symbols), 1))()
         entry = _ENTRY(self._module.symbol("dsc_init"))
@@ -155,7 +155,7 @@ class Executable:
         if not self._bound:
             raise ExecutionError("the program has no weights yet: call bind_weights first")
 
-        addresses = [_address(array) for array in arrays]
+        addresses = [address_of(array) for array in arrays]
         if self._tied:
             self._check_overlap(arrays, addresses)
         results, result_addresses = self._make_results(arrays, binding)
@@ -180,7 +180,7 @@ class Executable:
                 results.append(arrays[result.slot])
                 continue
             try:
-                array, address = _aligned_empty(shape, result.dtype)
+                array, address = self._pool.empty(shape, result.dtype)
             except (MemoryError, ValueError) as error:
                 raise ExecutionError(f"out of memory for a result of shape {shape} and {result.dtype}") from error
             results.append(array)
@@ -363,15 +363,3 @@ def _check_code(code: int, action: str) -> None:
         raise ExecutionError(f"out of memory while {action}")
     if code:
         raise ExecutionError(f"{action} failed with code {code}")
-
-
-def _address(array: np.ndarray) -> int:
-    return array.__array_interface__["data"][0]
-
-
-def _aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, int]:
-    """Return an uninitialized 64-byte aligned array and its address."""
-    memory = np.empty(math.prod(shape) * dtype.itemsize + _ALIGNMENT, np.uint8)
-    start = _address(memory)
-    offset = -start % _ALIGNMENT
-    return np.ndarray(shape, dtype, memory, offset), start + offset

@@ -18,7 +18,7 @@ from deepseek.errors import ExecutionError
 
 __all__ = ["VERSION", "Context", "Module", "cpu_features", "lacking_features"]
 
-VERSION = 1  # DSC_RT_VERSION of runtime/dsc_rt.h that this binding was written for
+VERSION = 2  # DSC_RT_VERSION of runtime/dsc_rt.h that this binding was written for
 _LIBRARY = Path(__file__).parent / "lib" / "libdsc_rt.so"
 
 

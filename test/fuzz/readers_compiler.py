@@ -73,7 +73,7 @@ def _graphs() -> list[str]:
 
 def _programs() -> list[str]:
     """The modules that the tests of operations run, one per operation and configuration."""
-    sys.path.insert(0, str(_TESTS / "python"))
+    sys.path[:0] = [str(_TESTS), str(_TESTS / "python")]
     from dsc_programs import DSC_PROGRAMS
     from linalg_programs import LINALG_PROGRAMS
 

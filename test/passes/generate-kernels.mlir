@@ -8,7 +8,8 @@
 module attributes {dsc.symbols = ["n"]} {
   // A map: full vectors, then one masked rest. Results become buffers behind the arguments.
   // CHECK-LABEL: func.func private @example(
-  // CHECK-SAME: %[[X:[^:]*]]: memref<?xf32> {dsc.dims = #dsc.dims<["n"]>}, %[[Y:[^:]*]]: memref<?xf32> {dsc.dims = #dsc.dims<["n"]>}, %[[G:[^:]*]]: index) attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [16], workgroup = [64]>}
+  // CHECK-SAME: %[[X:[^:]*]]: memref<?xf32> {dsc.dims = #dsc.dims<["n"]>}, %[[Y:[^:]*]]: memref<?xf32> {dsc.dims = #dsc.dims<["n"]>}, %[[FIRST:[^:]*]]: index, %[[LAST:[^:]*]]: index) attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [16], workgroup = [64]>}
+  // CHECK: scf.for %[[G:.*]] = %[[FIRST]] to %[[LAST]] step
   // CHECK: arith.muli %[[G]], %{{.*}} : index
   // CHECK: scf.for
   // V4: vector.{{(masked)?}}load %[[X]][{{.*}} : memref<?xf32>{{.*}}vector<16xf32>
@@ -88,7 +89,7 @@ func.func private @staged(%x: tensor<?x128xf32> {dsc.dims = #dsc.dims<["m", "_"]
 
 // A tied result has no buffer of its own, and a boolean is a byte.
 // CHECK-LABEL: func.func private @tied(
-// CHECK-SAME: %[[X:[^:]*]]: memref<16xi8>{{[^:]*}}, %{{[^:]*}}: index)
+// CHECK-SAME: %[[X:[^:]*]]: memref<16xi8>{{[^:]*}}, %{{[^:]*}}: index, %{{[^:]*}}: index)
 // CHECK: vector.{{(masked)?}}store {{.*}}%[[X]][
 #id = affine_map<(d0) -> (d0)>
 func.func private @tied(%x: tensor<16xi1>) -> tensor<16xi1>
@@ -130,12 +131,12 @@ func.func private @sum(%x: tensor<4x100xf32>) -> tensor<4xf32>
 
 // Programs, and kernels on buffers already, stay as they are.
 // CHECK-LABEL: func.func @main(%{{.*}}: tensor<4xf32>) -> tensor<4xf32>
-// CHECK-LABEL: func.func private @done(%{{.*}}: memref<4xf32>, %{{.*}}: index) attributes {dsc.kernel}
+// CHECK-LABEL: func.func private @done(%{{.*}}: memref<4xf32>, %{{.*}}: index, %{{.*}}: index) attributes {dsc.kernel}
 // CHECK-NEXT: return
 func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> {
   return %x : tensor<4xf32>
 }
-func.func private @done(%x: memref<4xf32>, %g: index) attributes {dsc.kernel} {
+func.func private @done(%x: memref<4xf32>, %first: index, %last: index) attributes {dsc.kernel} {
   return
 }
 
@@ -292,6 +293,38 @@ func.func private @depth(%x: tensor<4x8192xf32>, %w: tensor<8192x64xf32>) -> ten
   // expected-error @+1 {{depth must be a multiple of 64 and needs a staged lhs, got: 100}}
   %0 = dsc.matmul %x, %w : (tensor<4x8192xf32>, tensor<8192x64xf32>) -> tensor<4x64xf32>
   return %0 : tensor<4x64xf32>
+}
+
+// -----
+
+func.func private @blocks_unrolled(%x: tensor<4x64xf32>, %w: tensor<2x2x640xi8>) -> tensor<4x64xf32>
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [2, 32], workgroup = [4, 32], unroll = 2, stage = [0]>} {
+  %0 = dsc.dequantize %w {format = "q4_1", panel = 32 : i64} : tensor<2x2x640xi8> -> tensor<2x64x32xf32>
+  // expected-error @+1 {{a rhs in blocks needs a staged lhs, unroll 1, and depth 0 unless it is staged itself}}
+  %1 = dsc.matmul %x, %0 {packed_columns = 64 : i64} : (tensor<4x64xf32>, tensor<2x64x32xf32>) -> tensor<4x64xf32>
+  return %1 : tensor<4x64xf32>
+}
+
+// -----
+
+func.func private @computed_blocks(%x: tensor<4x64xf32>, %b: tensor<64x40xi8>) -> tensor<4x64xf32>
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [2, 32], workgroup = [4, 32], stage = [0]>} {
+  %e = tensor.empty() : tensor<2x2x640xi8>
+  %zero = arith.constant 0 : i8
+  %w = linalg.fill ins(%zero : i8) outs(%e : tensor<2x2x640xi8>) -> tensor<2x2x640xi8>
+  %0 = dsc.dequantize %w {format = "q4_1", panel = 32 : i64} : tensor<2x2x640xi8> -> tensor<2x64x32xf32>
+  // expected-error @+1 {{the blocks of a rhs must be an argument of the kernel}}
+  %1 = dsc.matmul %x, %0 {packed_columns = 64 : i64} : (tensor<4x64xf32>, tensor<2x64x32xf32>) -> tensor<4x64xf32>
+  return %1 : tensor<4x64xf32>
+}
+
+// -----
+
+func.func private @packs_more(%b: tensor<64x40xi8>) -> (tensor<2x2x640xi8>, tensor<2x2x640xi8>)
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [1], workgroup = [1]>} {
+  // expected-error @+1 {{must stand alone in its kernel, between buffers}}
+  %0 = dsc.pack_blocks %b {format = "q4_1", panel = 32 : i64} : tensor<64x40xi8> -> tensor<2x2x640xi8>
+  return %0, %0 : tensor<2x2x640xi8>, tensor<2x2x640xi8>
 }
 
 // -----

@@ -28,7 +28,7 @@ func.func @other() -> i32 {
 // -----
 
 // expected-error @+1 {{argument 0 has a size that does not follow from dsc.symbols: 'memref<?xf32>'}}
-func.func private @unnamed(%x: memref<?xf32>, %workgroup: index) attributes {dsc.kernel} {
+func.func private @unnamed(%x: memref<?xf32>, %first: index, %last: index) attributes {dsc.kernel} {
   return
 }
 
@@ -36,14 +36,14 @@ func.func private @unnamed(%x: memref<?xf32>, %workgroup: index) attributes {dsc
 
 module attributes {dsc.symbols = ["n"]} {
   // expected-error @+1 {{argument 0 has a size that does not follow from dsc.symbols: 'memref<?xf32>'}}
-  func.func private @unknown(%x: memref<?xf32> {dsc.dims = #dsc.dims<["n * m"]>}, %workgroup: index) attributes {dsc.kernel} {
+  func.func private @unknown(%x: memref<?xf32> {dsc.dims = #dsc.dims<["n * m"]>}, %first: index, %last: index) attributes {dsc.kernel} {
     return
   }
 }
 
 // -----
 
-func.func private @dim(%workgroup: index) attributes {dsc.kernel} {
+func.func private @dim(%first: index, %last: index) attributes {dsc.kernel} {
   // expected-error @+1 {{names no dimension of an argument: "n"}}
   %n = dsc.dim "n" : index
   return

@@ -202,6 +202,35 @@ func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> {
 
 // -----
 
+func.func private @k(%x: tensor<4xf32>) -> tensor<4xf32>
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [16], workgroup = [16]>} {
+  %z = arith.constant 0.0 : f32
+  %0 = linalg.fill ins(%z : f32) outs(%x : tensor<4xf32>) -> tensor<4xf32>
+  return %0 : tensor<4xf32>
+}
+func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> {
+  %0 = dsc.launch [@k] (%x) {concurrent} : (tensor<4xf32>) -> tensor<4xf32>
+  // expected-error @+1 {{depends on a concurrent launch before it}}
+  %1 = dsc.launch [@k] (%0) : (tensor<4xf32>) -> tensor<4xf32>
+  return %1 : tensor<4xf32>
+}
+
+// -----
+
+func.func private @k(%x: tensor<4xf32>) -> tensor<4xf32>
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [16], workgroup = [16]>} {
+  %z = arith.constant 0.0 : f32
+  %0 = linalg.fill ins(%z : f32) outs(%x : tensor<4xf32>) -> tensor<4xf32>
+  return %0 : tensor<4xf32>
+}
+func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> {
+  // expected-error @+1 {{is concurrent, but no launch follows}}
+  %0 = dsc.launch [@k] (%x) {concurrent} : (tensor<4xf32>) -> tensor<4xf32>
+  return %0 : tensor<4xf32>
+}
+
+// -----
+
 // expected-error @+1 {{is no program: needs one block, and ranked tensors as arguments and results}}
 func.func @main(%x: memref<4xf32>) {
   return

@@ -5,7 +5,7 @@
 // RUN: echo 'module {}' | not dsc-opt --dsc-pack-matmul 2>&1 | FileCheck %s --check-prefix=ERR-TARGET
 // RUN: echo 'module {}' | not dsc-opt --dsc-pack-matmul=panel=-1 2>&1 | FileCheck %s --check-prefix=ERR-PANEL
 
-// STATS: (S) 4 packed-weights - matmuls whose weight is packed
+// STATS: (S) 5 packed-weights - matmuls whose weight is packed
 // ERR-TARGET: error: has no target: run --dsc-set-target first, or give panel
 // ERR-PANEL: error: panel must not be negative, got: -1
 
@@ -42,13 +42,24 @@ func.func @bf16(%x: tensor<?x8xbf16>, %w: tensor<8x32xbf16> {dsc.weight = "w"}) 
   return %y : tensor<?x32xf32>
 }
 
+// Blocks along the reduction stay blocks.
+// CHECK-LABEL: func.func @blocks
+// V4: %[[P:.*]] = dsc.pack_blocks %{{.*}} {format = "q4_0", panel = 32 : i64} : tensor<44x18xi8> -> tensor<2x1x576xi8>
+// V4: %[[W:.*]] = dsc.dequantize %[[P]] {format = "q4_0", panel = 32 : i64} : tensor<2x1x576xi8> -> tensor<2x32x32xf32>
+// V4: dsc.matmul %{{.*}}, %[[W]] {packed_columns = 44 : i64}
+func.func @blocks(%x: tensor<?x32xf32>, %w: tensor<44x18xi8> {dsc.weight = "w"}) -> tensor<?x44xf32> {
+  %0 = dsc.dequantize %w {format = "q4_0"} : tensor<44x18xi8> -> tensor<44x32xf32>
+  %y = dsc.matmul %x, %0 {transpose_rhs} : (tensor<?x32xf32>, tensor<44x32xf32>) -> tensor<?x44xf32>
+  return %y : tensor<?x44xf32>
+}
+
 // What depends on weights alone is a weight.
-// CHECK-LABEL: func.func @decoded
+// CHECK-LABEL: func.func @expanded
 // CHECK: %[[W:.*]] = dsc.dequantize
 // CHECK: linalg.pack %[[W]]
 // CHECK: packed_columns = 64
-func.func @decoded(%x: tensor<?x32xf32>, %w: tensor<64x18xi8> {dsc.weight = "w"}) -> tensor<?x64xf32> {
-  %0 = dsc.dequantize %w {format = "q4_0"} : tensor<64x18xi8> -> tensor<64x32xf32>
+func.func @expanded(%x: tensor<?x32xf32>, %w: tensor<64x18xi8> {dsc.weight = "w"}) -> tensor<?x64xf32> {
+  %0 = dsc.dequantize %w {format = "q4_0", expanded} : tensor<64x18xi8> -> tensor<64x32xf32>
   %y = dsc.matmul %x, %0 {transpose_rhs} : (tensor<?x32xf32>, tensor<64x32xf32>) -> tensor<?x64xf32>
   return %y : tensor<?x64xf32>
 }

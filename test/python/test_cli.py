@@ -262,11 +262,11 @@ def test_bench(smollm2: str) -> None:
     child = run("bench", smollm2, "--prompt-tokens", "8", "--new-tokens", "4", "--json")
     assert child.returncode == 0, child.stderr
     report = json.loads(child.stdout)
-    assert report["weight_bytes"] == 538_060_032
+    assert report["weight_bytes"] == 96_576_768  # q4_1, q8_0 and f32 as in the file, tied embeddings once
     assert report["file_bytes"] == find_model(smollm2).stat().st_size
     assert len(report["prompt_ids"]) == 8 and len(report["new_ids"]) == 4
     assert report["warm_load_s"] > report["load_s"] > 0
-    assert report["peak_rss_bytes"] <= 1.3 * report["weight_bytes"] + 300e6
+    assert report["peak_rss_bytes"] <= 2.3 * report["weight_bytes"] + 300e6  # the mapped file, its panels, the process
 
 
 @pytest.mark.parametrize("phase", ["import", "fuse"])

@@ -19,7 +19,7 @@ from deepseek.executable import Executable
 Build = Callable[..., Executable]
 
 LAUNCH = """
-typedef void (*kernel)(void *const *, const int64_t *, int64_t);
+typedef void (*kernel)(void *const *, const int64_t *, int64_t, int64_t);
 extern void dsc_rt_launch(void *, kernel, void *const *, const int64_t *, int64_t, int32_t);
 extern void *dsc_rt_arena(void *, int64_t);
 """
@@ -28,9 +28,11 @@ extern void *dsc_rt_arena(void *, int64_t);
 AXPY = (
     LAUNCH
     + """
-static void row(void *const *b, const int64_t *dims, int64_t i) {
-  for (int64_t j = 0; j < 4; ++j)
-    ((float *)b[2])[i * 4 + j] = ((float *)b[0])[i * 4 + j] * 2.0f + ((float *)b[1])[i * 4 + j];
+static void row(void *const *b, const int64_t *dims, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i) {
+    for (int64_t j = 0; j < 4; ++j)
+      ((float *)b[2])[i * 4 + j] = ((float *)b[0])[i * 4 + j] * 2.0f + ((float *)b[1])[i * 4 + j];
+  }
 }
 int32_t dsc_main(void *rt, void *const *b, const int64_t *dims) {
   dsc_rt_launch(rt, row, b, dims, dims[0], 0);

@@ -22,7 +22,7 @@ SOURCES = Path(__file__).parents[2] / "runtime"
 # Global data through the GOT, calls through the PLT, pointers in data (64-bit relocations), a jump table and
 # floating-point constants in read-only data, zero-initialized data.
 RICH = """
-extern void dsc_rt_launch(void *, void (*)(void *const *, const int64_t *, int64_t), void *const *,
+extern void dsc_rt_launch(void *, void (*)(void *const *, const int64_t *, int64_t, int64_t), void *const *,
                           const int64_t *, int64_t, int32_t);
 extern void *dsc_rt_arena(void *, int64_t);
 int32_t counter = 40;
@@ -46,8 +46,10 @@ int64_t choose(int64_t i) {
   }
 }
 void *address_of_launch(void) { return (void *)dsc_rt_launch; }
-static void square(void *const *buffers, const int64_t *dims, int64_t i) {
-  ((int64_t *)buffers[0])[i] = i * i + dims[0];
+static void square(void *const *buffers, const int64_t *dims, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i) {
+    ((int64_t *)buffers[0])[i] = i * i + dims[0];
+  }
 }
 int32_t dsc_main(void *rt, void *const *buffers, const int64_t *dims) {
   if (!dsc_rt_arena(rt, 100)) return 1;

@@ -16,13 +16,15 @@ from deepseek import runtime
 OBJECT = """
 extern int32_t dsc_rt_threads(void *);
 extern void *dsc_rt_arena(void *, int64_t);
-extern void dsc_rt_launch(void *, void (*)(void *const *, const int64_t *, int64_t), void *const *, const int64_t *,
+extern void dsc_rt_launch(void *, void (*)(void *const *, const int64_t *, int64_t, int64_t), void *const *, const int64_t *,
                           int64_t, int32_t);
 static int64_t zeros[32];
 const int64_t primes[4] = {2, 3, 5, 7};
 int64_t counts[4] = {1, 1, 1, 1};
-static void count(void *const *buffers, const int64_t *dims, int64_t i) {
-  __atomic_fetch_add((int64_t *)buffers[0] + i % 4, primes[i % 4] + zeros[i % 32], __ATOMIC_RELAXED);
+static void count(void *const *buffers, const int64_t *dims, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i) {
+    __atomic_fetch_add((int64_t *)buffers[0] + i % 4, primes[i % 4] + zeros[i % 32], __ATOMIC_RELAXED);
+  }
 }
 int32_t run(void *context) {
   int64_t *sums = dsc_rt_arena(context, 4 * sizeof(int64_t));

@@ -19,34 +19,51 @@ from deepseek.errors import ExecutionError
 IS_X86 = platform.machine() == "x86_64"
 
 KERNELS = """
-typedef void (*kernel)(void *const *, const int64_t *, int64_t);
+typedef void (*kernel)(void *const *, const int64_t *, int64_t, int64_t);
+/* a kernel from what one workgroup does */
+#define KERNEL(name) \\
+  static void one_##name(void *const *, const int64_t *, int64_t); \\
+  void name(void *const *buffers, const int64_t *dims, int64_t begin, int64_t end) { \\
+    for (int64_t i = begin; i < end; ++i) one_##name(buffers, dims, i); \\
+  } \\
+  static void one_##name(void *const *buffers, const int64_t *dims, int64_t i)
 extern void dsc_rt_launch(void *, kernel, void *const *, const int64_t *, int64_t, int32_t);
+extern void dsc_rt_defer(void *, kernel, void *const *, int32_t, const int64_t *, int64_t, int32_t);
 
-void count(void *const *buffers, const int64_t *dims, int64_t i) {
+KERNEL(count) {
   __atomic_fetch_add((int32_t *)buffers[0] + i, 1, __ATOMIC_RELAXED);
 }
 /* which thread ran the workgroup */
-void who(void *const *buffers, const int64_t *dims, int64_t i) {
+KERNEL(who) {
   ((int64_t *)buffers[0])[i] = (int64_t)__builtin_thread_pointer();
 }
 /* buffers[1] is the context: 16 inner workgroups for each outer one */
-void inner(void *const *buffers, const int64_t *dims, int64_t i) {
+KERNEL(inner) {
   __atomic_fetch_add((int32_t *)buffers[0] + dims[0] * 16 + i, 1, __ATOMIC_RELAXED);
 }
-void outer(void *const *buffers, const int64_t *dims, int64_t i) {
+KERNEL(outer) {
   int64_t row[1] = {i};
   dsc_rt_launch(buffers[1], inner, buffers, row, 16, 1);
 }
-void spin(void *const *buffers, const int64_t *dims, int64_t i) {
+KERNEL(spin) {
   for (volatile int64_t n = 0; n < dims[0]; ++n) {}
 }
 /* only workgroup dims[1] takes long */
-void spin_one(void *const *buffers, const int64_t *dims, int64_t i) {
-  if (i == dims[1]) spin(buffers, dims, i);
+KERNEL(spin_one) {
+  if (i == dims[1]) one_spin(buffers, dims, i);
   ((int64_t *)buffers[0])[i] += 1;
 }
-void halve(void *const *buffers, const int64_t *dims, int64_t i) {
+KERNEL(halve) {
   ((float *)buffers[0])[i] *= 0.5f;
+}
+/* dims[0] grids of dims[1 + i] workgroups beside each other, each with a buffer of its own; then one of 0 */
+int32_t batch(void *rt, void *const *buffers, const int64_t *dims) {
+  for (int64_t i = 0; i < dims[0]; ++i) {
+    void *const own[1] = {buffers[i]};
+    dsc_rt_defer(rt, who, own, 1, dims, dims[1 + i], 0);
+  }
+  dsc_rt_launch(rt, who, buffers, dims, 0, 0);
+  return 0;
 }
 /* many launches from native code, so that they follow one another closely */
 int32_t many(void *rt, void *const *buffers, const int64_t *dims) {
@@ -91,6 +108,28 @@ def test_every_workgroup_runs_once(kernels: runtime.Module, threads: int) -> Non
         out = np.zeros(1002, np.int32)
         launch(context, kernels.symbol("count"), [out.ctypes.data], workgroups)
         np.testing.assert_array_equal(out, np.arange(1002) < workgroups)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("profiled", [False, True])
+@pytest.mark.parametrize("sizes", [[1, 1, 1], [5], [7, 0, 2], [3, 1, 4, 1, 5], [2] * 12])
+def test_deferred_grids_share_the_threads(
+    kernels: runtime.Module, threads: int, profiled: bool, sizes: list[int]
+) -> None:
+    """Every workgroup runs; no part is more than one workgroup longer than another (profiled: grid by grid)."""
+    context = runtime.Context(threads)
+    outs = [np.zeros(size + 1, np.int64) for size in sizes]
+    buffers = (ctypes.c_void_p * len(sizes))(*(out.ctypes.data for out in outs))
+    dims = np.array([len(sizes), *sizes], np.int64)
+    run = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(kernels.symbol("batch"))
+    with context.profile(1 if profiled else 0):
+        run(context.handle, ctypes.addressof(buffers), dims.ctypes.data)
+    assert all(out[:-1].all() and not out[-1] for out in outs)
+    ran = np.concatenate([out[:-1] for out in outs])
+    _, counts = np.unique(ran, return_counts=True)
+    if not profiled and len(sizes) <= 8:
+        assert counts.max() - counts.min() <= 1
+        assert len(counts) == min(threads, len(ran))
 
 
 @pytest.mark.parametrize(("threads", "workgroups"), [(2, 2), (2, 101), (4, 3), (4, 4), (4, 1003), (3, 1)])
@@ -363,7 +402,7 @@ def test_cpu_features_are_those_of_the_kernel() -> None:
 def test_version_and_library_errors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     unchecked = runtime._library.__wrapped__
     monkeypatch.setattr(runtime, "VERSION", 99)
-    with pytest.raises(ExecutionError, match="has runtime version 1, this package needs 99"):
+    with pytest.raises(ExecutionError, match="has runtime version 2, this package needs 99"):
         unchecked()
     monkeypatch.setattr(runtime, "_LIBRARY", tmp_path / "libdsc_rt.so")
     with pytest.raises(ExecutionError, match="cannot load the runtime library: .*libdsc_rt.so.*make build"):

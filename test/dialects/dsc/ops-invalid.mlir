@@ -173,9 +173,9 @@ func.func @matmul_lhs_rank(%x: tensor<4xf32>, %w: tensor<4x8xf32>) -> tensor<8xf
 
 // -----
 
-func.func @matmul_elements(%x: tensor<2x4xf32>, %w: tensor<4x8xf16>) -> tensor<2x8xf32> {
-  // expected-error @+1 {{element types must match, got: 'f32' != 'f16'}}
-  %0 = dsc.matmul %x, %w : (tensor<2x4xf32>, tensor<4x8xf16>) -> tensor<2x8xf32>
+func.func @matmul_elements(%x: tensor<2x4xf16>, %w: tensor<4x8xf32>) -> tensor<2x8xf32> {
+  // expected-error @+1 {{element types must match, got: 'f16' != 'f32'}}
+  %0 = dsc.matmul %x, %w : (tensor<2x4xf16>, tensor<4x8xf32>) -> tensor<2x8xf32>
   return %0 : tensor<2x8xf32>
 }
 
@@ -520,6 +520,30 @@ func.func @dequantize_result(%w: tensor<2x18xi8>) -> tensor<2x64xf32> {
   // expected-error @+1 {{inferred and written result sizes must match, got: 32 != 64}}
   %0 = dsc.dequantize %w {format = "q4_0"} : tensor<2x18xi8> -> tensor<2x64xf32>
   return %0 : tensor<2x64xf32>
+}
+
+// -----
+
+func.func @dequantize_panel(%w: tensor<1x2x640xi8>) -> tensor<1x64x16xf32> {
+  // expected-error @+1 {{panels of blocks must be static [n / t, blocks, t * 20], got: 'tensor<1x2x640xi8>' for t = 16}}
+  %0 = dsc.dequantize %w {format = "q4_1", panel = 16 : i64} : tensor<1x2x640xi8> -> tensor<1x64x16xf32>
+  return %0 : tensor<1x64x16xf32>
+}
+
+// -----
+
+func.func @pack_no_rows(%w: tensor<8x40xi8>) -> tensor<1x2x640xi8> {
+  // expected-error @+1 {{packs a static matrix of blocks in panels of at least one row, got: 'tensor<8x40xi8>' in panels of 0}}
+  %0 = dsc.pack_blocks %w {format = "q4_1", panel = 0 : i64} : tensor<8x40xi8> -> tensor<1x2x640xi8>
+  return %0 : tensor<1x2x640xi8>
+}
+
+// -----
+
+func.func @pack_other_size(%w: tensor<33x40xi8>) -> tensor<1x2x640xi8> {
+  // expected-error @+1 {{inferred and written result sizes must match, got: 2 != 1}}
+  %0 = dsc.pack_blocks %w {format = "q4_1", panel = 32 : i64} : tensor<33x40xi8> -> tensor<1x2x640xi8>
+  return %0 : tensor<1x2x640xi8>
 }
 
 // -----

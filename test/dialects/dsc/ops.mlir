@@ -184,6 +184,25 @@ func.func @softmax(%x: tensor<?x?xf32>) -> tensor<?x?xf32> {
   return %y : tensor<?x?xf32>
 }
 
+// Panels of blocks, the last one padded, and their values.
+// CHECK-LABEL: func.func @panels
+// CHECK: dsc.pack_blocks %{{.*}} {format = "q4_1", panel = 32 : i64} : tensor<33x40xi8> -> tensor<2x2x640xi8>
+// CHECK: dsc.dequantize %{{.*}} {format = "q4_1", panel = 32 : i64} : tensor<2x2x640xi8> -> tensor<2x64x32xf32>
+// CHECK: dsc.dequantize %{{.*}} {expanded, format = "q4_1"} : tensor<33x40xi8> -> tensor<33x64xf32>
+func.func @panels(%w: tensor<33x40xi8>) {
+  %0 = dsc.pack_blocks %w {format = "q4_1", panel = 32 : i64} : tensor<33x40xi8> -> tensor<2x2x640xi8>
+  %1 = dsc.dequantize %0 {format = "q4_1", panel = 32 : i64} : tensor<2x2x640xi8> -> tensor<2x64x32xf32>
+  %2 = dsc.dequantize %w {format = "q4_1", expanded} : tensor<33x40xi8> -> tensor<33x64xf32>
+  return
+}
+
+// A weight may be of a narrower float type.
+// CHECK-LABEL: func.func @narrow_weight
+func.func @narrow_weight(%x: tensor<?x8xf32>, %w: tensor<4x8xbf16>) -> tensor<?x4xf32> {
+  %0 = dsc.matmul %x, %w {transpose_rhs} : (tensor<?x8xf32>, tensor<4x8xbf16>) -> tensor<?x4xf32>
+  return %0 : tensor<?x4xf32>
+}
+
 // Every block format: 32 weights in 18, 20, 22, 24 and 34 bytes, 256 in 144, 176 and 210 (ggml-common.h).
 // CHECK-LABEL: func.func @dequantize
 // CHECK: dsc.dequantize %{{.*}} {format = "q4_0"} : tensor<6x36xi8> -> tensor<6x64xf32>
