@@ -383,6 +383,21 @@ void KernelBuilder::store(Value value, Value buffer, ArrayRef<Index> index) {
   vector::ScatterOp::create(*this, Type(), flat, ValueRange{constantIndex(0)}, position, lanes, value);
 }
 
+static void prefetchAt(KernelBuilder &b, Value buffer, ArrayRef<Index> index, bool isWrite) {
+  if (isContiguous(index))
+    memref::PrefetchOp::create(b, buffer, bases(index), isWrite, /*localityHint=*/3, /*isDataCache=*/true);
+}
+
+void KernelBuilder::prefetchOutputs(ArrayRef<Index> index) {
+  for (auto [tensor, buffer] : outputs)
+    prefetchAt(*this, buffer, index, /*isWrite=*/true);
+}
+
+void KernelBuilder::prefetch(Value tensor, ArrayRef<Index> index) {
+  if (Value buffer = buffers.lookup(tensor))
+    prefetchAt(*this, buffer, index, /*isWrite=*/false);
+}
+
 void KernelBuilder::storeOutputs(ArrayRef<Index> index) {
   SmallVector<Value> values;
   for (auto [tensor, buffer] : outputs) // all reads come before the first write

@@ -97,6 +97,10 @@ public:
   Value pull(Value tensor, ArrayRef<Index> index);
   Value load(Value buffer, Type elementType, ArrayRef<Index> index);
   void store(Value value, Value buffer, ArrayRef<Index> index);
+  /// Fetches where results at `index` will be written.
+  void prefetchOutputs(ArrayRef<Index> index);
+  /// Fetches what will be read at `index`, if it lies in memory.
+  void prefetch(Value tensor, ArrayRef<Index> index);
   /// Writes every result at `index`.
   void storeOutputs(ArrayRef<Index> index);
 

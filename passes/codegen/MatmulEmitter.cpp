@@ -114,7 +114,7 @@ SmallVector<Value> MatmulEmitter::accumulate(const Tile &tile, Value begin, Valu
     for (int64_t v = 0; v < vectors; ++v)
       right.push_back(loadRhs(tile.column, v, k, tile.masks[v]));
     for (int64_t r = 0; r < tileRows; ++r)
-      for (auto [i, left] : llvm::enumerate(loadLhs(tile.rowIndices[r], tile.rowNumbers[r], k)))
+      for (auto [i, left] : llvm::enumerate(loadLhs(tile, r, k)))
         for (int64_t v = 0; v < vectors; ++v)
           acc[r * vectors + v] = multiplyAdd(left, right[v][i], acc[r * vectors + v]);
   };
@@ -165,8 +165,7 @@ SmallVector<Value> MatmulEmitter::accumulateRuns(const Tile &tile, ArrayRef<Valu
       SmallVector<Value> quants =
           llvm::map_to_vector(right, [&](const ScaledRun &part) { return Value(part.quant(i)); });
       for (int64_t r = 0; r < tileRows; ++r) {
-        Value left =
-            loadLhs(tile.rowIndices[r], tile.rowNumbers[r], kernel.add(first, kernel.constantIndex(i))).front();
+        Value left = loadLhs(tile, r, kernel.add(first, kernel.constantIndex(i))).front();
         for (int64_t v = 0; v < vectors; ++v) {
           Value &sum = inner[r * vectors + v];
           sum = sum ? multiplyAdd(quants[v], left, sum) : Value(arith::MulFOp::create(kernel, quants[v], left));
@@ -185,6 +184,19 @@ SmallVector<Value> MatmulEmitter::accumulateRuns(const Tile &tile, ArrayRef<Valu
     }
     return acc;
   });
+}
+
+/// Fetches where the results of a tile go, before its last products: stores that miss would hold up the next tile.
+void MatmulEmitter::prefetchResults(const Tile &tile) {
+  if (tileRows == 1)
+    return;
+  for (int64_t r = 0; r < tileRows; ++r)
+    for (int64_t v = 0; v < vectors; ++v) {
+      SmallVector<Index> at(batch);
+      llvm::append_range(at, tile.rowIndices[r]);
+      at.push_back(Index::lanes(kernel.add(tile.column, kernel.constantIndex(v * lanes))));
+      kernel.prefetchOutputs(at);
+    }
 }
 
 /// Hands the sums of a tile to whoever reads the result.
@@ -237,6 +249,7 @@ void MatmulEmitter::columnTile(Value column, Value rowBegin, Value rowEnd) {
       fillRhsStage(column, zero, end);
     forTiles(rowBegin, rowEnd, [&](Value row, bool checked) {
       Tile tile = tileAt(row, column, checked);
+      prefetchResults(tile);
       finish(tile, run && !rhsStage ? accumulateRuns(tile, start) : accumulate(tile, zero, end, start), checked);
     });
     kernel.width = 1;
@@ -274,6 +287,7 @@ void MatmulEmitter::columnTile(Value column, Value rowBegin, Value rowEnd) {
     fillRhsStage(column, lastBlock, end);
   forTiles(rowBegin, rowEnd, [&](Value row, bool checked) {
     Tile tile = tileAt(row, column, checked);
+    prefetchResults(tile);
     finish(tile, accumulate(tile, lastBlock, end, load(row)), checked);
   });
   kernel.width = 1;
@@ -298,7 +312,13 @@ void MatmulEmitter::workgroup() {
     return std::pair(begin, kernel.min(kernel.add(begin, kernel.constantIndex(size)), limit));
   };
   auto [columnBegin, columnEnd] = range(position.back(), workgroupColumns, columns);
-  auto [rowBegin, rowEnd] = range(position[position.size() - 2], workgroupRows, rows);
+  // Whole tiles of rows, as many for one workgroup as for another, or one more.
+  Value rowTiles = blocks(rows, tileRows), rowBlock = position[position.size() - 2];
+  auto firstRow = [&](Value block) {
+    Value tiles = kernel.createOrFold<arith::DivUIOp>(kernel.mul(block, rowTiles), blocks(rows, workgroupRows));
+    return kernel.min(kernel.mul(tiles, kernel.constantIndex(tileRows)), rows);
+  };
+  Value rowBegin = firstRow(rowBlock), rowEnd = firstRow(kernel.add(rowBlock, kernel.constantIndex(1)));
   if (stage) {
     stageBegin = rowBegin;
     auto equal = [&](Value a, Value b) -> Value {
@@ -306,11 +326,9 @@ void MatmulEmitter::workgroup() {
     };
     Value otherRows = equal(position.back(), kernel.constantIndex(0));
     Value first = equal(kernel.workgroup, kernel.firstWorkgroup);
-    kernel.ifThen(arith::OrIOp::create(kernel, otherRows, first),
-                  [&, begin = rowBegin, end = rowEnd] { fillStage(begin, end); });
+    kernel.ifThen(arith::OrIOp::create(kernel, otherRows, first), [&] { fillStage(rowBegin, rowEnd); });
   }
-  kernel.forLoop(columnBegin, columnEnd, lanes * vectors,
-                 [&, rowBegin = rowBegin, rowEnd = rowEnd](Value column) { columnTile(column, rowBegin, rowEnd); });
+  kernel.forLoop(columnBegin, columnEnd, lanes * vectors, [&](Value column) { columnTile(column, rowBegin, rowEnd); });
 }
 
 } // namespace mlir::dsc

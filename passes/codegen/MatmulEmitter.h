@@ -28,7 +28,7 @@ struct MatmulPlan {
   int64_t run;   // elements that share a scale, which is applied to their sum; 0: elements are read as they are
   bool dots;     // else multiply-add on widened elements
   VariantAttr variant;
-  MemRefType stageType;    // [block of k, row, k in the block], or null: the left side is read where it lies
+  MemRefType stageType;    // [block of k, tile of rows, k by row], or null: the left side is read where it lies
   MemRefType rhsStageType; // [group of k in the block, columns of the tile in groups], or null
 };
 
@@ -56,10 +56,12 @@ private:
   // Operands (MatmulOperands.cpp).
   SmallVector<Value> loadRhs(Value column, int64_t v, Value k, Value columnMask);
   SmallVector<Value> loadGroup(Value panel, int64_t v, Value step);
-  SmallVector<Value> loadLhs(ArrayRef<Index> index, Value row, Value k);
-  SmallVector<Value> stageIndex(Value row, Value k);
+  SmallVector<Value> loadLhs(const Tile &tile, int64_t r, Value k);
+  SmallVector<Value> stageIndex(Value firstRow, int64_t r, Value k);
   void fillStage(Value begin, Value end);
-  void sumRuns(Value row);
+  Value stagedValue(ArrayRef<Index> at, Type element);
+  void storeInterleaved(ArrayRef<Value> values, Value number, Value tile, Value k);
+  void addToRun(Value row, Value k, Value value);
   void fillRhsStage(Value column, Value begin, Value end);
   ScaledRun runAt(Value column, int64_t v, Value number);
   SmallVector<Value> startOf(Value column);
@@ -69,6 +71,7 @@ private:
   Tile tileAt(Value firstRow, Value column, bool checked);
   SmallVector<Value> accumulate(const Tile &tile, Value begin, Value end, ArrayRef<Value> sums);
   SmallVector<Value> accumulateRuns(const Tile &tile, ArrayRef<Value> sums);
+  void prefetchResults(const Tile &tile);
   void finish(const Tile &tile, ArrayRef<Value> sums, bool checked);
   void forTiles(Value begin, Value end, function_ref<void(Value, bool)> body);
   void columnTile(Value column, Value rowBegin, Value rowEnd);

@@ -6,26 +6,21 @@ namespace mlir::dsc {
 namespace {
 
 constexpr int64_t kStageBytes = 1 << 20;    // of one workgroup: half of a second-level cache
-constexpr int64_t kPanelBytes = 32 << 10;   // of the right side that all rows read: the first-level cache
+constexpr int64_t kPanelBytes = 64 << 10;   // of the right side that all rows of a workgroup read in turn
 constexpr int64_t kMaxStageBytes = 2 << 20; // it lies on the stack
 
 struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
   bool isMain(Operation *) const { return true; }
   bool canStage(Operation *op, unsigned operand) const {
     auto matmul = cast<MatmulOp>(op);
-    return operand == 0 ? stageWidth(matmul, Float32Type::get(op->getContext()), 0) > 0
-                        : operand == 1 && runOf(matmul) > 0;
+    return operand == 0 ? stageWidth(matmul) > 0 : operand == 1 && runOf(matmul) > 0;
   }
 
-  /// Elements from one row of a stage to the next, for `depth` of k: whole cache lines and a quarter of one, so that
-  /// rows of the same column fall into different banks (5 % on Golden Cove). 0: not stageable, its rows being columns
-  /// or of unknown length.
-  static int64_t stageWidth(MatmulOp op, Type element, int64_t depth) {
+  /// Elements of a staged row: whole vectors. 0: not stageable, its rows being columns or of unknown length.
+  static int64_t stageWidth(MatmulOp op) {
     auto lhs = cast<RankedTensorType>(op.getLhs().getType());
-    if (op.getTransposeLhs() || ShapedType::isDynamic(lhs.getShape().back()))
-      return 0;
-    int64_t perLine = 64 * 8 / std::max(8u, element.getIntOrFloatBitWidth());
-    return llvm::alignTo(depth ? depth : lhs.getShape().back(), perLine) + perLine / 4;
+    bool stageable = !op.getTransposeLhs() && !ShapedType::isDynamic(lhs.getShape().back());
+    return stageable ? llvm::alignTo(lhs.getShape().back(), 64) : 0;
   }
   /// What the instruction multiplies.
   static Type factorType(MatmulOp op, StringRef instruction) {
@@ -36,7 +31,7 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
   }
   static bool stages(VariantAttr variant, int64_t operand) { return llvm::is_contained(variant.getStage(), operand); }
   static int64_t stageRowBytes(MatmulOp op, Type element) {
-    return stageWidth(op, element, 0) * std::max(8u, element.getIntOrFloatBitWidth()) / 8;
+    return stageWidth(op) * std::max(8u, element.getIntOrFloatBitWidth()) / 8;
   }
 
   ScheduleAttr getDefaultSchedule(Operation *op, TargetAttr target, DimsAnalysis &) const {
@@ -79,8 +74,8 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     // columns pays for its stage.
     return ScheduleAttr::get(
         context, {VariantAttr::get(context, 1, {1, panel}, {1, 2 * panel}, 4, 0, stage, single),
-                  VariantAttr::get(context, 0, {rows, panel}, {rows * tiles, panel * (stage.empty() ? 2 : 4)}, 1,
-                                   depth, stage, instruction)});
+                  VariantAttr::get(context, 0, {rows, panel}, {rows * tiles, panel * (stage.empty() ? 2 : 4)}, 1, depth,
+                                   stage, instruction)});
   }
 
   /// Whether the target's dot instruction is faster than widening and multiplying. Cores with matrix tiles run
@@ -171,8 +166,9 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
       plan.block = variant.getDepth() < depth ? variant.getDepth() : 0;
       int64_t blocks = plan.block ? llvm::divideCeil(depth, plan.block) : 1;
       Type element = factorType(matmul, variant.getInstruction());
-      plan.stageType = MemRefType::get(
-          {blocks, plan.tilesPerWorkgroup * tileRows, stageWidth(matmul, element, plan.block)}, element);
+      // Behind a tile is room for one vector, which stores of interleaved rows write beyond their end.
+      int64_t perTile = (plan.block ? plan.block : stageWidth(matmul)) * tileRows + 64;
+      plan.stageType = MemRefType::get({blocks, plan.tilesPerWorkgroup, perTile}, element);
       if (decoded)
         plan.rhsStageType =
             MemRefType::get({(plan.block ? plan.block : depth) / plan.group, panel * plan.group}, element);

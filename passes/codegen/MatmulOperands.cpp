@@ -13,6 +13,8 @@
 
 namespace mlir::dsc {
 
+constexpr int64_t kStepsAhead = 8; // vectors of a row that are fetched before they are staged
+
 /// Elements of the right side that one step of `group` reductions multiplies, per member of the group: column vector
 /// `v` of the tile at `column`. Dots take the group whole.
 SmallVector<Value> MatmulEmitter::loadRhs(Value column, int64_t v, Value k, Value columnMask) {
@@ -67,15 +69,19 @@ SmallVector<Value> MatmulEmitter::loadGroup(Value panel, int64_t v, Value step) 
   return {bitcast(even, lanes, accType), bitcast(odd, lanes, accType)};
 }
 
-SmallVector<Value> MatmulEmitter::stageIndex(Value row, Value k) {
-  return {stageBlock, kernel.sub(row, stageBegin), kernel.sub(k, stageK)};
+/// Where row `r` of the tile that begins at `firstRow` has its elements of step `k`.
+SmallVector<Value> MatmulEmitter::stageIndex(Value firstRow, int64_t r, Value k) {
+  Value tile = kernel.floorDiv(kernel.sub(firstRow, stageBegin), tileRows);
+  Value step = kernel.mul(kernel.sub(k, stageK), kernel.constantIndex(tileRows));
+  return {stageBlock, tile, kernel.add(step, kernel.constantIndex(r * (dots ? group : 1)))};
 }
 
-/// What row `row` (number `r` of its tile) multiplies the right side's elements with.
-SmallVector<Value> MatmulEmitter::loadLhs(ArrayRef<Index> index, Value row, Value k) {
+/// What row `r` of a tile multiplies the right side's elements with.
+SmallVector<Value> MatmulEmitter::loadLhs(const Tile &tile, int64_t r, Value k) {
   if (dots) {
     Type element = cast<MemRefType>(stage.getType()).getElementType();
-    Value members = vector::LoadOp::create(kernel, vectorOf(group, element), stage, stageIndex(row, k));
+    Value members =
+        vector::LoadOp::create(kernel, vectorOf(group, element), stage, stageIndex(tile.rowNumbers[0], r, k));
     Value bits = vector::ExtractOp::create(kernel, bitcast(members, 1, kernel.getI32Type()), ArrayRef<int64_t>{0});
     return {bitcast(kernel.splat(bits), lanes * group, element)};
   }
@@ -83,12 +89,12 @@ SmallVector<Value> MatmulEmitter::loadLhs(ArrayRef<Index> index, Value row, Valu
   for (int64_t i = 0; i < group; ++i) {
     Value at = kernel.add(k, kernel.constantIndex(i));
     if (stage) {
-      Value value = memref::LoadOp::create(kernel, stage, stageIndex(row, at));
+      Value value = memref::LoadOp::create(kernel, stage, stageIndex(tile.rowNumbers[0], r, at));
       values.push_back(kernel.splat(value));
       continue;
     }
     SmallVector<Index> point(batch);
-    llvm::append_range(point, index);
+    llvm::append_range(point, tile.rowIndices[r]);
     point.push_back(Index::uniform(at));
     if (op.getTransposeLhs())
       std::swap(point[point.size() - 1], point[point.size() - 2]);
@@ -98,48 +104,97 @@ SmallVector<Value> MatmulEmitter::loadLhs(ArrayRef<Index> index, Value row, Valu
 }
 
 /// Writes rows [begin, end) of the left side into `stage`, whole tiles of them; behind the last element of a row come
-/// zeros.
+/// zeros. The rows of a tile are interleaved: what the instruction reads for one step lies side by side.
 void MatmulEmitter::fillStage(Value begin, Value end) {
   Type element = cast<MemRefType>(stage.getType()).getElementType();
   int64_t width = std::min(kernel.kernelLanes(*op->getParentRegion()), kernel.lanesOf(element));
+  int64_t length = block ? block : cast<RankedTensorType>(op.getLhs().getType()).getShape().back();
   Value zero = kernel.constantIndex(0), last = kernel.sub(rows, kernel.constantIndex(1));
   Value tiles = kernel.floorDiv(kernel.add(kernel.sub(end, begin), kernel.constantIndex(tileRows - 1)), tileRows);
-  int64_t length = block ? block : cast<MemRefType>(stage.getType()).getShape().back();
-  kernel.forLoop(zero, kernel.mul(tiles, kernel.constantIndex(tileRows)), 1, [&](Value i) {
-    SmallVector<Index> index = rowIndex(kernel.min(kernel.add(begin, i), last));
+  kernel.forLoop(zero, tiles, 1, [&](Value tile) {
+    Value first = kernel.mul(tile, kernel.constantIndex(tileRows));
+    SmallVector<SmallVector<Index>> rowIndices;
+    for (int64_t r = 0; r < tileRows; ++r) {
+      Value row = kernel.add(first, kernel.constantIndex(r));
+      rowIndices.push_back(rowIndex(kernel.min(kernel.add(begin, row), last)));
+      if (runSums)
+        kernel.forLoop(zero, kernel.floorDiv(depth, run), 1, [&](Value number) {
+          memref::StoreOp::create(kernel, kernel.zero(accType), runSums, ValueRange{row, number});
+        });
+    }
     kernel.forLoop(zero, depth, length, [&](Value blockBegin) {
       Value number = kernel.floorDiv(blockBegin, length);
       Value blockEnd = kernel.min(kernel.add(blockBegin, kernel.constantIndex(length)), depth);
       kernel.vectorLoop(blockBegin, blockEnd, width, [&](Value k) {
-        SmallVector<Index> at(batch);
-        llvm::append_range(at, index);
-        at.push_back(Index::lanes(k));
-        Value value = kernel.splat(kernel.convert(kernel.pull(op.getLhs(), at), element));
-        if (dots && element.isInteger(8)) // the instruction multiplies unsigned by signed
-          value = arith::XOrIOp::create(kernel, value, kernel.splat(kernel.constant(element, -128)));
-        if (kernel.mask)
-          value = arith::SelectOp::create(kernel, kernel.mask, value, kernel.splat(kernel.zero(element)));
-        vector::StoreOp::create(kernel, value, stage, ValueRange{number, i, kernel.sub(k, blockBegin)});
+        SmallVector<Value> values;
+        for (int64_t r = 0; r < tileRows; ++r) {
+          SmallVector<Index> at(batch);
+          llvm::append_range(at, rowIndices[r]);
+          at.push_back(Index::lanes(k));
+          values.push_back(stagedValue(at, element));
+          if (tileRows > 1) {
+            at.back() = Index::lanes(kernel.add(k, kernel.constantIndex(kStepsAhead * width)));
+            kernel.prefetch(op.getLhs(), at);
+          }
+          if (runSums)
+            addToRun(kernel.add(first, kernel.constantIndex(r)), k, values.back());
+        }
+        storeInterleaved(values, number, tile, kernel.sub(k, blockBegin));
       });
     });
-    if (runSums)
-      sumRuns(i);
   });
 }
 
-/// The sum of every run of staged row `row`.
-void MatmulEmitter::sumRuns(Value row) {
-  int64_t width = std::min(lanes, run);
-  Value zero = kernel.constantIndex(0);
-  kernel.forLoop(zero, kernel.floorDiv(depth, run), 1, [&](Value number) {
-    Value first = kernel.mul(number, kernel.constantIndex(run)), sum;
-    for (int64_t i = 0; i < run; i += width) {
-      Value part = vector::LoadOp::create(kernel, vectorOf(width, accType), stage,
-                                          ValueRange{zero, row, kernel.add(first, kernel.constantIndex(i))});
-      sum = sum ? addValues(sum, part) : part;
-    }
-    memref::StoreOp::create(kernel, kernel.reduce(vector::CombiningKind::ADD, sum), runSums, ValueRange{row, number});
-  });
+/// A vector of the left side as the instruction reads it, zero where the mask is.
+Value MatmulEmitter::stagedValue(ArrayRef<Index> at, Type element) {
+  Value value = kernel.splat(kernel.convert(kernel.pull(op.getLhs(), at), element));
+  if (dots && element.isInteger(8)) // the instruction multiplies unsigned by signed
+    value = arith::XOrIOp::create(kernel, value, kernel.splat(kernel.constant(element, -128)));
+  if (kernel.mask)
+    value = arith::SelectOp::create(kernel, kernel.mask, value, kernel.splat(kernel.zero(element)));
+  return value;
+}
+
+/// Stores vectors along k, one per row of a tile, so that rows change fastest: in squares, each a transpose.
+void MatmulEmitter::storeInterleaved(ArrayRef<Value> values, Value number, Value tile, Value k) {
+  int64_t width = kernel.width, together = dots ? group : 1, n = width / together;
+  Type element = getElementTypeOrSelf(values[0]);
+  auto store = [&](Value value, int64_t step, int64_t row) {
+    Value at = kernel.add(kernel.mul(k, kernel.constantIndex(tileRows)),
+                          kernel.constantIndex((step * tileRows + row) * together));
+    SmallVector<Value> index{number, tile, at};
+    if (isa<VectorType>(value.getType()))
+      vector::StoreOp::create(kernel, value, stage, index);
+    else
+      memref::StoreOp::create(kernel, value, stage, index);
+  };
+  if (tileRows == 1 || n == 1) {
+    for (auto [row, value] : llvm::enumerate(values))
+      store(value, 0, row);
+    return;
+  }
+  Type word = together == 1 ? element : Type(kernel.getI32Type());
+  auto recast = [&](Value value, int64_t count, Type type) {
+    return together == 1 ? value : bitcast(value, count, type);
+  };
+  SmallVector<SmallVector<Value>> squares;
+  for (int64_t row = 0; row < tileRows; row += n) {
+    SmallVector<Value> square;
+    for (int64_t r = row; r < row + n; ++r)
+      square.push_back(recast(values[std::min(r, tileRows - 1)], n, word));
+    squares.push_back(transposeSquare(kernel, square));
+  }
+  // What a square has too many of goes where the next step is stored, and behind the last.
+  for (int64_t step = 0; step < n; ++step)
+    for (auto [i, square] : llvm::enumerate(squares))
+      store(recast(square[step], width, element), step, i * n);
+}
+
+/// Adds the lanes of a staged vector to the sum of the run that they are in.
+void MatmulEmitter::addToRun(Value row, Value k, Value value) {
+  SmallVector<Value> at{row, kernel.floorDiv(k, run)};
+  Value sum = memref::LoadOp::create(kernel, runSums, at);
+  memref::StoreOp::create(kernel, addValues(sum, kernel.reduce(vector::CombiningKind::ADD, value)), runSums, at);
 }
 
 ScaledRun MatmulEmitter::runAt(Value column, int64_t v, Value number) {
