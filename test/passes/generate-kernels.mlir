@@ -340,9 +340,18 @@ func.func private @lost_loop(%x: tensor<4x8xf32>) -> tensor<8xf32>
 
 // -----
 
-func.func private @attention_keys(%q: tensor<1x4x4x16xf32>, %k: tensor<1x8x2x16xf32>) -> tensor<1x4x4x16xf32>
-    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [4, 20], workgroup = [4, 2]>} {
-  // expected-error-re @+1 {{tile keys must be a multiple of {{16|32}}, got: 20}}
+func.func private @attention_columns(%q: tensor<1x4x4x16xf32>, %k: tensor<1x8x2x16xf32>) -> tensor<1x4x4x16xf32>
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [4, 20], workgroup = [4, 2], depth = 64>} {
+  // expected-error-re @+1 {{tile columns must be a multiple of {{8|16}}, got: 20}}
+  %0 = dsc.attention %q, %k, %k {scale = 1.0 : f32} : (tensor<1x4x4x16xf32>, tensor<1x8x2x16xf32>, tensor<1x8x2x16xf32>) -> tensor<1x4x4x16xf32>
+  return %0 : tensor<1x4x4x16xf32>
+}
+
+// -----
+
+func.func private @attention_depth(%q: tensor<1x4x4x16xf32>, %k: tensor<1x8x2x16xf32>) -> tensor<1x4x4x16xf32>
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [8, 64], workgroup = [4, 2], depth = 20>} {
+  // expected-error @+1 {{depth must be a multiple of 8, got: 20}}
   %0 = dsc.attention %q, %k, %k {scale = 1.0 : f32} : (tensor<1x4x4x16xf32>, tensor<1x8x2x16xf32>, tensor<1x8x2x16xf32>) -> tensor<1x4x4x16xf32>
   return %0 : tensor<1x4x4x16xf32>
 }
@@ -350,7 +359,7 @@ func.func private @attention_keys(%q: tensor<1x4x4x16xf32>, %k: tensor<1x8x2x16x
 // -----
 
 func.func private @attention_heads(%q: tensor<1x4x4x16xf32>, %k: tensor<1x8x2x16xf32>) -> tensor<1x4x4x16xf32>
-    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [4, 64], workgroup = [4, 3]>} {
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [4, 64], workgroup = [4, 3], depth = 64>} {
   // expected-error @+1 {{workgroup heads must divide the 2 that read the same keys, got: 3}}
   %0 = dsc.attention %q, %k, %k {scale = 1.0 : f32} : (tensor<1x4x4x16xf32>, tensor<1x8x2x16xf32>, tensor<1x8x2x16xf32>) -> tensor<1x4x4x16xf32>
   return %0 : tensor<1x4x4x16xf32>
@@ -359,7 +368,7 @@ func.func private @attention_heads(%q: tensor<1x4x4x16xf32>, %k: tensor<1x8x2x16
 // -----
 
 func.func private @attention_scratch(%q: tensor<1x4x4x16xf32>, %k: tensor<1x8x2x16xf32>) -> tensor<1x4x4x16xf32>
-    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [4, 64], workgroup = [4096, 2]>} {
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [4, 64], workgroup = [4096, 2], depth = 64>} {
   // expected-error-re @+1 {{needs {{[0-9]+}} bytes of scratch, the most is 1048576}}
   %0 = dsc.attention %q, %k, %k {scale = 1.0 : f32} : (tensor<1x4x4x16xf32>, tensor<1x8x2x16xf32>, tensor<1x8x2x16xf32>) -> tensor<1x4x4x16xf32>
   return %0 : tensor<1x4x4x16xf32>
