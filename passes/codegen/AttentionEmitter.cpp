@@ -47,7 +47,28 @@ Value AttentionEmitter::larger(Value lhs, Value rhs) {
   return arith::SelectOp::create(kernel, greater, lhs, rhs);
 }
 
-Value AttentionEmitter::exponential(Value value) { return math::Exp2Op::create(kernel, value); }
+Value AttentionEmitter::exponential(Value x) {
+  if (!type.isF32())
+    return math::Exp2Op::create(kernel, x);
+  // (2^f - 1) / f on |f| <= 1/2: our own Remez fit, error 2^-28 of 2^f.
+  static constexpr double coefficients[] = {0.6931472028570784,   0.2402264791334071,    0.05550332467939088,
+                                            0.009618437377036299, 0.0013398875420926868, 0.0001535335908982241};
+  // x + this - this is the nearest integer n; the low bits of x + this are those of 2^n.
+  Value rounder = vectorConstant(0x1.8p23 + 127);
+  Value shifted = arith::AddFOp::create(kernel, x, rounder);
+  Value f = arith::SubFOp::create(kernel, x, arith::SubFOp::create(kernel, shifted, rounder));
+  Value power = vectorConstant(coefficients[5]);
+  for (int64_t i = 4; i >= 0; --i)
+    power = vector::FMAOp::create(kernel, power, f, vectorConstant(coefficients[i]));
+  power = vector::FMAOp::create(kernel, power, f, vectorConstant(1));
+  Type integers = kernel.vectorType(kernel.getI32Type());
+  Value exponentAt = arith::ConstantOp::create(
+      kernel, DenseElementsAttr::get(cast<ShapedType>(integers), kernel.getI32IntegerAttr(23)));
+  Value bits = arith::ShLIOp::create(kernel, arith::BitcastOp::create(kernel, integers, shifted), exponentAt);
+  power = arith::MulFOp::create(kernel, power, arith::BitcastOp::create(kernel, x.getType(), bits));
+  Value tiny = arith::CmpFOp::create(kernel, arith::CmpFPredicate::OLT, x, vectorConstant(-125));
+  return arith::SelectOp::create(kernel, tiny, vectorConstant(0), power);
+}
 
 void AttentionEmitter::place(Value position, Value row, Value head, Value share) {
   firstPosition = position;

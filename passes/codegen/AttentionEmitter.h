@@ -49,7 +49,9 @@ struct AttentionEmitter {
   void storeVector(Value value, Value buffer, Value row, Value column);
   Value loadScalar(Value buffer, ValueRange at);
   Value larger(Value lhs, Value rhs);
-  Value exponential(Value value);
+  /// 2^x of a vector for x <= 0. In f32 what is less than 2^-125 becomes 0: processors take a hundred times as long for
+  /// subnormal numbers.
+  Value exponential(Value x);
 
   /// Where a workgroup stands; `share` is its part of the query heads that read the same keys.
   void place(Value firstPosition, Value batch, Value kvHead, Value share);

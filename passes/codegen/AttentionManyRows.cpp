@@ -226,17 +226,18 @@ struct ManyRowsEmitter : AttentionEmitter {
 
   void finish(Value tile, Value count) {
     kernel.width = plan.lanes;
-    SmallVector<Value> divisor;
+    SmallVector<Value> factor;
     // A query that sees nothing gives zeros, not 0 / 0.
     for (Value sum : loadVectors(total, tile)) {
       Value empty = arith::CmpFOp::create(kernel, arith::CmpFPredicate::OEQ, sum, vectorConstant(0));
-      divisor.push_back(arith::SelectOp::create(kernel, empty, vectorConstant(1), sum));
+      Value divisor = arith::SelectOp::create(kernel, empty, vectorConstant(1), sum);
+      factor.push_back(arith::DivFOp::create(kernel, vectorConstant(1), divisor));
     }
     Value base = depthRow(tile, zero);
     kernel.forLoop(base, kernel.add(base, constant(plan.paddedDepth())), 1, [&](Value row) {
       SmallVector<Value> values = loadVectors(sums, row);
-      for (auto [value, by] : llvm::zip_equal(values, divisor))
-        value = arith::DivFOp::create(kernel, value, by);
+      for (auto [value, by] : llvm::zip_equal(values, factor))
+        value = arith::MulFOp::create(kernel, value, by);
       storeVectors(values, sums, row);
     });
     kernel.width = 1;
