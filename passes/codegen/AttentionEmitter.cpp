@@ -47,6 +47,15 @@ Value AttentionEmitter::larger(Value lhs, Value rhs) {
   return arith::SelectOp::create(kernel, greater, lhs, rhs);
 }
 
+Value AttentionEmitter::orOne(Value sum) {
+  auto constant = [&](double value) {
+    Value scalar = kernel.constant(type, value);
+    return kernel.isVector(sum) ? kernel.splat(scalar) : scalar;
+  };
+  Value empty = arith::CmpFOp::create(kernel, arith::CmpFPredicate::OEQ, sum, constant(0));
+  return arith::SelectOp::create(kernel, empty, constant(1), sum);
+}
+
 Value AttentionEmitter::exponential(Value x) {
   if (!type.isF32())
     return math::Exp2Op::create(kernel, x);
@@ -123,6 +132,10 @@ void AttentionEmitter::storeQuery(Value row, Value buffer, Value bufferRow) {
       query = arith::SelectOp::create(kernel, mask, query, vectorConstant(0));
     storeVector(query, buffer, bufferRow, depth);
   });
+}
+
+SmallVector<Index> AttentionEmitter::partialIndex(Value split, Value row, Index depth) {
+  return {uniform(batch), uniform(split), uniform(positionOf(row)), uniform(headOf(row)), depth};
 }
 
 void AttentionEmitter::storeResult(Value row, function_ref<Value(Value)> valueAt) {

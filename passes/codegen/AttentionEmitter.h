@@ -14,6 +14,7 @@ namespace mlir::dsc {
 struct AttentionPlan {
   int64_t tileRows, tileColumns; // of the register tile
   int64_t positions, heads;      // of queries, per workgroup
+  int64_t splits;                // parts of the keys, each with workgroups of its own
   int64_t keys;                  // of a block
   int64_t lanes, depth;          // of a vector; elements of a head
 
@@ -49,6 +50,8 @@ struct AttentionEmitter {
   void storeVector(Value value, Value buffer, Value row, Value column);
   Value loadScalar(Value buffer, ValueRange at);
   Value larger(Value lhs, Value rhs);
+  /// A sum of weights to divide by: a query that sees nothing gives zeros, not 0 / 0.
+  Value orOne(Value sum);
   /// 2^x of a vector for x <= 0. In f32 what is less than 2^-125 becomes 0: processors take a hundred times as long for
   /// subnormal numbers.
   Value exponential(Value x);
@@ -67,6 +70,8 @@ struct AttentionEmitter {
   Value visible(Value row);
   /// Writes a row of queries, such that powers of two of scores are weights; zeros follow it in its last vector.
   void storeQuery(Value row, Value buffer, Value bufferRow);
+  /// Where a split leaves element `depth` of a row; its largest score and the sum of its weights stand behind the last.
+  SmallVector<Index> partialIndex(Value split, Value row, Index depth);
   /// Hands a row of the result to whoever reads it; `at(depth)` gives a vector.
   void storeResult(Value row, function_ref<Value(Value)> at);
 
@@ -77,5 +82,7 @@ struct AttentionEmitter {
 void emitAttentionOfManyRows(AttentionOp op, KernelBuilder &kernel, const AttentionPlan &plan);
 /// Few rows: lanes lie along the elements of a head.
 void emitAttentionOfFewRows(AttentionOp op, KernelBuilder &kernel, const AttentionPlan &plan);
+/// Adds up what the splits of few rows left, always in the same order (Dao et al. 2023, Flash-Decoding).
+void emitAttentionMerge(AttentionOp op, KernelBuilder &kernel, const AttentionPlan &plan);
 
 } // namespace mlir::dsc

@@ -18,7 +18,8 @@ namespace {
 
 struct FewRowsEmitter : AttentionEmitter {
   Value queries, sums, weights; // [row, depth], the same, [row, key]
-  Value max, total, rescale;    // [row, lane]; `total` in parts, one per lane
+  Value splitEnd;
+  Value max, total, rescale; // [row, lane]; `total` in parts, one per lane
 
   FewRowsEmitter(AttentionOp op, KernelBuilder &kernel, const AttentionPlan &plan)
       : AttentionEmitter(op, kernel, plan) {
@@ -30,6 +31,9 @@ struct FewRowsEmitter : AttentionEmitter {
     total = allocate({rows, plan.lanes});
     rescale = allocate({rows, plan.lanes});
   }
+
+  /// End of the keys that a row sees in this split.
+  Value seen(Value row) { return kernel.min(visible(row), splitEnd); }
 
   SmallVector<Value> tileRows(Value firstRow) {
     SmallVector<Value> rows;
@@ -108,25 +112,25 @@ struct FewRowsEmitter : AttentionEmitter {
   }
 
   /// A row's scores of the keys from `block` on become weights relative to the row's maximum so far.
-  void normalize(Value row, Value block) {
+  void normalize(Value row, Value block, Value count) {
     kernel.width = plan.lanes;
-    Value left = kernel.sub(visible(row), block), before = loadVector(max, row, zero), after = before;
+    Value left = kernel.sub(seen(row), block), before = loadVector(max, row, zero);
     Value masked = vectorConstant(-std::numeric_limits<double>::infinity());
-    SmallVector<Value> scores;
-    for (int64_t column = 0; column < plan.keys; column += plan.lanes) {
+    Value after = kernel.forLoop(zero, count, plan.lanes, before, [&](Value key, ValueRange carried) {
       Value valid = vector::CreateMaskOp::create(kernel, VectorType::get({plan.lanes}, kernel.getI1Type()),
-                                                 ValueRange{kernel.sub(left, constant(column))});
-      scores.push_back(arith::SelectOp::create(kernel, valid, loadVector(weights, row, constant(column)), masked));
-      after = larger(scores.back(), after);
-    }
+                                                 ValueRange{kernel.sub(left, key)});
+      Value score = arith::SelectOp::create(kernel, valid, loadVector(weights, row, key), masked);
+      storeVector(score, weights, row, key);
+      return SmallVector<Value>{larger(score, carried[0])};
+    })[0];
     after = largestLane(after);
     Value factor = exponential(arith::SubFOp::create(kernel, before, after));
     Value sum = arith::MulFOp::create(kernel, loadVector(total, row, zero), factor);
-    for (auto [i, score] : llvm::enumerate(scores)) {
-      Value weight = exponential(arith::SubFOp::create(kernel, score, after));
-      storeVector(weight, weights, row, constant(i * plan.lanes));
-      sum = arith::AddFOp::create(kernel, sum, weight);
-    }
+    sum = kernel.forLoop(zero, count, plan.lanes, sum, [&](Value key, ValueRange carried) {
+      Value weight = exponential(arith::SubFOp::create(kernel, loadVector(weights, row, key), after));
+      storeVector(weight, weights, row, key);
+      return SmallVector<Value>{arith::AddFOp::create(kernel, carried[0], weight)};
+    })[0];
     storeVector(sum, total, row, zero);
     storeVector(factor, rescale, row, zero);
     storeVector(after, max, row, zero);
@@ -152,19 +156,19 @@ struct FewRowsEmitter : AttentionEmitter {
       }
       kernel.mask = {};
       for (int64_t r = 0; r < plan.tileRows; ++r) {
-        Value left = kernel.splat(loadScalar(weights, {rows[r], key})), seen;
+        Value left = kernel.splat(loadScalar(weights, {rows[r], key})), isSeen;
         if (checked)
-          seen = isLess(position, visible(rows[r]));
+          isSeen = isLess(position, visible(rows[r]));
         for (int64_t v = 0; v < vectors; ++v) {
           Value value = right[v];
           if (checked)
-            value = arith::SelectOp::create(kernel, seen, value, vectorConstant(0));
+            value = arith::SelectOp::create(kernel, isSeen, value, vectorConstant(0));
           next.push_back(vector::FMAOp::create(kernel, left, value, carried[r * vectors + v]));
         }
       }
       return next;
     };
-    auto end = [&](Value row) { return kernel.min(clampToZero(kernel.sub(visible(row), block)), constant(plan.keys)); };
+    auto end = [&](Value row) { return kernel.min(clampToZero(kernel.sub(seen(row), block)), constant(plan.keys)); };
     Value seenByAll = end(rows.front());
     SmallVector<Value> added = kernel.forLoop(zero, seenByAll, 1, initial,
                                               [&](Value key, ValueRange carried) { return step(key, carried, false); });
@@ -192,13 +196,30 @@ struct FewRowsEmitter : AttentionEmitter {
     accumulate(firstRow, block, constant(whole), llvm::divideCeil(left, plan.lanes), mask);
   }
 
-  void finish(Value row) {
+  /// Where split `split` begins: all are as long, but for whole vectors of keys.
+  Value splitBegin(Value split) {
+    Value begin = kernel.floorDiv(kernel.mul(split, keys), plan.splits);
+    return kernel.min(kernel.mul(ceilDiv(begin, plan.lanes), constant(plan.lanes)), keys);
+  }
+
+  /// Leaves what a row has to the second launch.
+  void storePartial(Value split, Value row) {
+    kernel.vectorLoop(zero, constant(plan.depth), plan.lanes, [&](Value depth) {
+      kernel.store(loadVector(sums, row, depth), kernel.partial, partialIndex(split, row, Index::lanes(depth)));
+    });
+    kernel.store(loadScalar(max, {row, zero}), kernel.partial, partialIndex(split, row, uniform(constant(plan.depth))));
+    kernel.store(sumOfWeights(row), kernel.partial, partialIndex(split, row, uniform(constant(plan.depth + 1))));
+  }
+
+  Value sumOfWeights(Value row) {
     kernel.width = plan.lanes;
     Value sum = kernel.reduce(vector::CombiningKind::ADD, loadVector(total, row, zero));
     kernel.width = 1;
-    // A query that sees nothing gives zeros, not 0 / 0.
-    Value empty = arith::CmpFOp::create(kernel, arith::CmpFPredicate::OEQ, sum, kernel.zero(type));
-    Value divisor = arith::SelectOp::create(kernel, empty, kernel.constant(type, 1), sum);
+    return sum;
+  }
+
+  void finish(Value row) {
+    Value divisor = orOne(sumOfWeights(row));
     storeResult(row, [&](Value depth) {
       return arith::DivFOp::create(kernel, loadVector(sums, row, depth), kernel.splat(divisor));
     });
@@ -208,22 +229,24 @@ struct FewRowsEmitter : AttentionEmitter {
     Value blocks = ceilDiv(positions, plan.positions);
     SmallVector<Value> at =
         kernel.delinearize(kernel.workgroup, {blocks, kernel.size(op.getQuery(), 0), constant(kvHeads(op)),
-                                              constant(groupSize(op) / plan.heads)});
+                                              constant(groupSize(op) / plan.heads), constant(plan.splits)});
     place(kernel.mul(at[0], constant(plan.positions)), at[1], at[2], at[3]);
     Value count =
         kernel.mul(kernel.min(kernel.sub(positions, firstPosition), constant(plan.positions)), constant(plan.heads));
     Value rows = kernel.mul(ceilDiv(count, plan.tileRows), constant(plan.tileRows));
     kernel.forLoop(zero, rows, 1, [&](Value row) { start(row); });
-    Value end = visible(kernel.sub(rows, one));
-    kernel.forLoop(zero, end, plan.keys, [&](Value block) {
+    splitEnd = splitBegin(kernel.add(at[4], one));
+    Value end = seen(kernel.sub(rows, one));
+    kernel.forLoop(splitBegin(at[4]), end, plan.keys, [&](Value block) {
       Value blockEnd = kernel.min(kernel.sub(end, block), constant(plan.keys));
       kernel.forLoop(zero, rows, plan.tileRows, [&](Value row) {
         kernel.forLoop(zero, blockEnd, plan.lanes, [&](Value key) { score(row, block, key); });
-        kernel.forLoop(row, kernel.add(row, constant(plan.tileRows)), 1, [&](Value r) { normalize(r, block); });
+        kernel.forLoop(row, kernel.add(row, constant(plan.tileRows)), 1,
+                       [&](Value r) { normalize(r, block, blockEnd); });
         accumulateRows(row, block);
       });
     });
-    kernel.forLoop(zero, count, 1, [&](Value row) { finish(row); });
+    kernel.forLoop(zero, count, 1, [&](Value row) { plan.splits > 1 ? storePartial(at[4], row) : finish(row); });
   }
 };
 

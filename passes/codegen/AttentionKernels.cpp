@@ -26,8 +26,10 @@ struct AttentionModel : KernelOpInterface::ExternalModel<AttentionModel, Attenti
       // A key's vector serves as many rows as have room for four sums; a vector of values is added to all of them.
       int64_t most = std::max<int64_t>(1, (registers - 8) / 4), rows = positions * group;
       int64_t tileRows = llvm::divideCeil(rows, llvm::divideCeil(rows, most));
-      int64_t vectors = std::clamp<int64_t>((registers - 8) / tileRows, 1, llvm::divideCeil(depthOf(attention), lanes));
-      return VariantAttr::get(context, positions, {tileRows, vectors * lanes}, {positions, group}, /*unroll=*/1,
+      int64_t all = llvm::divideCeil(depthOf(attention), lanes);
+      int64_t vectors = llvm::divideCeil(all, llvm::divideCeil(all, std::max<int64_t>(1, (registers - 8) / tileRows)));
+      return VariantAttr::get(context, positions, {tileRows, vectors * lanes}, {positions, group, kSplits},
+                              /*unroll=*/1,
                               /*depth=*/8 * lanes, /*stage=*/{}, "fma");
     };
     // Three vectors of queries by eight keys leave room for what is multiplied.
@@ -35,21 +37,39 @@ struct AttentionModel : KernelOpInterface::ExternalModel<AttentionModel, Attenti
     while (group % heads != 0 || heads > vectors * lanes)
       --heads;
     VariantAttr many = VariantAttr::get(context, 0, {registers >= 32 ? 8 : 4, vectors * lanes},
-                                        {std::max<int64_t>(1, vectors * lanes / heads), heads}, /*unroll=*/1,
+                                        {std::max<int64_t>(1, vectors * lanes / heads), heads, 1}, /*unroll=*/1,
                                         /*depth=*/64, /*stage=*/{}, "fma");
     return ScheduleAttr::get(context, {few(1), few(8), many});
   }
   AffineExpr getRows(Operation *op, DimsAnalysis &dims) const { return dims.get(cast<AttentionOp>(op).getQuery())[1]; }
   AffineExpr getWorkgroups(Operation *op, VariantAttr variant, DimsAnalysis &dims) const {
     Dims query = dims.get(cast<AttentionOp>(op).getQuery());
-    return query[1].ceilDiv(variant.getWorkgroup()[0]) * query[0] * query[2].floorDiv(variant.getWorkgroup()[1]);
+    return query[1].ceilDiv(variant.getWorkgroup()[0]) * query[0] * query[2].floorDiv(variant.getWorkgroup()[1]) *
+           variant.getWorkgroup()[2];
+  }
+  PartialResults getPartialResults(Operation *op, VariantAttr variant, DimsAnalysis &dims) const {
+    auto attention = cast<AttentionOp>(op);
+    ArrayRef<int64_t> workgroup = variant.getWorkgroup();
+    if (workgroup.size() < 3 || workgroup[2] == 1)
+      return {};
+    Dims query = dims.get(attention.getQuery());
+    auto constant = [&](int64_t value) { return getAffineConstantExpr(value, op->getContext()); };
+    // Behind the sums of each row, its largest score and the sum of its weights.
+    Dims sizes{query[0], constant(workgroup[2]), constant(workgroup[0]), query[2], constant(depthOf(attention) + 2)};
+    return {accumulator(attention), sizes, query[0] * query[1]};
+  }
+  LogicalResult emitMerge(Operation *op, KernelBuilder &kernel, VariantAttr variant) const {
+    auto attention = cast<AttentionOp>(op);
+    AttentionPlan plan = planOf(attention, kernel, variant);
+    plan.positions = 1;
+    plan.heads = groupSize(attention) * kvHeads(attention);
+    emitAttentionMerge(attention, kernel, plan);
+    return success();
   }
   LogicalResult emitKernel(Operation *op, KernelBuilder &kernel, VariantAttr variant) const {
     auto attention = cast<AttentionOp>(op);
-    int64_t lanes = lanesOf(attention, kernel.vectorBytes), group = groupSize(attention);
-    AttentionPlan plan{variant.getTile()[0],      variant.getTile()[1], variant.getWorkgroup()[0],
-                       variant.getWorkgroup()[1], variant.getDepth(),   lanes,
-                       depthOf(attention)};
+    AttentionPlan plan = planOf(attention, kernel, variant);
+    int64_t lanes = plan.lanes, group = groupSize(attention);
     bool few = variant.getMaxRows() > 0;
     int64_t multiple = few ? lanes : plan.tileRows;
     if (plan.tileColumns % lanes != 0)
@@ -59,6 +79,9 @@ struct AttentionModel : KernelOpInterface::ExternalModel<AttentionModel, Attenti
     if (group % plan.heads != 0)
       return op->emitOpError("workgroup heads must divide the ")
              << group << " that read the same keys, got: " << plan.heads;
+    if (plan.splits > 1 && (!few || variant.getMaxRows() > plan.positions))
+      return op->emitOpError("splits keys only if max_rows is at most the workgroup's ")
+             << plan.positions << " positions";
     // Queries, sums and weights, and what is converted of keys, values and rows.
     int64_t rows = llvm::alignTo(plan.rows(), few ? plan.tileRows : plan.tileColumns);
     int64_t elements = rows * (2 * plan.paddedDepth() + plan.keys) +
@@ -70,10 +93,23 @@ struct AttentionModel : KernelOpInterface::ExternalModel<AttentionModel, Attenti
     return success();
   }
 
+  static AttentionPlan planOf(AttentionOp op, KernelBuilder &kernel, VariantAttr variant) {
+    ArrayRef<int64_t> tile = variant.getTile(), workgroup = variant.getWorkgroup();
+    return {tile[0],
+            tile[1],
+            workgroup[0],
+            workgroup[1],
+            workgroup[2],
+            variant.getDepth(),
+            lanesOf(op, kernel.vectorBytes),
+            depthOf(op)};
+  }
   static int64_t depthOf(AttentionOp op) { return cast<RankedTensorType>(op.getQuery().getType()).getDimSize(3); }
   static int64_t lanesOf(AttentionOp op, int64_t vectorBytes) {
     return std::max<int64_t>(1, vectorBytes * 8 / accumulator(op).getIntOrFloatBitWidth());
   }
+  // Their number depends on nothing, so that results are the same for any number of threads.
+  static constexpr int64_t kSplits = 8;
   static constexpr int64_t kMaxScratchBytes = 1 << 20; // of a thread's stack
 };
 

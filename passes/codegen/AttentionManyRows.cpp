@@ -227,12 +227,8 @@ struct ManyRowsEmitter : AttentionEmitter {
   void finish(Value tile, Value count) {
     kernel.width = plan.lanes;
     SmallVector<Value> factor;
-    // A query that sees nothing gives zeros, not 0 / 0.
-    for (Value sum : loadVectors(total, tile)) {
-      Value empty = arith::CmpFOp::create(kernel, arith::CmpFPredicate::OEQ, sum, vectorConstant(0));
-      Value divisor = arith::SelectOp::create(kernel, empty, vectorConstant(1), sum);
-      factor.push_back(arith::DivFOp::create(kernel, vectorConstant(1), divisor));
-    }
+    for (Value sum : loadVectors(total, tile))
+      factor.push_back(arith::DivFOp::create(kernel, vectorConstant(1), orOne(sum)));
     Value base = depthRow(tile, zero);
     kernel.forLoop(base, kernel.add(base, constant(plan.paddedDepth())), 1, [&](Value row) {
       SmallVector<Value> values = loadVectors(sums, row);

@@ -177,6 +177,9 @@ LogicalResult generateKernel(func::FuncOp kernel, DimsAnalysis &dims, TargetAttr
   for (auto [i, type] : llvm::enumerate(kernel.getResultTypes()))
     if (!tied || tied[i] < 0)
       types.push_back(bufferType(type));
+  PartialResults partial = partialResults(kernel.getBody(), variant, dims);
+  if (partial.element)
+    types.push_back(bufferType(partial));
   unsigned bufferCount = types.size();
   types.push_back(b.getIndexType());
   auto lowered = func::FuncOp::create(b, kernel.getLoc(), kernel.getName(), b.getFunctionType(types, {}));
@@ -201,8 +204,13 @@ LogicalResult generateKernel(func::FuncOp kernel, DimsAnalysis &dims, TargetAttr
     lowered.setArgAttr(next, kDimsAttr, dims.getAttr(value));
     builder.outputs.push_back({value, entry->getArgument(next++)});
   }
+  if (partial.element) {
+    builder.partial = entry->getArgument(next);
+    lowered.setArgAttr(next, kDimsAttr, dims.getAttr(partial.sizes, bufferType(partial).getShape()));
+  }
   if (KernelOpInterface main = findMainOp(kernel.getBody())) {
-    if (failed(main.emitKernel(builder, variant)))
+    bool merges = kernel->getAttrOfType<UnitAttr>(kMergeAttr) && partial.element;
+    if (failed(merges ? main.emitMerge(builder, variant) : main.emitKernel(builder, variant)))
       return failure();
   } else {
     emitMap(builder, kernel.getBody(), variant);

@@ -6,6 +6,13 @@ namespace mlir::dsc {
 class DimsAnalysis;
 class KernelBuilder;
 struct Index;
+
+/// What the workgroups of a launch leave to a second one, which merges it into the results.
+struct PartialResults {
+  Type element; // null if there is no second launch
+  Dims sizes;
+  AffineExpr workgroups; // of the second launch
+};
 } // namespace mlir::dsc
 
 #include "passes/codegen/KernelInterfaces.h.inc"

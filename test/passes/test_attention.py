@@ -157,19 +157,24 @@ def test_rows_that_see_nothing_are_zero(rows: int) -> None:
 
 
 _SCHEDULES = [
-    "tile = [8, 16], workgroup = [5, 2], depth = 16",
-    "tile = [4, 48], workgroup = [100, 1], depth = 128",
-    "tile = [3, 32], workgroup = [64, 4], depth = 9",
+    ("attention_0_rows8", "max_rows = 8, tile = [3, 16], workgroup = [8, 2, 3], depth = 48"),
+    ("attention_0_rows8", "max_rows = 8, tile = [1, 48], workgroup = [5, 1, 1], depth = 16"),
+    ("attention_0", "tile = [8, 16], workgroup = [5, 2, 1], depth = 16"),
+    ("attention_0", "tile = [4, 48], workgroup = [100, 1, 1], depth = 128"),
+    ("attention_0", "tile = [3, 32], workgroup = [64, 4, 1], depth = 9"),
 ]
 
 
-@pytest.mark.parametrize("schedule", _SCHEDULES)
+@pytest.mark.parametrize(("kernel", "schedule"), _SCHEDULES)
 @pytest.mark.parametrize("element", ["f32", "f16"])
-def test_schedules_that_users_write(element: str, schedule: str) -> None:
+def test_schedules_that_users_write(element: str, kernel: str, schedule: str) -> None:
     text = lower_text(_module(8, 2, 40, element), to_phase="schedule")
-    pattern = r"(func private @attention_0\(.*?#dsc\.variant<)[^>]*>"
-    text = re.sub(pattern, lambda match: match[1] + schedule + ">", text, flags=re.S)
+    if ", 1]" in schedule:
+        text = re.sub(rf"dsc.merge = @{kernel}_merge, ", "", text)
+    for name in (kernel, f"{kernel}_merge"):
+        pattern = rf"(func private @{name}\(.*?#dsc\.variant<)[^>]*>"
+        text = re.sub(pattern, lambda match: match[1] + schedule + ">", text, flags=re.S)
     assert schedule in text
-    for rows in (9, 127, 200):
+    for rows in (2, 8, 9, 127, 200):
         inputs = _inputs(2, rows, 233, 8, 2, 40, element)
         _check(_run(text, inputs), _reference(*inputs), element)
