@@ -200,9 +200,12 @@ AffineExpr DimsAnalysis::getIndex(Value index) {
 }
 
 DimsAttr DimsAnalysis::getAttr(Value tensor) {
-  auto type = cast<RankedTensorType>(tensor.getType());
+  return getAttr(get(tensor), cast<RankedTensorType>(tensor.getType()).getShape());
+}
+
+DimsAttr DimsAnalysis::getAttr(const Dims &sizes, ArrayRef<int64_t> shape) {
   SmallVector<StringAttr> texts;
-  for (auto [dim, size] : llvm::zip_equal(get(tensor), type.getShape())) {
+  for (auto [dim, size] : llvm::zip_equal(sizes, shape)) {
     if (!dim)
       return {};
     // A dynamic type whose size is known keeps the number as its expression.

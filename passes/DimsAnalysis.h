@@ -17,7 +17,7 @@ inline constexpr llvm::StringLiteral kDimsAttr = "dsc.dims", kSymbolsAttr = "dsc
                                      kWeightAttr = "dsc.weight", kPreparedAttr = "dsc.prepared", kTiedAttr = "dsc.tied",
                                      kNameAttr = "dsc.name", kUnsignedAttr = "dsc.unsigned", kKernelAttr = "dsc.kernel",
                                      kScheduleAttr = "dsc.schedule", kTargetAttr = "dsc.target",
-                                     kPhaseAttr = "dsc.phase", kManifestAttr = "dsc.manifest";
+                                     kPhaseAttr = "dsc.phase", kManifestAttr = "dsc.manifest", kMergeAttr = "dsc.merge";
 
 class DimsAnalysis {
 public:
@@ -32,6 +32,7 @@ public:
 
   /// Sizes as the names of a `#dsc.dims` attribute; null if one is unknown.
   DimsAttr getAttr(Value tensor);
+  DimsAttr getAttr(const Dims &sizes, ArrayRef<int64_t> shape);
 
   llvm::ArrayRef<std::string> symbols() const { return names; }
   /// The expression of a name, which is added when `create` is set; else null.

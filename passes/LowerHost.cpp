@@ -102,6 +102,14 @@ private:
         return launch.emitOpError("has other types than its kernel ") << name;
       if (failed(verifyKernel(kernel, module->getAttrOfType<TargetAttr>(kTargetAttr), dims)))
         return failure();
+      auto variant = kernel->getAttrOfType<VariantAttr>(kScheduleAttr);
+      if (partialResults(kernel.getBody(), variant, dims).element) {
+        auto second = kernel->getAttrOfType<FlatSymbolRefAttr>(kMergeAttr);
+        auto merge = second ? module.lookupSymbol<func::FuncOp>(second.getAttr()) : func::FuncOp();
+        if (!merge || merge.getFunctionType() != kernel.getFunctionType() ||
+            !merge->getAttrOfType<UnitAttr>(kMergeAttr) || merge->getAttr(kScheduleAttr) != variant)
+          return launch.emitOpError("has a kernel with partial results, but none that merges them: ") << name;
+      }
       KernelOpInterface main = findMainOp(kernel.getBody());
       if (launch.getKernels().size() > 1 && (!main || !main.getRows(dims)))
         return launch.emitOpError("has no rows to choose a variant by, but several kernels");
@@ -140,6 +148,7 @@ private:
         int64_t width = llvm::divideCeil(type.getElementTypeBitWidth(), 8);
         places[result] = arena.take(elementCount(dims.get(result), context) * width);
       }
+      planPartialResults(launch);
       for (auto [value, user] : lastUse)
         if (user == &op && places.contains(value))
           dying.push_back(value);
@@ -157,6 +166,21 @@ private:
     if (last && last.getConcurrent())
       return last.emitOpError("is concurrent, but no launch follows");
     return success();
+  }
+
+  /// Only one variant runs, so that they may share a place.
+  void planPartialResults(LaunchOp launch) {
+    for (auto name : launch.getKernels().getAsRange<FlatSymbolRefAttr>()) {
+      auto kernel = source->getParentOfType<ModuleOp>().lookupSymbol<func::FuncOp>(name.getAttr());
+      PartialResults partial =
+          partialResults(kernel.getBody(), kernel->getAttrOfType<VariantAttr>(kScheduleAttr), dims);
+      unsigned &place = partialPlaces[launch].emplace_back();
+      if (!partial.element)
+        continue;
+      int64_t width = llvm::divideCeil(partial.element.getIntOrFloatBitWidth(), 8);
+      place = arena.take(elementCount(partial.sizes, context) * width);
+      arena.give(place);
+    }
   }
 
   Value index(int64_t value) { return arith::ConstantIndexOp::create(*b, loc, value); }
@@ -214,8 +238,7 @@ private:
     }
 
     // A program without scratch memory has no arena to run out of.
-    SmallVector<AffineExpr> offsets = arena.offsets(context);
-    Value memory;
+    offsets = arena.offsets(context);
     OpBuilder::InsertionGuard guard(*b);
     if (arena.size() > 0) {
       auto arenaOp = ArenaOp::create(*b, loc, MemRefType::get({ShapedType::kDynamic}, b->getI8Type()), b->getI1Type(),
@@ -229,7 +252,7 @@ private:
       b->setInsertionPointToStart(branch.thenBlock());
     }
     for (auto launch : source.front().getOps<LaunchOp>())
-      emitLaunch(launch, offsets, memory, resultBuffers);
+      emitLaunch(launch, resultBuffers);
     Value done = arith::ConstantOp::create(*b, loc, b->getI32IntegerAttr(0));
     if (memory)
       scf::YieldOp::create(*b, loc, done);
@@ -237,8 +260,7 @@ private:
       func::ReturnOp::create(*b, loc, done);
   }
 
-  void emitLaunch(LaunchOp launch, ArrayRef<AffineExpr> offsets, Value memory,
-                  const DenseMap<unsigned, Value> &resultBuffers) {
+  void emitLaunch(LaunchOp launch, const DenseMap<unsigned, Value> &resultBuffers) {
     loc = launch.getLoc();
     SmallVector<Value> operands;
     for (Value input : launch.getBuffers())
@@ -246,23 +268,40 @@ private:
     for (OpResult result : launch.getResults()) {
       if (launch.getTiedInput(result.getResultNumber()) >= 0)
         continue;
-      operands.push_back(makeBuffer(result, offsets, memory, resultBuffers));
+      operands.push_back(makeBuffer(result, resultBuffers));
     }
     SmallVector<func::FuncOp> kernels;
     for (auto name : launch.getKernels().getAsRange<FlatSymbolRefAttr>())
       kernels.push_back(source->getParentOfType<ModuleOp>().lookupSymbol<func::FuncOp>(name.getAttr()));
     IntegerAttr number = b->getI64IntegerAttr(nextDispatch++);
-    emitVariants(kernels, operands, number, launch.getConcurrentAttr());
+    emitVariants(kernels, partialPlaces[launch], operands, number, launch.getConcurrentAttr());
   }
 
   /// The first variant whose guard holds; the last has none.
-  void emitVariants(ArrayRef<func::FuncOp> kernels, ValueRange operands, IntegerAttr number, UnitAttr concurrent) {
+  void emitVariants(ArrayRef<func::FuncOp> kernels, ArrayRef<unsigned> partialPlaces, ValueRange operands,
+                    IntegerAttr number, UnitAttr concurrent) {
     func::FuncOp kernel = kernels.front();
     VariantAttr variant = kernel->getAttrOfType<VariantAttr>(kScheduleAttr);
     auto launch = [&] {
-      AffineExpr count = workgroupCount(kernel.getBody(), variant, dims);
-      LaunchOp::create(*b, loc, TypeRange{}, b->getArrayAttr(FlatSymbolRefAttr::get(context, kernel.getName())),
-                       operands, size(count), DenseI64ArrayAttr(), number, concurrent);
+      SmallVector<Value> buffers(operands);
+      auto one = [&](FlatSymbolRefAttr name, AffineExpr count, UnitAttr concurrent) {
+        LaunchOp::create(*b, loc, TypeRange{}, b->getArrayAttr(name), buffers, size(count), DenseI64ArrayAttr(), number,
+                         concurrent);
+      };
+      PartialResults partial = partialResults(kernel.getBody(), variant, dims);
+      if (partial.element) {
+        MemRefType type = bufferType(partial);
+        SmallVector<Value> sizes;
+        for (auto [i, expr] : llvm::enumerate(partial.sizes))
+          if (type.isDynamicDim(i))
+            sizes.push_back(size(expr));
+        buffers.push_back(memref::ViewOp::create(*b, loc, type, memory, size(offsets[partialPlaces.front()]), sizes));
+      }
+      one(FlatSymbolRefAttr::get(kernel), workgroupCount(kernel.getBody(), variant, dims),
+          partial.element ? UnitAttr() : concurrent);
+      if (partial.element)
+        one(kernel->getAttrOfType<FlatSymbolRefAttr>(kMergeAttr), partial.workgroups,
+            UnitAttr()); // its input is free for others at once
     };
     if (kernels.size() == 1)
       return launch();
@@ -273,11 +312,10 @@ private:
     b->setInsertionPointToStart(branch.thenBlock());
     launch();
     b->setInsertionPointToStart(branch.elseBlock());
-    emitVariants(kernels.drop_front(), operands, number, concurrent);
+    emitVariants(kernels.drop_front(), partialPlaces.drop_front(), operands, number, concurrent);
   }
 
-  Value makeBuffer(OpResult result, ArrayRef<AffineExpr> offsets, Value memory,
-                   const DenseMap<unsigned, Value> &resultBuffers) {
+  Value makeBuffer(OpResult result, const DenseMap<unsigned, Value> &resultBuffers) {
     MemRefType type = bufferType(result.getType());
     auto returned = resultOf.find(result);
     if (returned == resultOf.end())
@@ -321,10 +359,13 @@ private:
   int64_t &nextDispatch;
   Arena arena;
   DenseMap<Value, unsigned> resultOf, places;
+  DenseMap<Operation *, SmallVector<unsigned>> partialPlaces; // of each kernel of a launch, free at its end
   SmallVector<Value> dying;
   OpBuilder *b = nullptr;
   Location loc = UnknownLoc::get(context);
   SmallVector<Value> symbols;
+  SmallVector<AffineExpr> offsets; // of places in `memory`, the arena
+  Value memory;
   DenseMap<Value, Value> buffers;
 };
 

@@ -87,7 +87,14 @@ struct OutlineKernelsPass : impl::OutlineKernelsPassBase<OutlineKernelsPass> {
       std::string name = base;
       if (variant.getMaxRows())
         name += "_rows" + std::to_string(variant.getMaxRows());
-      getOperation().push_back(outline(dispatch, name, variant, dims));
+      func::FuncOp kernel = outline(dispatch, name, variant, dims);
+      getOperation().push_back(kernel);
+      if (partialResults(dispatch.getBody(), variant, dims).element) {
+        func::FuncOp merge = outline(dispatch, name + "_merge", variant, dims);
+        merge->setAttr(kMergeAttr, UnitAttr::get(&getContext()));
+        getOperation().push_back(merge);
+        kernel->setAttr(kMergeAttr, FlatSymbolRefAttr::get(merge));
+      }
       names.push_back(FlatSymbolRefAttr::get(&getContext(), name));
     }
     return ArrayAttr::get(&getContext(), names);

@@ -181,7 +181,8 @@ def OutlineKernelsPass : Dsc_Pass<"dsc-outline-kernels"> {
   let summary = "Turn dispatches into kernel functions and merge equal ones";
   let description = [{
     One function per variant. Dispatches with the same region, schedule and
-    dimensions share their kernels: weights are arguments.
+    dimensions share their kernels: weights are arguments. A kernel that leaves
+    partial results names the one that merges them in `dsc.merge`.
 
     ```mlir
     %0 = dsc.dispatch (%x, %w0) {...}
@@ -223,8 +224,9 @@ def LowerHostPass : Dsc_Pass<"dsc-lower-host"> {
   let description = [{
     Results that leave the function are written into the caller's buffers; all
     else gets a place in one arena whose offsets are expressions in the named
-    dimensions. Tied results share their input's buffer. Adds the module's
-    `dsc.manifest` and `@main_shapes`.
+    dimensions. Tied results share their input's buffer. A kernel with partial
+    results is launched with a place for them, and behind it the one that merges
+    them. Adds the module's `dsc.manifest` and `@main_shapes`.
 
     ```mlir
     %0 = dsc.launch [@k] (%x) : (tensor<?xf32>) -> tensor<?xf32>

@@ -172,6 +172,9 @@ LogicalResult generateKernel(func::FuncOp kernel, DimsAnalysis &dims, TargetAttr
   for (auto [i, type] : llvm::enumerate(kernel.getResultTypes()))
     if (!tied || tied[i] < 0)
       types.push_back(bufferType(type));
+  PartialResults partial = partialResults(kernel.getBody(), variant, dims);
+  if (partial.element)
+    types.push_back(bufferType(partial));
   unsigned bufferCount = types.size();
   types.append(2, b.getIndexType());
   auto lowered = func::FuncOp::create(b, kernel.getLoc(), kernel.getName(), b.getFunctionType(types, {}));
@@ -196,11 +199,16 @@ LogicalResult generateKernel(func::FuncOp kernel, DimsAnalysis &dims, TargetAttr
     lowered.setArgAttr(next, kDimsAttr, dims.getAttr(value));
     builder.outputs.push_back({value, entry->getArgument(next++)});
   }
+  if (partial.element) {
+    builder.partial = entry->getArgument(next);
+    lowered.setArgAttr(next, kDimsAttr, dims.getAttr(partial.sizes, bufferType(partial).getShape()));
+  }
+  bool merges = kernel->getAttrOfType<UnitAttr>(kMergeAttr) && partial.element;
   LogicalResult emitted = success();
   builder.forLoop(builder.firstWorkgroup, entry->getArgument(bufferCount + 1), 1, [&](Value workgroup) {
     builder.workgroup = workgroup;
     if (KernelOpInterface main = findMainOp(kernel.getBody()))
-      emitted = main.emitKernel(builder, variant);
+      emitted = merges ? main.emitMerge(builder, variant) : main.emitKernel(builder, variant);
     else
       emitMap(builder, kernel.getBody(), variant);
   });

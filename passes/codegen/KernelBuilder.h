@@ -40,6 +40,8 @@ public:
   DenseMap<Value, Value> buffers;
   /// Values of the main operation's results at the current index.
   DenseMap<Value, Value> current;
+  /// Memory between two launches, if the kernel has partial results.
+  Value partial;
   /// Tensors that the kernel returns, with their buffers.
   SmallVector<std::pair<Value, Value>> outputs;
 

@@ -13,6 +13,13 @@ struct ScaledRun {
   Value scale, offset; // f32 vectors; `offset` is null where there is none
   std::function<Value(int64_t)> quant;
 };
+
+/// What the workgroups of a launch leave to a second one, which merges it into the results.
+struct PartialResults {
+  Type element; // null if there is no second launch
+  Dims sizes;
+  AffineExpr workgroups; // of the second launch
+};
 } // namespace mlir::dsc
 
 #include "passes/codegen/KernelInterfaces.h.inc"

@@ -72,6 +72,14 @@ def KernelOpInterface : OpInterface<"KernelOpInterface"> {
     InterfaceMethod<"Number of workgroups under `variant`.",
       "::mlir::AffineExpr", "getWorkgroups",
       (ins "::mlir::dsc::VariantAttr":$variant, "::mlir::dsc::DimsAnalysis &":$dims), "", "return {};">,
+    InterfaceMethod<"What workgroups leave to a second launch, in memory between the two.",
+      "::mlir::dsc::PartialResults", "getPartialResults",
+      (ins "::mlir::dsc::VariantAttr":$variant, "::mlir::dsc::DimsAnalysis &":$dims), "", "return {};">,
+    InterfaceMethod<"Writes the loop nest of one workgroup of the second launch.",
+      "::llvm::LogicalResult", "emitMerge",
+      (ins "::mlir::dsc::KernelBuilder &":$kernel, "::mlir::dsc::VariantAttr":$variant), "", [{
+        llvm_unreachable("nothing to merge: the operation leaves no partial results");
+      }]>,
     InterfaceMethod<"Writes the loop nest of one workgroup.",
       "::llvm::LogicalResult", "emitKernel",
       (ins "::mlir::dsc::KernelBuilder &":$kernel, "::mlir::dsc::VariantAttr":$variant), "", [{

@@ -110,6 +110,20 @@ LogicalResult verifyKernel(func::FuncOp kernel, TargetAttr target, DimsAnalysis 
   return verifyVariant(kernel, kernel.getBody(), variant, target, dims);
 }
 
+PartialResults partialResults(Region &region, VariantAttr variant, DimsAnalysis &dims) {
+  KernelOpInterface main = findMainOp(region);
+  return main ? main.getPartialResults(variant, dims) : PartialResults();
+}
+
+MemRefType bufferType(const PartialResults &partial) {
+  SmallVector<int64_t> shape;
+  for (AffineExpr size : partial.sizes) {
+    auto constant = dyn_cast<AffineConstantExpr>(size);
+    shape.push_back(constant ? constant.getValue() : ShapedType::kDynamic);
+  }
+  return MemRefType::get(shape, partial.element);
+}
+
 AffineExpr workgroupCount(Region &region, VariantAttr variant, DimsAnalysis &dims) {
   if (KernelOpInterface main = findMainOp(region))
     return main.getWorkgroups(variant, dims);

@@ -30,6 +30,12 @@ LogicalResult verifySchedule(DispatchOp dispatch, TargetAttr target, DimsAnalysi
 /// schedule of one variant with the sizes that its loop nest needs.
 LogicalResult verifyKernel(func::FuncOp kernel, TargetAttr target, DimsAnalysis &dims);
 
+/// What the workgroups of a region leave to a second launch; no element type if there is none.
+PartialResults partialResults(Region &region, VariantAttr variant, DimsAnalysis &dims);
+
+/// Buffer of partial results.
+MemRefType bufferType(const PartialResults &partial);
+
 /// Number of workgroups that a region needs under `variant`.
 AffineExpr workgroupCount(Region &region, VariantAttr variant, DimsAnalysis &dims);
 

@@ -41,8 +41,6 @@ int64_t runOf(MatmulOp op) {
   return source && op.getPackedColumns() ? source.getRunLength(cast<OpResult>(op.getRhs()).getResultNumber()) : 0;
 }
 
-constexpr int64_t kStepsPerTurn = 4;
-
 MatmulEmitter::MatmulEmitter(MatmulOp op, KernelBuilder &kernel, const MatmulPlan &plan)
     : MatmulPlan(plan), op(op), kernel(kernel), shape(matmulShape(op, kernel.dims)), accType(accumulatorOf(op)) {
   for (AffineExpr size : shape.rows)
@@ -127,8 +125,12 @@ SmallVector<Value> MatmulEmitter::accumulate(const Tile &tile, Value begin, Valu
     if (next.panels) {
       Value turn = kernel.floorDiv(kernel.sub(k, begin), group);
       Value at = kernel.add(next.first, kernel.mul(turn, kernel.constantIndex(next.perStep)));
-      memref::PrefetchOp::create(kernel, next.panels, ValueRange{at}, /*isWrite=*/false, /*localityHint=*/2,
-                                 /*isDataCache=*/true);
+      auto type = cast<MemRefType>(next.panels.getType());
+      int64_t perLine = 64 * 8 / std::max(8u, type.getElementTypeBitWidth());
+      for (int64_t line = 0; line < next.lines; ++line)
+        memref::PrefetchOp::create(kernel, next.panels,
+                                   ValueRange{kernel.add(at, kernel.constantIndex(line * perLine))}, /*isWrite=*/false,
+                                   /*localityHint=*/2, /*isDataCache=*/true);
     }
     for (int64_t i = 0; i < steps; ++i) {
       int64_t u = i % unroll;

@@ -32,6 +32,9 @@ struct MatmulPlan {
   MemRefType rhsStageType; // [group of k in the block, columns of the tile in groups], or null
 };
 
+/// Steps of the reduction in one turn of the loop, if nothing is unrolled.
+constexpr int64_t kStepsPerTurn = 4;
+
 /// Writes the loop nest of workgroups. For every group of k, the tile's columns are loaded as vectors and every
 /// row's scalar is multiplied in.
 class MatmulEmitter : MatmulPlan {
@@ -51,6 +54,7 @@ private:
   struct Prefetch {
     Value panels, first;
     int64_t perStep;
+    int64_t lines = 1; // per turn of the loop
   };
 
   // Operands (MatmulOperands.cpp).

@@ -13,6 +13,8 @@
 
 namespace mlir::dsc {
 
+constexpr int64_t kStreamAhead = 4096; // bytes: what memory delivers while a line is on its way
+
 constexpr int64_t kStepsAhead = 8; // vectors of a row that are fetched before they are staged
 
 /// Elements of the right side that one step of `group` reductions multiplies, per member of the group: column vector
@@ -255,7 +257,7 @@ SmallVector<Value> MatmulEmitter::startOf(Value column) {
 
 MatmulEmitter::Prefetch MatmulEmitter::prefetchAfter(const Tile &tile, Value begin, Value end) {
   Value buffer = op.getPackedColumns() ? kernel.buffers.lookup(op.getRhs()) : Value();
-  if (!buffer || !stage || tilesPerWorkgroup < 2 || unroll > 1)
+  if (!buffer || !stage || (tilesPerWorkgroup < 2 && tileRows > 1) || (unroll > 1 && tileRows > 1))
     return {};
   auto type = cast<MemRefType>(buffer.getType());
   int64_t panel = vectors * lanes * group, steps = type.getDimSize(1);
@@ -266,6 +268,15 @@ MatmulEmitter::Prefetch MatmulEmitter::prefetchAfter(const Tile &tile, Value beg
   Value flat = memref::CollapseShapeOp::create(kernel, buffer, all);
   Value at = kernel.add(kernel.mul(kernel.floorDiv(tile.column, vectors * lanes), kernel.constantIndex(steps)),
                         kernel.floorDiv(end, group));
+  if (tileRows == 1) { // a stream: the same thread reads on
+    int64_t bytes = std::max(8u, type.getElementTypeBitWidth()) / 8;
+    int64_t steps = unroll > 1 ? unroll : kStepsPerTurn;
+    Value here =
+        kernel.add(kernel.mul(kernel.floorDiv(tile.column, vectors * lanes), kernel.constantIndex(type.getDimSize(1))),
+                   kernel.floorDiv(begin, group));
+    return {flat, kernel.add(kernel.mul(here, kernel.constantIndex(panel)), kernel.constantIndex(kStreamAhead / bytes)),
+            panel, llvm::divideCeil(steps * panel * bytes, 64)};
+  }
   Value share = kernel.mul(kernel.floorDiv(kernel.sub(end, begin), group), kernel.constantIndex(perStep));
   Value number = kernel.floorDiv(kernel.sub(tile.rowNumbers[0], stageBegin), tileRows);
   Value first = kernel.add(kernel.mul(at, kernel.constantIndex(panel)), kernel.mul(number, share));

@@ -162,8 +162,8 @@ struct PanelReader {
   }
 };
 
-/// Fetches the run that lies `kAhead` bytes behind number `inBlock` of `block`. A core that decodes issues too few loads
-/// to keep memory busy: 60 % of its bandwidth without this, 85 % with it.
+/// Fetches the run that lies `kAhead` bytes behind number `inBlock` of `block`. A core that decodes issues too few
+/// loads to keep memory busy: 60 % of its bandwidth without this, 85 % with it.
 void fetchAhead(DequantizeOp op, KernelBuilder &kernel, const BlockFormat &format, Value panel, Value block,
                 Value inBlock) {
   constexpr int64_t kAhead = 4096, kLine = 64;

@@ -373,9 +373,18 @@ func.func private @lost_loop(%x: tensor<4x8xf32>) -> tensor<8xf32>
 
 // -----
 
-func.func private @attention_keys(%q: tensor<1x4x4x16xf32>, %k: tensor<1x8x2x16xf32>) -> tensor<1x4x4x16xf32>
-    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [4, 20], workgroup = [4, 2]>} {
-  // expected-error-re @+1 {{tile keys must be a multiple of {{16|32}}, got: 20}}
+func.func private @attention_columns(%q: tensor<1x4x4x16xf32>, %k: tensor<1x8x2x16xf32>) -> tensor<1x4x4x16xf32>
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [4, 20], workgroup = [4, 2, 1], depth = 64>} {
+  // expected-error-re @+1 {{tile columns must be a multiple of {{8|16}}, got: 20}}
+  %0 = dsc.attention %q, %k, %k {scale = 1.0 : f32} : (tensor<1x4x4x16xf32>, tensor<1x8x2x16xf32>, tensor<1x8x2x16xf32>) -> tensor<1x4x4x16xf32>
+  return %0 : tensor<1x4x4x16xf32>
+}
+
+// -----
+
+func.func private @attention_depth(%q: tensor<1x4x4x16xf32>, %k: tensor<1x8x2x16xf32>) -> tensor<1x4x4x16xf32>
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [8, 64], workgroup = [4, 2, 1], depth = 20>} {
+  // expected-error @+1 {{depth must be a multiple of 8, got: 20}}
   %0 = dsc.attention %q, %k, %k {scale = 1.0 : f32} : (tensor<1x4x4x16xf32>, tensor<1x8x2x16xf32>, tensor<1x8x2x16xf32>) -> tensor<1x4x4x16xf32>
   return %0 : tensor<1x4x4x16xf32>
 }
@@ -383,7 +392,7 @@ func.func private @attention_keys(%q: tensor<1x4x4x16xf32>, %k: tensor<1x8x2x16x
 // -----
 
 func.func private @attention_heads(%q: tensor<1x4x4x16xf32>, %k: tensor<1x8x2x16xf32>) -> tensor<1x4x4x16xf32>
-    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [4, 64], workgroup = [4, 3]>} {
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [4, 64], workgroup = [4, 3, 1], depth = 64>} {
   // expected-error @+1 {{workgroup heads must divide the 2 that read the same keys, got: 3}}
   %0 = dsc.attention %q, %k, %k {scale = 1.0 : f32} : (tensor<1x4x4x16xf32>, tensor<1x8x2x16xf32>, tensor<1x8x2x16xf32>) -> tensor<1x4x4x16xf32>
   return %0 : tensor<1x4x4x16xf32>
@@ -392,8 +401,45 @@ func.func private @attention_heads(%q: tensor<1x4x4x16xf32>, %k: tensor<1x8x2x16
 // -----
 
 func.func private @attention_scratch(%q: tensor<1x4x4x16xf32>, %k: tensor<1x8x2x16xf32>) -> tensor<1x4x4x16xf32>
-    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [4, 64], workgroup = [4096, 2]>} {
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [4, 64], workgroup = [4096, 2, 1], depth = 64>} {
   // expected-error-re @+1 {{needs {{[0-9]+}} bytes of scratch, the most is 1048576}}
   %0 = dsc.attention %q, %k, %k {scale = 1.0 : f32} : (tensor<1x4x4x16xf32>, tensor<1x8x2x16xf32>, tensor<1x8x2x16xf32>) -> tensor<1x4x4x16xf32>
   return %0 : tensor<1x4x4x16xf32>
+}
+
+// -----
+
+func.func private @attention_splits(%q: tensor<1x4x4x16xf32>, %k: tensor<1x8x2x16xf32>) -> tensor<1x4x4x16xf32>
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<max_rows = 8, tile = [4, 16], workgroup = [4, 2, 8], depth = 64>} {
+  // expected-error @+1 {{splits keys only if max_rows is at most the workgroup's 4 positions}}
+  %0 = dsc.attention %q, %k, %k {scale = 1.0 : f32} : (tensor<1x4x4x16xf32>, tensor<1x8x2x16xf32>, tensor<1x8x2x16xf32>) -> tensor<1x4x4x16xf32>
+  return %0 : tensor<1x4x4x16xf32>
+}
+
+// -----
+
+// Splits leave sums, a largest score and a sum of weights per row, behind the results; the second kernel adds them up.
+module attributes {dsc.symbols = ["b"]} {
+  // CHECK-LABEL: func.func private @splits(
+  // CHECK-SAME: %[[Y:[^:]*]]: memref<?x1x4x16xf32> {dsc.dims = #dsc.dims<["b", "_", "_", "_"]>}, %[[P:[^:]*]]: memref<?x8x1x4x18xf32> {dsc.dims = #dsc.dims<["b", "_", "_", "_", "_"]>}, %{{[^:]*}}: index, %{{[^:]*}}: index)
+  // CHECK-NOT: vector.store %{{.*}}, %[[Y]]
+  // CHECK: vector.store %{{.*}}, %[[P]]
+  // CHECK: memref.store %{{.*}}, %[[P]]
+  // CHECK: memref.store %{{.*}}, %[[P]]
+  func.func private @splits(%q: tensor<?x1x4x16xf32> {dsc.dims = #dsc.dims<["b", "_", "_", "_"]>}, %k: tensor<?x8x2x16xf32> {dsc.dims = #dsc.dims<["b", "_", "_", "_"]>})
+      -> (tensor<?x1x4x16xf32> {dsc.dims = #dsc.dims<["b", "_", "_", "_"]>})
+      attributes {dsc.kernel, dsc.merge = @splits_merge, dsc.schedule = #dsc.variant<max_rows = 1, tile = [2, 16], workgroup = [1, 2, 8], depth = 64>} {
+    %0 = dsc.attention %q, %k, %k {scale = 1.0 : f32} : (tensor<?x1x4x16xf32>, tensor<?x8x2x16xf32>, tensor<?x8x2x16xf32>) -> tensor<?x1x4x16xf32>
+    return %0 : tensor<?x1x4x16xf32>
+  }
+  // CHECK-LABEL: func.func private @splits_merge(
+  // CHECK-SAME: %[[Y:[^:]*]]: memref<?x1x4x16xf32> {dsc.dims = #dsc.dims<["b", "_", "_", "_"]>}, %[[P:[^:]*]]: memref<?x8x1x4x18xf32>
+  // CHECK: vector.load %[[P]]
+  // CHECK: vector.store %{{.*}}, %[[Y]]
+  func.func private @splits_merge(%q: tensor<?x1x4x16xf32> {dsc.dims = #dsc.dims<["b", "_", "_", "_"]>}, %k: tensor<?x8x2x16xf32> {dsc.dims = #dsc.dims<["b", "_", "_", "_"]>})
+      -> (tensor<?x1x4x16xf32> {dsc.dims = #dsc.dims<["b", "_", "_", "_"]>})
+      attributes {dsc.kernel, dsc.merge, dsc.schedule = #dsc.variant<max_rows = 1, tile = [2, 16], workgroup = [1, 2, 8], depth = 64>} {
+    %0 = dsc.attention %q, %k, %k {scale = 1.0 : f32} : (tensor<?x1x4x16xf32>, tensor<?x8x2x16xf32>, tensor<?x8x2x16xf32>) -> tensor<?x1x4x16xf32>
+    return %0 : tensor<?x1x4x16xf32>
+  }
 }

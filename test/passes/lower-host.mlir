@@ -242,3 +242,47 @@ func.func @main(%x: memref<4xf32>) {
 func.func @main(%x: tensor<?xf32>) -> tensor<?xf32> {
   return %x : tensor<?xf32>
 }
+
+// -----
+
+// Partial results lie in the arena between the two launches of a kernel and the one that merges.
+module attributes {dsc.symbols = ["b"]} {
+  // CHECK-LABEL: func.func @main(
+  // CHECK-SAME: %[[Q:[^:]*]]: memref<?x1x4x16xf32>
+  // CHECK: %[[ARENA:.*]], %{{.*}} = dsc.arena
+  // CHECK: %[[P:.*]] = memref.view %[[ARENA]][%{{.*}}][%{{.*}}] : memref<?xi8> to memref<?x8x1x4x18xf32>
+  // CHECK: dsc.launch [@splits](%[[Q]], %[[Y:.*]], %[[P]]) workgroups %{{.*}} {dispatch = 0 : i64}
+  // CHECK: dsc.launch [@splits_merge](%[[Q]], %[[Y]], %[[P]]) workgroups %{{.*}} {dispatch = 0 : i64}
+  func.func @main(%q: tensor<?x1x4x16xf32> {dsc.dims = #dsc.dims<["b", "_", "_", "_"]>}) -> tensor<?x1x4x16xf32> {
+    %0 = dsc.launch [@splits] (%q) : (tensor<?x1x4x16xf32>) -> tensor<?x1x4x16xf32>
+    return %0 : tensor<?x1x4x16xf32>
+  }
+  func.func private @splits(%q: tensor<?x1x4x16xf32> {dsc.dims = #dsc.dims<["b", "_", "_", "_"]>})
+      -> (tensor<?x1x4x16xf32> {dsc.dims = #dsc.dims<["b", "_", "_", "_"]>})
+      attributes {dsc.kernel, dsc.merge = @splits_merge, dsc.schedule = #dsc.variant<max_rows = 1, tile = [2, 16], workgroup = [1, 1, 8], depth = 64>} {
+    %0 = dsc.attention %q, %q, %q {scale = 1.0 : f32} : (tensor<?x1x4x16xf32>, tensor<?x1x4x16xf32>, tensor<?x1x4x16xf32>) -> tensor<?x1x4x16xf32>
+    return %0 : tensor<?x1x4x16xf32>
+  }
+  func.func private @splits_merge(%q: tensor<?x1x4x16xf32> {dsc.dims = #dsc.dims<["b", "_", "_", "_"]>})
+      -> (tensor<?x1x4x16xf32> {dsc.dims = #dsc.dims<["b", "_", "_", "_"]>})
+      attributes {dsc.kernel, dsc.merge, dsc.schedule = #dsc.variant<max_rows = 1, tile = [2, 16], workgroup = [1, 1, 8], depth = 64>} {
+    %0 = dsc.attention %q, %q, %q {scale = 1.0 : f32} : (tensor<?x1x4x16xf32>, tensor<?x1x4x16xf32>, tensor<?x1x4x16xf32>) -> tensor<?x1x4x16xf32>
+    return %0 : tensor<?x1x4x16xf32>
+  }
+}
+
+// -----
+
+module attributes {dsc.symbols = ["b"]} {
+  func.func @main(%q: tensor<?x1x4x16xf32> {dsc.dims = #dsc.dims<["b", "_", "_", "_"]>}) -> tensor<?x1x4x16xf32> {
+    // expected-error @+1 {{has a kernel with partial results, but none that merges them: @splits}}
+    %0 = dsc.launch [@splits] (%q) : (tensor<?x1x4x16xf32>) -> tensor<?x1x4x16xf32>
+    return %0 : tensor<?x1x4x16xf32>
+  }
+  func.func private @splits(%q: tensor<?x1x4x16xf32> {dsc.dims = #dsc.dims<["b", "_", "_", "_"]>})
+      -> (tensor<?x1x4x16xf32> {dsc.dims = #dsc.dims<["b", "_", "_", "_"]>})
+      attributes {dsc.kernel, dsc.schedule = #dsc.variant<max_rows = 1, tile = [2, 16], workgroup = [1, 1, 8], depth = 64>} {
+    %0 = dsc.attention %q, %q, %q {scale = 1.0 : f32} : (tensor<?x1x4x16xf32>, tensor<?x1x4x16xf32>, tensor<?x1x4x16xf32>) -> tensor<?x1x4x16xf32>
+    return %0 : tensor<?x1x4x16xf32>
+  }
+}

@@ -131,3 +131,26 @@ module attributes {dsc.symbols = ["n"]} {
     return %x : tensor<?x8xf32>
   }
 }
+
+// -----
+
+// A kernel that splits its keys is followed by one that merges what the splits left; launches name the first.
+module attributes {dsc.symbols = ["n"]} {
+  // CHECK-LABEL: func.func @splits
+  // CHECK: dsc.launch [@attention_0_rows8, @attention_0](
+  // CHECK: func.func private @attention_0_rows8(
+  // CHECK-SAME: attributes {dsc.kernel, dsc.merge = @attention_0_rows8_merge, dsc.schedule =
+  // CHECK: func.func private @attention_0_rows8_merge(
+  // CHECK-SAME: attributes {dsc.kernel, dsc.merge, dsc.schedule =
+  // CHECK: func.func private @attention_0(
+  // CHECK-NOT: dsc.merge
+  func.func @splits(%x: tensor<1x?x4x16xf32> {dsc.dims = #dsc.dims<["_", "n", "_", "_"]>}) -> tensor<1x?x4x16xf32> {
+    %0 = dsc.dispatch (%x) schedule <<max_rows = 8, tile = [4, 16], workgroup = [8, 1, 8], depth = 64>, <tile = [8, 48], workgroup = [48, 1, 1], depth = 64>>
+        : (tensor<1x?x4x16xf32>) -> tensor<1x?x4x16xf32> {
+    ^bb0(%a: tensor<1x?x4x16xf32>):
+      %1 = dsc.attention %a, %a, %a {scale = 1.0 : f32} : (tensor<1x?x4x16xf32>, tensor<1x?x4x16xf32>, tensor<1x?x4x16xf32>) -> tensor<1x?x4x16xf32>
+      dsc.yield %1 : tensor<1x?x4x16xf32>
+    }
+    return %0 : tensor<1x?x4x16xf32>
+  }
+}

@@ -29,10 +29,7 @@ AXPY = (
     LAUNCH
     + """
 static void row(void *const *b, const int64_t *dims, int64_t begin, int64_t end) {
-  for (int64_t i = begin; i < end; ++i) {
-    for (int64_t j = 0; j < 4; ++j)
-      ((float *)b[2])[i * 4 + j] = ((float *)b[0])[i * 4 + j] * 2.0f + ((float *)b[1])[i * 4 + j];
-  }
+  for (int64_t i = begin * 4; i < end * 4; ++i) ((float *)b[2])[i] = ((float *)b[0])[i] * 2.0f + ((float *)b[1])[i];
 }
 int32_t dsc_main(void *rt, void *const *b, const int64_t *dims) {
   dsc_rt_launch(rt, row, b, dims, dims[0], 0);

@@ -1,0 +1,293 @@
+//===- AttentionManyRows.cpp - attention with lanes along queries ---------===//
+//
+// Scores lie transposed, one row per key: maxima and sums of a query are
+// vertical, and both products multiply a scalar of the cache, read where it
+// is, into vectors of queries or weights. A register tile is `tileRows` keys
+// or elements of a head by `tileColumns` queries.
+//
+//===----------------------------------------------------------------------===//
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
+#include "passes/codegen/AttentionEmitter.h"
+
+namespace mlir::dsc {
+namespace {
+
+struct ManyRowsEmitter : AttentionEmitter {
+  Value queries, sums, weights, rows; // [tile * depth, column], the same, [key, column], [row, depth]
+  Value max, total, limits;           // [tile, column]
+  Value staged[2];                    // keys and values of a block, where they must be converted
+
+  ManyRowsEmitter(AttentionOp op, KernelBuilder &kernel, const AttentionPlan &plan)
+      : AttentionEmitter(op, kernel, plan) {
+    int64_t tiles = llvm::divideCeil(plan.rows(), plan.tileColumns), columns = plan.tileColumns;
+    queries = allocate({tiles * plan.paddedDepth(), columns});
+    sums = allocate({tiles * plan.paddedDepth(), columns});
+    weights = allocate({plan.keys, columns});
+    rows = allocate({columns, plan.paddedDepth()});
+    max = allocate({tiles, columns});
+    total = allocate({tiles, columns});
+    limits = allocate({tiles, columns}, kernel.getI32Type());
+    for (int64_t plane : {0, 1})
+      if (Value tensor = op.getCache() ? op.getCache()
+                         : plane == 0  ? op.getKey()
+                                       : op.getValue();
+          !kernel.buffers.contains(tensor) || getElementTypeOrSelf(tensor) != type)
+        staged[plane] = allocate({plan.keys, plan.paddedDepth()});
+  }
+
+  /// Keys of a block that a tile meets, and how many of them every row of the tile sees.
+  struct Block {
+    Value tile, first, count, seenByAll;
+    bool masked; // some row sees less than `count`
+  };
+
+  Value column(int64_t v) { return constant(v * plan.lanes); }
+  Value depthRow(Value tile, Value depth) { return kernel.add(kernel.mul(tile, constant(plan.paddedDepth())), depth); }
+  SmallVector<Value> loadVectors(Value buffer, Value row) {
+    SmallVector<Value> values;
+    for (int64_t v = 0; v < plan.vectors(); ++v)
+      values.push_back(loadVector(buffer, row, column(v)));
+    return values;
+  }
+  void storeVectors(ArrayRef<Value> values, Value buffer, Value row) {
+    for (auto [v, value] : llvm::enumerate(values))
+      storeVector(value, buffer, row, column(v));
+  }
+
+  /// An element of keys or values for all lanes.
+  Value readScalar(int64_t plane, const Block &block, Value key, Value depth) {
+    if (staged[plane])
+      return kernel.splat(loadScalar(staged[plane], {key, depth}));
+    Value position = kernel.add(block.first, key);
+    if (block.masked)
+      position = kernel.min(position, kernel.sub(keys, one));
+    return readKv(plane, position, uniform(depth));
+  }
+
+  void stage(Value first, Value count) {
+    for (int64_t plane : {0, 1})
+      if (staged[plane])
+        kernel.forLoop(zero, count, 1, [&](Value key) {
+          Value position = kernel.min(kernel.add(first, key), kernel.sub(keys, one));
+          kernel.vectorLoop(zero, constant(plan.depth), plan.lanes, [&](Value depth) {
+            kernel.store(readKv(plane, position, Index::lanes(depth)), staged[plane],
+                         {uniform(key), Index::lanes(depth)});
+          });
+        });
+  }
+
+  /// For the lanes of each vector, whether they see the key.
+  SmallVector<Value> seen(const Block &block, Value key) {
+    auto vector = VectorType::get({plan.lanes}, kernel.getI32Type());
+    Value position = arith::IndexCastOp::create(kernel, kernel.getI32Type(), kernel.add(block.first, key));
+    position = vector::BroadcastOp::create(kernel, vector, position);
+    SmallVector<Value> masks;
+    for (int64_t v = 0; v < plan.vectors(); ++v) {
+      Value limit = vector::LoadOp::create(kernel, vector, limits, ValueRange{block.tile, column(v)});
+      masks.push_back(arith::CmpIOp::create(kernel, arith::CmpIPredicate::slt, position, limit));
+    }
+    return masks;
+  }
+
+  /// Fills tile `tile` of `to` with the transpose of `rows`, or the reverse.
+  void transpose(Value from, Value to, Value fromBase, Value toBase, int64_t fromRows, int64_t fromColumns) {
+    kernel.width = plan.lanes;
+    kernel.forLoop(zero, constant(fromRows), plan.lanes, [&](Value row) {
+      kernel.forLoop(zero, constant(fromColumns), plan.lanes, [&](Value column) {
+        SmallVector<Value> square;
+        for (int64_t i = 0; i < plan.lanes; ++i)
+          square.push_back(loadVector(from, kernel.add(fromBase, kernel.add(row, constant(i))), column));
+        for (auto [i, vector] : llvm::enumerate(transposeSquare(kernel, square)))
+          storeVector(vector, to, kernel.add(toBase, kernel.add(column, constant(i))), row);
+      });
+    });
+    kernel.width = 1;
+  }
+
+  void start(Value tile) {
+    Value firstRow = kernel.mul(tile, constant(plan.tileColumns));
+    kernel.forLoop(zero, constant(plan.tileColumns), 1, [&](Value i) {
+      Value row = kernel.add(firstRow, i);
+      storeQuery(row, rows, i);
+      Value limit = arith::IndexCastOp::create(kernel, kernel.getI32Type(), visible(row));
+      memref::StoreOp::create(kernel, limit, limits, ValueRange{tile, i});
+    });
+    Value base = depthRow(tile, zero);
+    transpose(rows, queries, zero, base, plan.tileColumns, plan.paddedDepth());
+    kernel.width = plan.lanes;
+    SmallVector<Value> zeros(plan.vectors(), vectorConstant(0)), lows(plan.vectors(), vectorConstant(lowest));
+    kernel.forLoop(base, kernel.add(base, constant(plan.paddedDepth())), 1,
+                   [&](Value row) { storeVectors(zeros, sums, row); });
+    storeVectors(lows, max, tile);
+    storeVectors(zeros, total, tile);
+    kernel.width = 1;
+  }
+
+  /// Stores the scores of all keys of a block; the largest ones, beginning with `largest`.
+  SmallVector<Value> score(const Block &block, SmallVector<Value> largest) {
+    int64_t vectors = plan.vectors();
+    return kernel.forLoop(zero, block.count, plan.tileRows, largest, [&](Value firstKey, ValueRange carried) {
+      SmallVector<Value> keyNumbers, initial(plan.tileRows * vectors, vectorConstant(0));
+      for (int64_t r = 0; r < plan.tileRows; ++r)
+        keyNumbers.push_back(kernel.add(firstKey, constant(r)));
+      SmallVector<Value> scores =
+          kernel.forLoop(zero, constant(plan.depth), 1, initial, [&](Value depth, ValueRange acc) {
+            SmallVector<Value> next, query = loadVectors(queries, depthRow(block.tile, depth));
+            for (auto [r, key] : llvm::enumerate(keyNumbers)) {
+              Value left = readScalar(0, block, key, depth);
+              for (int64_t v = 0; v < vectors; ++v)
+                next.push_back(vector::FMAOp::create(kernel, left, query[v], acc[r * vectors + v]));
+            }
+            return next;
+          });
+      SmallVector<Value> most(carried);
+      for (auto [r, key] : llvm::enumerate(keyNumbers)) {
+        MutableArrayRef<Value> row = MutableArrayRef(scores).slice(r * vectors, vectors);
+        if (block.masked)
+          for (auto [value, mask] : llvm::zip_equal(row, seen(block, key)))
+            value =
+                arith::SelectOp::create(kernel, mask, value, vectorConstant(-std::numeric_limits<double>::infinity()));
+        storeVectors(row, weights, key);
+        for (int64_t v = 0; v < vectors; ++v)
+          most[v] = larger(row[v], most[v]);
+      }
+      return most;
+    });
+  }
+
+  /// Scores become weights relative to the largest so far; the factor of what was summed before.
+  SmallVector<Value> normalize(const Block &block) {
+    SmallVector<Value> before = loadVectors(max, block.tile), after = score(block, before), factor;
+    storeVectors(after, max, block.tile);
+    SmallVector<Value> summed = loadVectors(total, block.tile);
+    for (int64_t v = 0; v < plan.vectors(); ++v) {
+      factor.push_back(exponential(arith::SubFOp::create(kernel, before[v], after[v])));
+      summed[v] = arith::MulFOp::create(kernel, summed[v], factor[v]);
+    }
+    summed = kernel.forLoop(zero, block.count, 1, summed, [&](Value key, ValueRange carried) {
+      SmallVector<Value> values = loadVectors(weights, key), next;
+      for (int64_t v = 0; v < plan.vectors(); ++v) {
+        values[v] = exponential(arith::SubFOp::create(kernel, values[v], after[v]));
+        next.push_back(arith::AddFOp::create(kernel, carried[v], values[v]));
+      }
+      storeVectors(values, weights, key);
+      return next;
+    });
+    storeVectors(summed, total, block.tile);
+    return factor;
+  }
+
+  /// Adds the weighted values of a block to elements [depth, depth + count) of the sums.
+  void accumulate(const Block &block, ArrayRef<Value> factor, Value depth, int64_t count) {
+    int64_t vectors = plan.vectors();
+    SmallVector<Value> depths, initial;
+    for (int64_t r = 0; r < count; ++r) {
+      depths.push_back(kernel.add(depth, constant(r)));
+      for (auto [v, sum] : llvm::enumerate(loadVectors(sums, depthRow(block.tile, depths[r]))))
+        initial.push_back(arith::MulFOp::create(kernel, sum, factor[v]));
+    }
+    auto step = [&](Value key, ValueRange acc, bool checked) {
+      SmallVector<Value> next, weight = loadVectors(weights, key), mask;
+      if (checked)
+        mask = seen(block, key);
+      for (int64_t r = 0; r < count; ++r) {
+        Value left = readScalar(1, block, key, depths[r]);
+        for (int64_t v = 0; v < vectors; ++v) {
+          Value sum = acc[r * vectors + v], added = vector::FMAOp::create(kernel, left, weight[v], sum);
+          next.push_back(checked ? Value(arith::SelectOp::create(kernel, mask[v], added, sum)) : added);
+        }
+      }
+      return next;
+    };
+    SmallVector<Value> added = kernel.forLoop(zero, block.seenByAll, 1, initial,
+                                              [&](Value key, ValueRange carried) { return step(key, carried, false); });
+    // What a row does not see may be anything, and 0 times NaN is NaN.
+    if (block.masked && op.getCausal())
+      added = kernel.forLoop(block.seenByAll, block.count, 1, added,
+                             [&](Value key, ValueRange carried) { return step(key, carried, true); });
+    for (int64_t r = 0; r < count; ++r)
+      storeVectors(ArrayRef(added).slice(r * vectors, vectors), sums, depthRow(block.tile, depths[r]));
+  }
+
+  void meet(const Block &block) {
+    kernel.width = plan.lanes;
+    SmallVector<Value> factor = normalize(block);
+    int64_t rest = plan.depth % plan.tileRows;
+    kernel.forLoop(zero, constant(plan.depth - rest), plan.tileRows,
+                   [&](Value depth) { accumulate(block, factor, depth, plan.tileRows); });
+    if (rest)
+      accumulate(block, factor, constant(plan.depth - rest), rest);
+    kernel.width = 1;
+  }
+
+  void finish(Value tile, Value count) {
+    kernel.width = plan.lanes;
+    SmallVector<Value> factor;
+    for (Value sum : loadVectors(total, tile))
+      factor.push_back(arith::DivFOp::create(kernel, vectorConstant(1), orOne(sum)));
+    Value base = depthRow(tile, zero);
+    kernel.forLoop(base, kernel.add(base, constant(plan.paddedDepth())), 1, [&](Value row) {
+      SmallVector<Value> values = loadVectors(sums, row);
+      for (auto [value, by] : llvm::zip_equal(values, factor))
+        value = arith::MulFOp::create(kernel, value, by);
+      storeVectors(values, sums, row);
+    });
+    kernel.width = 1;
+    transpose(sums, rows, base, zero, plan.paddedDepth(), plan.tileColumns);
+    Value firstRow = kernel.mul(tile, constant(plan.tileColumns));
+    kernel.forLoop(zero, kernel.min(kernel.sub(count, firstRow), constant(plan.tileColumns)), 1, [&](Value i) {
+      storeResult(kernel.add(firstRow, i), [&](Value depth) { return loadVector(rows, i, depth); });
+    });
+  }
+
+  void workgroup() {
+    Value blocks = ceilDiv(positions, plan.positions);
+    SmallVector<Value> at = kernel.delinearize(kernel.workgroup, {kernel.size(op.getQuery(), 0), constant(kvHeads(op)),
+                                                                  constant(groupSize(op) / plan.heads), blocks});
+    // Short and long rows in turn: any run of workgroups is about as much work as another of its length.
+    Value half = kernel.floorDiv(at[3], 2), last = kernel.sub(kernel.sub(blocks, one), half);
+    Value even = arith::CmpIOp::create(kernel, arith::CmpIPredicate::eq,
+                                       kernel.createOrFold<arith::RemUIOp>(at[3], constant(2)), zero);
+    Value block = arith::SelectOp::create(kernel, even, half, last);
+    place(kernel.mul(block, constant(plan.positions)), at[0], at[1], at[2]);
+
+    Value count =
+        kernel.mul(kernel.min(kernel.sub(positions, firstPosition), constant(plan.positions)), constant(plan.heads));
+    Value tiles = ceilDiv(count, plan.tileColumns);
+    kernel.forLoop(zero, tiles, 1, [&](Value tile) { start(tile); });
+    auto lastRow = [&](Value tile) {
+      Value next = kernel.mul(kernel.add(tile, one), constant(plan.tileColumns));
+      return kernel.sub(kernel.min(next, count), one);
+    };
+    kernel.forLoop(zero, visible(lastRow(kernel.sub(tiles, one))), plan.keys, [&](Value first) {
+      if (staged[0] || staged[1])
+        stage(first, kernel.min(kernel.sub(kernel.add(keys, constant(plan.tileRows)), first), constant(plan.keys)));
+      kernel.forLoop(zero, tiles, 1, [&](Value tile) {
+        auto keysOf = [&](Value row) {
+          return kernel.min(clampToZero(kernel.sub(visible(row), first)), constant(plan.keys));
+        };
+        Value seenByAll = keysOf(kernel.mul(tile, constant(plan.tileColumns))), seenByAny = keysOf(lastRow(tile));
+        Value whole = arith::CmpIOp::create(kernel, arith::CmpIPredicate::eq, seenByAll, constant(plan.keys));
+        auto branch = scf::IfOp::create(kernel, whole, /*withElseRegion=*/true);
+        OpBuilder::InsertionGuard guard(kernel);
+        kernel.setInsertionPointToStart(branch.thenBlock());
+        meet({tile, first, constant(plan.keys), constant(plan.keys), /*masked=*/false});
+        kernel.setInsertionPointToStart(branch.elseBlock());
+        meet({tile, first, seenByAny, seenByAll, /*masked=*/true});
+      });
+    });
+    kernel.forLoop(zero, tiles, 1, [&](Value tile) { finish(tile, count); });
+  }
+};
+
+} // namespace
+
+void emitAttentionOfManyRows(AttentionOp op, KernelBuilder &kernel, const AttentionPlan &plan) {
+  ManyRowsEmitter(op, kernel, plan).workgroup();
+}
+
+} // namespace mlir::dsc
