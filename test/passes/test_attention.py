@@ -93,6 +93,12 @@ def test_lengths(target: str, causal: bool) -> None:
         _check(_run(text, inputs, target=target), _reference(*inputs, causal))
 
 
+@pytest.mark.parametrize("rows", [1, 8, 33])
+def test_long_contexts(rows: int) -> None:
+    inputs = _inputs(8, rows, 4096, 3, 1, 64)
+    _check(_run(_module(3, 1, 64), inputs, threads=2), _reference(*inputs))
+
+
 @pytest.mark.parametrize("heads", [(1, 1), (2, 1), (9, 3), (4, 1), (10, 2), (6, 1), (7, 1), (8, 1), (49, 1)])
 @pytest.mark.parametrize("size", [64, 80])
 def test_groups(heads: tuple[int, int], size: int) -> None:
