@@ -101,7 +101,7 @@ site: docs $(STAMPS)/docs ## docs/ as a web site in build/site
 	@echo "built build/site: open build/site/index.html, or python3 -m http.server -d build/site for its search"
 
 bench: build $(STAMPS)/model ## SmolLM2-135M at every precision, and matrix products against the machine's limit
-	@for precision in f32 bf16 as-stored; do \
+	@for precision in f32 bf16 f16 as-stored; do \
 	  echo "SmolLM2-135M, $$precision"; \
 	  .venv/bin/deepseek bench smollm2-135m --prompt-tokens 512 --new-tokens 128 --precision $$precision --threads $(JOBS); \
 	done

@@ -18,9 +18,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from deepseek import Model
+from deepseek.frontend.checkpoint.families.common import PRECISIONS
 from deepseek.names import find_model
-
-_PRECISIONS = ("f32", "as-stored", "bf16", "f16")
 
 
 def compare(expected: torch.Tensor, actual: np.ndarray) -> dict[str, float]:
@@ -39,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=8192)
     parser.add_argument("--window", type=int, default=1024)
-    parser.add_argument("--precision", nargs="+", default=_PRECISIONS, choices=_PRECISIONS)
+    parser.add_argument("--precision", nargs="+", default=PRECISIONS, choices=PRECISIONS)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

@@ -52,7 +52,8 @@ class Executable:
     """One compiled object with its manifest, ready to be called on this machine.
 
     Results are 64-byte aligned arrays of their own that alias no input, except tied ones: these are the very input
-    arrays, updated in place. Memory of large results is used again once nobody holds them. Calls from several threads take turns (one lock per context).
+    arrays, updated in place. Memory of large results is used again once nobody holds them. Calls from several
+    threads take turns (one lock per context).
     """
 
     def __init__(self, object: bytes, manifest: dict[str, Any], *, threads: int | None = None) -> None:
