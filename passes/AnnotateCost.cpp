@@ -1,9 +1,12 @@
-//===- AnnotateCost.cpp - write what each operation costs -----------------===//
+//===- AnnotateCost.cpp - write what operations and dispatches cost -------===//
 //
-// Asks CostOpInterface; changes nothing but the attribute `dsc.cost`.
+// Asks CostOpInterface; changes nothing but the attribute `dsc.cost`. In a
+// dispatch demand goes from the results to the inputs, as it does in kernels:
+// a table that is decoded only where rows are looked up counts only there.
 //
 //===----------------------------------------------------------------------===//
 
+#include "mlir/Transforms/RegionUtils.h"
 #include "passes/DimsAnalysis.h"
 #include "passes/Passes.h"
 
@@ -13,36 +16,148 @@ namespace mlir::dsc {
 
 namespace {
 
+/// What an operation costs if all of its results are needed.
+struct Work {
+  AffineExpr operations;
+  SmallVector<AffineExpr> counts; // elements read of every operand, then written of every result
+};
+
+struct Cost {
+  AffineExpr operations, bytes;
+};
+
+class CostAnalysis {
+public:
+  explicit CostAnalysis(ModuleOp module) : dims(module), context(module.getContext()) {}
+
+  /// Of an operation that stands alone.
+  std::optional<Cost> costOf(CostOpInterface op) {
+    std::optional<Work> work = workOf(op);
+    if (!work)
+      return std::nullopt;
+    Cost cost{work->operations, number(0)};
+    SmallVector<Value> values(op->getOperands());
+    llvm::append_range(values, op->getResults());
+    for (auto [value, count] : llvm::zip_equal(values, work->counts))
+      cost.bytes = cost.bytes + bytes(value, count);
+    return cost;
+  }
+
+  /// Of all operations inside; bytes are those of the inputs and results.
+  std::optional<Cost> costOf(DispatchOp dispatch) {
+    Block &body = dispatch.getBody().front();
+    needed.clear();
+    Cost cost{number(0), number(0)};
+    for (Value value : body.getTerminator()->getOperands()) {
+      std::optional<AffineExpr> whole = written(value);
+      if (!whole)
+        return std::nullopt;
+      needed[value] = *whole;
+      cost.bytes = cost.bytes + bytes(value, *whole);
+    }
+    for (Operation &op : llvm::reverse(body.without_terminator())) {
+      if (llvm::none_of(op.getResults(), [&](Value result) { return needed.contains(result); }))
+        continue;
+      std::optional<Work> work = workOf(&op);
+      if (!work)
+        return std::nullopt;
+      cost.operations = cost.operations + share(op, *work, work->operations);
+      for (auto [operand, count] : llvm::zip(op.getOperands(), work->counts))
+        if (isa<RankedTensorType>(operand.getType()))
+          need(operand, share(op, *work, count));
+      // What a region looks up is looked up once per element of a result.
+      visitUsedValuesDefinedAbove(op.getRegions(), [&](OpOperand *use) {
+        if (isa<RankedTensorType>(use->get().getType()))
+          need(use->get(), share(op, *work, work->counts.back()));
+      });
+    }
+    for (Value argument : body.getArguments())
+      if (AffineExpr count = needed.lookup(argument))
+        cost.bytes = cost.bytes + bytes(argument, count);
+    return cost;
+  }
+
+  StringAttr print(AffineExpr expr) { return StringAttr::get(context, dims.print(expr)); }
+
+private:
+  AffineExpr number(int64_t value) { return getAffineConstantExpr(value, context); }
+
+  AffineExpr bytes(Value value, AffineExpr count) {
+    Type type = getElementTypeOrSelf(value);
+    return count * (type.isIntOrFloat() ? llvm::divideCeil(type.getIntOrFloatBitWidth(), 8) : sizeof(int64_t));
+  }
+
+  /// None if a size has no name.
+  std::optional<Work> workOf(Operation *op) {
+    SmallVector<Dims> operands, results;
+    auto visit = [&](ValueRange values, SmallVectorImpl<Dims> &shapes) {
+      return llvm::all_of(values, [&](Value value) {
+        bool tensor = isa<RankedTensorType>(value.getType());
+        shapes.push_back(tensor ? dims.get(value) : Dims());
+        return !llvm::is_contained(shapes.back(), AffineExpr());
+      });
+    };
+    if (!visit(op->getOperands(), operands) || !visit(op->getResults(), results))
+      return std::nullopt;
+    if (auto costs = dyn_cast<CostOpInterface>(op))
+      return Work{costs.getOperationCount(operands, results), costs.getElementCounts(operands, results)};
+    return Work{number(0), elementCounts(operands, results, context)};
+  }
+
+  /// Elements of a value that its operation writes.
+  std::optional<AffineExpr> written(Value value) {
+    if (Operation *op = value.getDefiningOp()) {
+      std::optional<Work> work = workOf(op);
+      if (!work)
+        return std::nullopt;
+      return work->counts[op->getNumOperands() + cast<OpResult>(value).getResultNumber()];
+    }
+    Dims sizes = dims.get(value);
+    return llvm::is_contained(sizes, AffineExpr()) ? std::optional<AffineExpr>() : elementCount(sizes, context);
+  }
+
+  /// `count` for as much of the results as is needed.
+  AffineExpr share(Operation &op, const Work &work, AffineExpr count) {
+    if (op.getNumResults() != 1)
+      return count;
+    AffineExpr whole = work.counts.back(), part = needed.lookup(op.getResult(0));
+    if (part == whole || whole == number(0))
+      return count;
+    AffineExpr product = part * count;
+    return product == number(0) ? product : product.floorDiv(whole);
+  }
+
+  void need(Value value, AffineExpr count) {
+    AffineExpr &sum = needed[value], whole = elementCount(dims.get(value), context);
+    sum = !sum ? count : sum == whole || count == whole ? whole : sum + count;
+  }
+
+  DimsAnalysis dims;
+  MLIRContext *context;
+  DenseMap<Value, AffineExpr> needed; // elements of every value in the dispatch
+};
+
 struct AnnotateCostPass : impl::AnnotateCostPassBase<AnnotateCostPass> {
   void runOnOperation() override {
-    DimsAnalysis dims(getOperation());
-    getOperation()->walk([&](CostOpInterface op) { annotate(op, dims); });
+    CostAnalysis costs(getOperation());
+    getOperation()->walk<WalkOrder::PreOrder>([&](Operation *op) {
+      if (auto dispatch = dyn_cast<DispatchOp>(op)) {
+        annotate(op, costs.costOf(dispatch), costs);
+        return WalkResult::skip();
+      }
+      if (auto single = dyn_cast<CostOpInterface>(op))
+        annotate(op, costs.costOf(single), costs);
+      return WalkResult::advance();
+    });
   }
 
   /// Leaves an operation alone if one of its sizes has no name.
-  void annotate(CostOpInterface op, DimsAnalysis &dims) {
+  void annotate(Operation *op, const std::optional<Cost> &cost, CostAnalysis &costs) {
+    if (!cost)
+      return;
     Builder b(&getContext());
-    SmallVector<Dims> operands, results;
-    AffineExpr bytes = b.getAffineConstantExpr(0);
-    auto visit = [&](Value value, SmallVectorImpl<Dims> &shapes) {
-      auto type = cast<RankedTensorType>(value.getType());
-      if (!dims.getAttr(value))
-        return false;
-      shapes.push_back(dims.get(value));
-      int64_t width = llvm::divideCeil(type.getElementTypeBitWidth(), 8);
-      bytes = bytes + elementCount(shapes.back(), b.getContext()) * width;
-      return true;
-    };
-    for (Value operand : op->getOperands())
-      if (!visit(operand, operands))
-        return;
-    for (Value result : op->getResults())
-      if (!visit(result, results))
-        return;
-    auto text = [&](AffineExpr expr) { return b.getStringAttr(dims.print(expr)); };
-    op->setAttr("dsc.cost",
-                b.getDictionaryAttr({b.getNamedAttr("bytes", text(bytes)),
-                                     b.getNamedAttr("operations", text(op.getOperationCount(operands, results)))}));
+    op->setAttr(kCostAttr, b.getDictionaryAttr({b.getNamedAttr("bytes", costs.print(cost->bytes)),
+                                                b.getNamedAttr("operations", costs.print(cost->operations))}));
   }
 };
 

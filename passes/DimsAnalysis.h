@@ -17,7 +17,8 @@ inline constexpr llvm::StringLiteral kDimsAttr = "dsc.dims", kSymbolsAttr = "dsc
                                      kWeightAttr = "dsc.weight", kPreparedAttr = "dsc.prepared", kTiedAttr = "dsc.tied",
                                      kNameAttr = "dsc.name", kUnsignedAttr = "dsc.unsigned", kKernelAttr = "dsc.kernel",
                                      kScheduleAttr = "dsc.schedule", kTargetAttr = "dsc.target",
-                                     kPhaseAttr = "dsc.phase", kManifestAttr = "dsc.manifest", kMergeAttr = "dsc.merge";
+                                     kPhaseAttr = "dsc.phase", kManifestAttr = "dsc.manifest", kMergeAttr = "dsc.merge",
+                                     kCostAttr = "dsc.cost";
 
 class DimsAnalysis {
 public:

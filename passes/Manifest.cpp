@@ -94,9 +94,15 @@ struct ManifestWriter {
     else if (auto file = dyn_cast<FileLineColLoc>(launch.getLoc()))
       location = file.getFilename().str() + ":" + std::to_string(file.getLine());
     auto kernel = cast<FlatSymbolRefAttr>(launch.getKernels()[launch.getKernels().size() - 1]);
+    auto costs = launch->getAttrOfType<DictionaryAttr>(kCostAttr);
+    auto cost = [&](StringRef key) {
+      auto expr = costs ? costs.getAs<StringAttr>(key) : StringAttr();
+      return named(key, expr ? Attribute(expr) : none());
+    };
     return b.getDictionaryAttr({named("index", b.getI64IntegerAttr(index)), named("kernel", text(kernel.getValue())),
                                 named("program", text(program)), named("location", text(location)),
-                                named("variants", b.getI64IntegerAttr(launch.getKernels().size()))});
+                                named("variants", b.getI64IntegerAttr(launch.getKernels().size())), cost("operations"),
+                                cost("bytes")});
   }
 };
 } // namespace

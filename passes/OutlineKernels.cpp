@@ -69,6 +69,8 @@ struct OutlineKernelsPass : impl::OutlineKernelsPassBase<OutlineKernelsPass> {
       OpBuilder b(dispatch);
       auto launch = LaunchOp::create(b, dispatch.getLoc(), dispatch.getResultTypes(), names, dispatch.getInputs(),
                                      Value(), dispatch.getTiedAttr(), IntegerAttr(), UnitAttr());
+      if (Attribute cost = dispatch->getAttr(kCostAttr))
+        launch->setAttr(kCostAttr, cost);
       dispatch.replaceAllUsesWith(launch.getResults());
       ++dispatches;
     }

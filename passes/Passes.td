@@ -90,9 +90,10 @@ def NameDimsPass : Dsc_Pass<"dsc-name-dims"> {
 def AnnotateCostPass : Dsc_Pass<"dsc-annotate-cost"> {
   let summary = "Write what each operation costs as an expression in the named dimensions";
   let description = [{
-    For reading, and for plans: `operations` are arithmetic operations (a fused
-    multiply-add counts two), `bytes` what its operands and results occupy.
-    No other pass needs it.
+    `operations` are arithmetic operations (a fused multiply-add counts two),
+    `bytes` what is read of the operands and written of the results. A dispatch
+    costs what the operations inside compute, and the bytes that cross its
+    boundary; these stand in the manifest, for profiles. A cache counts as full.
 
     ```mlir
     %y = dsc.matmul %x, %w : (tensor<?x576xf32>, tensor<576x64xf32>) -> tensor<?x64xf32>

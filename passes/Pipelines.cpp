@@ -51,6 +51,8 @@ static void buildFuse(OpPassManager &pm, const PhaseOptions &options) {
 
 static void buildSchedule(OpPassManager &pm) {
   pm.addPass(createScheduleDispatchesPass());
+  // Kernels hide what is in them; launches keep the cost of their dispatch for the manifest.
+  pm.addPass(createAnnotateCostPass());
   // Inside regions only constants and sizes are left to tidy; equal regions must print equally.
   pm.addPass(createOutlineKernelsPass());
   // What may run beside what is seen on values, before buffers are shared.

@@ -17,6 +17,7 @@
 #include "mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h"
 #include "mlir/Target/LLVMIR/Dialect/LLVMIR/LLVMToLLVMIRTranslation.h"
 #include "mlir/Transforms/Passes.h"
+#include "passes/CostModels.h"
 #include "passes/Passes.h"
 #include "passes/codegen/KernelInterfaces.h"
 
@@ -26,6 +27,7 @@ void registerAll(DialectRegistry &registry) {
   registry.insert<DscDialect, affine::AffineDialect, arith::ArithDialect, cf::ControlFlowDialect, func::FuncDialect,
                   linalg::LinalgDialect, LLVM::LLVMDialect, math::MathDialect, memref::MemRefDialect, scf::SCFDialect,
                   shard::ShardDialect, tensor::TensorDialect, vector::VectorDialect>();
+  registerCostModels(registry);
   registerKernelModels(registry);
   registerBuiltinDialectTranslation(registry);
   registerLLVMDialectTranslation(registry);

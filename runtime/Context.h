@@ -32,6 +32,7 @@ struct Job {
   const Grid *grids;
   int32_t count;
   int32_t callerCpu; // where the caller was when it launched
+  int32_t dispatch;  // of the profile; -1: none is taken
 };
 
 /// Grids that wait for the next launch, with copies of their buffer addresses.
@@ -72,8 +73,9 @@ struct dsc_rt_context {
   dsc_rt::Worker *workers;          // requested - 1 of them
 
   dsc_rt::Deferred deferred;
-  int64_t *nanoseconds;
-  int32_t dispatches;
+  dsc_rt_span *spans; // of the profile, null while there is none
+  int64_t spanCapacity;
+  std::atomic<int64_t> spanCount; // may pass the capacity
   dsc_rt::Arena arena;
 };
 

@@ -161,9 +161,16 @@ private:
 #endif
 };
 
+void record(dsc_rt_context *context, int64_t begin, int32_t dispatch, int32_t part) {
+  int64_t index = context->spanCount.fetch_add(1, std::memory_order_relaxed);
+  if (index < context->spanCapacity)
+    context->spans[index] = {begin, nanosecondsNow(), dispatch, part};
+}
+
 /// Every grid is cut into `parts` ranges; those that are one longer go to the
 /// parts that got none of the grids before.
-void runPart(const Job &job, int64_t part, int64_t parts) {
+void runPart(dsc_rt_context *context, const Job &job, int64_t part, int64_t parts) {
+  int64_t start = job.dispatch < 0 ? 0 : nanosecondsNow();
   int64_t first = 0;
   for (int32_t i = 0; i < job.count; ++i) {
     const Grid &grid = job.grids[i];
@@ -175,6 +182,8 @@ void runPart(const Job &job, int64_t part, int64_t parts) {
       grid.kernel(grid.buffers, grid.dims, begin, end);
     first = (first + longer) % parts;
   }
+  if (job.dispatch >= 0)
+    record(context, start, job.dispatch, static_cast<int32_t>(part));
 }
 
 /// Waits until the state differs from `seen` and returns it.
@@ -225,7 +234,7 @@ void *workerMain(void *argument) {
     if (worker->index >= parts)
       continue;
     avoidCaller(context, worker);
-    runPart(context->job, worker->index, parts);
+    runPart(context, context->job, worker->index, parts);
     if (context->pending.fetch_sub(1) == 1 && context->callerParked.load())
       futexWake(&context->pending);
   }
@@ -283,14 +292,14 @@ bool haveWorkers(dsc_rt_context *context) {
   return true;
 }
 
-void launchOnPool(dsc_rt_context *context, const Grid *grids, int32_t count) {
-  Job job{grids, count, -1};
+void launchOnPool(dsc_rt_context *context, const Grid *grids, int32_t count, int32_t dispatch = -1) {
+  Job job{grids, count, -1, dispatch};
   int64_t workgroups = 0;
   for (int32_t i = 0; i < count; ++i)
     workgroups += grids[i].workgroups;
   if (workgroups == 1 || context->requested == 1 || !haveWorkers(context) ||
       context->busy.exchange(true, std::memory_order_acquire)) {
-    runPart(job, 0, 1);
+    runPart(context, job, 0, 1);
     return;
   }
   int64_t parts = context->threads.load(std::memory_order_relaxed);
@@ -300,7 +309,7 @@ void launchOnPool(dsc_rt_context *context, const Grid *grids, int32_t count) {
   context->job.callerCpu = sched_getcpu();
   context->pending.store(static_cast<uint32_t>(parts - 1), std::memory_order_relaxed);
   publish(context, parts, static_cast<int32_t>(parts - 1));
-  runPart(job, 0, parts);
+  runPart(context, job, 0, parts);
   auto done = [&] { return context->pending.load(std::memory_order_acquire) == 0; };
   if (!spin(done)) {
     context->callerParked.store(1);
@@ -374,14 +383,13 @@ void dsc_rt_launch(dsc_rt_context *context, dsc_rt_kernel kernel, void *const *b
   if (workgroups <= 0)
     return;
   DefaultFloatMode mode;
-  if (dispatch < 0 || dispatch >= context->dispatches) {
+  if (!context->spans || dispatch < 0) {
     launchOnPool(context, &grid, 1);
     return;
   }
   int64_t start = nanosecondsNow();
-  launchOnPool(context, &grid, 1);
-  // A nested launch may add beside its parent's worker.
-  __atomic_fetch_add(&context->nanoseconds[dispatch], nanosecondsNow() - start, __ATOMIC_RELAXED);
+  launchOnPool(context, &grid, 1, dispatch);
+  record(context, start, dispatch, -1);
 }
 
 void dsc_rt_defer(dsc_rt_context *context, dsc_rt_kernel kernel, void *const *buffers, int32_t bufferCount,
@@ -389,8 +397,7 @@ void dsc_rt_defer(dsc_rt_context *context, dsc_rt_kernel kernel, void *const *bu
   Deferred &deferred = context->deferred;
   if (workgroups <= 0)
     return;
-  if (context->dispatches > 0 || deferred.count == Deferred::kGrids ||
-      deferred.bufferCount + bufferCount > Deferred::kBuffers) {
+  if (context->spans || deferred.count == Deferred::kGrids || deferred.bufferCount + bufferCount > Deferred::kBuffers) {
     int32_t count = deferred.count;
     deferred.count = 0; // these go on waiting
     dsc_rt_launch(context, kernel, buffers, dims, workgroups, dispatch);
@@ -404,7 +411,11 @@ void dsc_rt_defer(dsc_rt_context *context, dsc_rt_kernel kernel, void *const *bu
   deferred.grids[deferred.count++] = {kernel, copy, dims, workgroups};
 }
 
-void dsc_rt_profile(dsc_rt_context *context, int64_t *nanoseconds, int32_t count) {
-  context->nanoseconds = nanoseconds;
-  context->dispatches = nanoseconds && count > 0 ? count : 0;
+int64_t dsc_rt_profile(dsc_rt_context *context, dsc_rt_span *spans, int64_t capacity) {
+  int64_t written = context->spanCount.exchange(0);
+  if (written > context->spanCapacity)
+    written = context->spanCapacity;
+  context->spanCapacity = spans && capacity > 0 ? capacity : 0;
+  context->spans = context->spanCapacity > 0 ? spans : nullptr;
+  return written;
 }

@@ -26,7 +26,7 @@ extern "C" {
 #endif
 
 /// Version of this API; raised by every change that a caller can notice.
-#define DSC_RT_VERSION 2
+#define DSC_RT_VERSION 3
 
 /// A thread pool with its scratch memory and profile. One call into compiled
 /// code at a time may use a context; the host holds a lock around the call.
@@ -63,7 +63,7 @@ DSC_RT_EXPORT int dsc_rt_threads(dsc_rt_context *context);
 /// on the same context, runs on its caller alone. Kernels see the default
 /// floating-point mode (round to nearest even, subnormals kept) on every
 /// thread. After fork() the child's first launch makes new workers. `dispatch`
-/// indexes the profile.
+/// names the launch in profiles.
 DSC_RT_EXPORT void dsc_rt_launch(dsc_rt_context *context, dsc_rt_kernel kernel, void *const *buffers,
                                  const int64_t *dims, int64_t workgroups, int32_t dispatch);
 
@@ -78,9 +78,17 @@ DSC_RT_EXPORT void dsc_rt_defer(dsc_rt_context *context, dsc_rt_kernel kernel, v
 /// Returns NULL when `bytes` is negative or memory is out.
 DSC_RT_EXPORT void *dsc_rt_arena(dsc_rt_context *context, int64_t bytes);
 
-/// While set, every launch with 0 <= dispatch < count adds its wall time to
-/// nanoseconds[dispatch]. NULL or count 0 ends profiling.
-DSC_RT_EXPORT void dsc_rt_profile(dsc_rt_context *context, int64_t *nanoseconds, int32_t count);
+/// Time of a launch from its call to its end (part -1), or of one of the parts
+/// that it was cut into, in nanoseconds of CLOCK_MONOTONIC.
+typedef struct dsc_rt_span {
+  int64_t begin, end;
+  int32_t dispatch, part;
+} dsc_rt_span;
+
+/// While set, every launch with dispatch >= 0 writes the spans of its parts and
+/// then its own to `spans`, until `capacity` of them are written. NULL ends
+/// profiling. Returns how many spans were written since the call before.
+DSC_RT_EXPORT int64_t dsc_rt_profile(dsc_rt_context *context, dsc_rt_span *spans, int64_t capacity);
 
 /// Loads a relocatable ELF64 object of this machine from `size` bytes at `elf`
 /// (any alignment; not kept). Code is mapped read and execute, constants read

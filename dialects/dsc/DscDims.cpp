@@ -179,6 +179,14 @@ AffineExpr elementCount(ArrayRef<AffineExpr> dims, MLIRContext *context) {
   return count;
 }
 
+SmallVector<AffineExpr> elementCounts(ArrayRef<Dims> operands, ArrayRef<Dims> results, MLIRContext *context) {
+  SmallVector<AffineExpr> counts;
+  for (ArrayRef<Dims> values : {operands, results})
+    for (const Dims &dims : values)
+      counts.push_back(elementCount(dims, context));
+  return counts;
+}
+
 Type defaultAccumulatorType(Type elementType) {
   if (elementType.isF16() || elementType.isBF16())
     return Float32Type::get(elementType.getContext());

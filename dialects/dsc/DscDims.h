@@ -35,6 +35,10 @@ llvm::LogicalResult reifyFromDims(Operation *op, OpBuilder &b, ReifiedRankedShap
 /// Product of all sizes.
 AffineExpr elementCount(llvm::ArrayRef<AffineExpr> dims, MLIRContext *context);
 
+/// Product of all sizes of every operand, then of every result.
+llvm::SmallVector<AffineExpr> elementCounts(llvm::ArrayRef<Dims> operands, llvm::ArrayRef<Dims> results,
+                                            MLIRContext *context);
+
 /// Result types must agree with what inferResultDims says of the operands.
 llvm::LogicalResult checkResultShapes(Operation *op);
 

@@ -43,13 +43,24 @@ def PrecisionOpInterface : OpInterface<"PrecisionOpInterface"> {
 def CostOpInterface : OpInterface<"CostOpInterface"> {
   let cppNamespace = "::mlir::dsc";
   let description = "Work of an operation as expressions in its dimensions.";
-  let methods = [InterfaceMethod<[{
+  let methods = [
+    InterfaceMethod<[{
       Arithmetic operations (a fused multiply-add counts two) for operands and
-      results of the given dimensions. Bytes follow from the types.
+      results of the given dimensions.
     }],
     "::mlir::AffineExpr", "getOperationCount",
     (ins "::llvm::ArrayRef<::mlir::dsc::Dims>":$operandDims,
-         "::llvm::ArrayRef<::mlir::dsc::Dims>":$resultDims)>];
+         "::llvm::ArrayRef<::mlir::dsc::Dims>":$resultDims)>,
+    InterfaceMethod<[{
+      How many elements of every operand are read, then how many of every result
+      are written. A cache counts as full: whoever knows how much of it is in use
+      evaluates the expression there.
+    }],
+    "::llvm::SmallVector<::mlir::AffineExpr>", "getElementCounts",
+    (ins "::llvm::ArrayRef<::mlir::dsc::Dims>":$operandDims,
+         "::llvm::ArrayRef<::mlir::dsc::Dims>":$resultDims), "", [{
+      return ::mlir::dsc::elementCounts(operandDims, resultDims, $_op->getContext());
+    }]>];
 }
 
 #endif

@@ -204,9 +204,11 @@ void AttentionOp::inferResultDims(ArrayRef<Dims> operands, SmallVectorImpl<Dims>
 }
 
 AffineExpr AttentionOp::getOperationCount(ArrayRef<Dims> operands, ArrayRef<Dims>) {
-  // Two products of s x t x d per head; t is the capacity for a cache (an upper bound).
-  AffineExpr keys = operands[1][getCache() ? 3 : 1];
-  return elementCount(operands[0], getContext()) * keys * 4;
+  // Two products per pair of a query and a key that it sees; causal, query i of s sees t - s + i + 1.
+  const Dims &query = operands[0];
+  AffineExpr s = query[1], t = operands[1][getCache() ? 3 : 1];
+  AffineExpr pairs = getCausal() ? s * t * 4 - s * s * 2 + s * 2 : s * t * 4;
+  return query[0] * query[2] * query[3] * pairs;
 }
 
 LogicalResult KvAppendOp::verify() {
@@ -238,6 +240,13 @@ void KvAppendOp::inferResultDims(ArrayRef<Dims> operands, SmallVectorImpl<Dims> 
 
 AffineExpr KvAppendOp::getOperationCount(ArrayRef<Dims>, ArrayRef<Dims>) {
   return getAffineConstantExpr(0, getContext());
+}
+
+SmallVector<AffineExpr> KvAppendOp::getElementCounts(ArrayRef<Dims> operands, ArrayRef<Dims> results) {
+  SmallVector<AffineExpr> counts = elementCounts(operands, results, getContext());
+  counts[2] = getAffineConstantExpr(0, getContext()); // the rest of the cache is not touched
+  counts.back() = counts[0] + counts[1];
+  return counts;
 }
 
 //===----------------------------------------------------------------------===//
@@ -326,6 +335,12 @@ void EmbeddingOp::inferResultDims(ArrayRef<Dims> operands, SmallVectorImpl<Dims>
 
 AffineExpr EmbeddingOp::getOperationCount(ArrayRef<Dims>, ArrayRef<Dims>) {
   return getAffineConstantExpr(0, getContext());
+}
+
+SmallVector<AffineExpr> EmbeddingOp::getElementCounts(ArrayRef<Dims> operands, ArrayRef<Dims> results) {
+  SmallVector<AffineExpr> counts = elementCounts(operands, results, getContext());
+  counts[0] = counts.back(); // rows that are asked for
+  return counts;
 }
 
 LogicalResult SoftmaxOp::verify() {

@@ -10,9 +10,9 @@ include "mlir/IR/SymbolInterfaces.td"
 class Dsc_Op<string mnemonic, list<Trait> traits = []> : Op<Dsc_Dialect, mnemonic, traits>;
 
 /// An operation of the graph: pure, with symbolic shapes and a cost.
-class Dsc_GraphOp<string mnemonic, list<Trait> traits = []>
+class Dsc_GraphOp<string mnemonic, list<Trait> traits = [], list<string> costMethods = []>
     : Dsc_Op<mnemonic, [Pure, DeclareOpInterfaceMethods<DimsOpInterface>,
-                        DeclareOpInterfaceMethods<CostOpInterface>,
+                        DeclareOpInterfaceMethods<CostOpInterface, costMethods>,
                         DeclareOpInterfaceMethods<ReifyRankedShapedTypeOpInterface, ["reifyResultShapes"]>] # traits> {
   code extraReify = [{
     ::llvm::LogicalResult $cppClass::reifyResultShapes(
@@ -205,7 +205,7 @@ def Dsc_AttentionOp : Dsc_GraphOp<"attention", [AttrSizedOperandSegments, Declar
   }];
 }
 
-def Dsc_KvAppendOp : Dsc_GraphOp<"kv_append"> {
+def Dsc_KvAppendOp : Dsc_GraphOp<"kv_append", [], ["getElementCounts"]> {
   let summary = "write keys and values into their cache";
   let description = [{
     `result[b, 0, :, positions[b] + i] = key[b, i]`, plane 1 from `value`; all
@@ -287,7 +287,7 @@ def Dsc_RopeOp : Dsc_GraphOp<"rope", [AllTypesMatch<["input", "result"]>]> {
   let assemblyFormat = "$input `,` $cos `,` $sin attr-dict `:` functional-type(operands, results)";
 }
 
-def Dsc_EmbeddingOp : Dsc_GraphOp<"embedding"> {
+def Dsc_EmbeddingOp : Dsc_GraphOp<"embedding", [], ["getElementCounts"]> {
   let summary = "rows of a table";
   let description = [{
     `result[.., :] = table[ids[..], :]`. An id outside the table reads the

@@ -16,9 +16,9 @@ import numpy as np
 
 from deepseek.errors import ExecutionError
 
-__all__ = ["VERSION", "Context", "Module", "cpu_features", "lacking_features"]
+__all__ = ["VERSION", "Context", "Module", "Profile", "cpu_features", "lacking_features", "limit"]
 
-VERSION = 2  # DSC_RT_VERSION of runtime/dsc_rt.h that this binding was written for
+VERSION = 3  # DSC_RT_VERSION of runtime/dsc_rt.h that this binding was written for
 _LIBRARY = Path(__file__).parent / "lib" / "libdsc_rt.so"
 
 
@@ -39,7 +39,7 @@ def _library() -> ctypes.CDLL:
         "dsc_rt_threads": (int32, [pointer]),
         "dsc_rt_launch": (None, [pointer, pointer, pointer, pointer, int64, ctypes.c_int32]),
         "dsc_rt_arena": (pointer, [pointer, int64]),
-        "dsc_rt_profile": (None, [pointer, pointer, ctypes.c_int32]),
+        "dsc_rt_profile": (int64, [pointer, pointer, int64]),
         "dsc_rt_load": (pointer, [ctypes.c_char_p, size, ctypes.c_char_p, size]),
         "dsc_rt_symbol": (pointer, [pointer, ctypes.c_char_p]),
         "dsc_rt_unload": (None, [pointer]),
@@ -80,6 +80,34 @@ def lacking_features(manifest: Mapping[str, Any]) -> str | None:
     )
 
 
+_SPAN = np.dtype([("begin", np.int64), ("end", np.int64), ("dispatch", np.int32), ("part", np.int32)])
+
+
+class Profile:
+    """Spans of launches in the order of their ends.
+
+    `spans` [n] has the fields begin and end (ns of `time.monotonic_ns`), dispatch (its index in the manifest) and part:
+    -1 for a whole launch, else which part of it; every part runs on a thread of its own, part 0 on the caller's.
+    """
+
+    spans: np.ndarray
+
+    def __init__(self) -> None:
+        self.spans = np.zeros(0, _SPAN)
+
+    @property
+    def launches(self) -> np.ndarray:
+        """The spans of whole launches."""
+        return self.spans[self.spans["part"] < 0]
+
+    def nanoseconds(self, dispatches: int) -> np.ndarray:
+        """Time in each of the first `dispatches` dispatches: int64 [dispatches]."""
+        sums = np.zeros(dispatches, np.int64)
+        launches = self.launches[self.launches["dispatch"] < dispatches]
+        np.add.at(sums, launches["dispatch"], launches["end"] - launches["begin"])
+        return sums
+
+
 class Context:
     """A pool of `threads` threads (the caller included) with its scratch memory.
 
@@ -118,16 +146,20 @@ class Context:
         return _library().dsc_rt_threads(self.handle)
 
     @contextmanager
-    def profile(self, dispatches: int) -> Iterator[np.ndarray]:
-        """Yield an int64 array [dispatches]: nanoseconds spent in each dispatch while the block runs."""
-        nanoseconds = np.zeros(max(dispatches, 1), np.int64)
+    def profile(self, launches: int) -> Iterator[Profile]:
+        """Record up to `launches` launches while the block runs; what it yields is filled at the end of the block.
+
+        Launches run one by one meanwhile, also those that may run beside each other. A dispatch may be two launches.
+        """
+        profile = Profile()
+        spans = np.zeros(max(launches, 1) * (self.threads + 1), _SPAN)
         with self.lock:
-            _library().dsc_rt_profile(self.handle, nanoseconds.ctypes.data, dispatches)
+            _library().dsc_rt_profile(self.handle, spans.ctypes.data, len(spans))
         try:
-            yield nanoseconds[:dispatches]
+            yield profile
         finally:
             with self.lock:
-                _library().dsc_rt_profile(self.handle, None, 0)
+                profile.spans = spans[: _library().dsc_rt_profile(self.handle, None, 0)]
 
 
 def limit(kind: str, threads: int = 1) -> float | None:

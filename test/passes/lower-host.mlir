@@ -5,7 +5,8 @@
 // STATS: (S) 1 arena-buffers - places in the arena
 // ERR: error: has no function @main
 
-// CHECK: dsc.manifest = {dispatches = [{index = 0 : i64, kernel = "k", {{.*}}, variants = 1 : i64},
+// CHECK: dsc.manifest = {dispatches = [{bytes = "n * 8", index = 0 : i64, kernel = "k", {{[^}]*}}operations = "0", {{[^}]*}}, variants = 1 : i64},
+// CHECK-SAME: {bytes, index = 1 : i64, kernel = "k", {{[^}]*}}operations, program
 // CHECK-SAME: features = ["sse3",
 // CHECK-SAME: init, main = {args = [{dtype = "f32", kind = "input", name = "x", {{.*}}shape = ["n"], tied = false, unsigned = false, weight}], results = [{dtype = "f32", name, shape = ["?"], tied, unsigned = false}]}
 // CHECK-SAME: statistics = {dispatches = 2 : i64, kernels = 1 : i64}
@@ -29,7 +30,7 @@ module attributes {dsc.symbols = ["n"], dsc.ranges = {n = array<i64: 1, 512, 1>}
   // CHECK: return %[[STATUS]] : i32
   func.func @main(%x: tensor<?xf32> {dsc.name = "x", dsc.dims = #dsc.dims<["n"]>}) -> tensor<?xf32> {
     %n = dsc.dim "n" {min = 1 : i64, max = 512 : i64} : index
-    %0 = dsc.launch [@k] (%x) : (tensor<?xf32>) -> tensor<?xf32>
+    %0 = dsc.launch [@k] (%x) {dsc.cost = {bytes = "n * 8", operations = "0"}} : (tensor<?xf32>) -> tensor<?xf32>
     %1 = dsc.launch [@k] (%0) : (tensor<?xf32>) -> tensor<?xf32>
     return %1 : tensor<?xf32>
   }

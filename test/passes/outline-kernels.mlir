@@ -5,9 +5,9 @@
 // STATS: (S) 2 kernels {{ *}}- distinct kernels, variants not counted
 
 module attributes {dsc.symbols = ["n"]} {
-  // Equal regions, sizes and schedules share their kernels; another schedule is another kernel.
+  // Equal regions, sizes and schedules share their kernels; another schedule is another kernel. Costs stay with launches.
   // CHECK-LABEL: func.func @main
-  // CHECK: %[[A:.*]] = dsc.launch [@matmul_0_rows1, @matmul_0](%{{.*}}, %[[W0:.*]]) :
+  // CHECK: %[[A:.*]] = dsc.launch [@matmul_0_rows1, @matmul_0](%{{.*}}, %[[W0:.*]]) {dsc.cost = {bytes = "n"}} :
   // CHECK: %[[B:.*]] = dsc.launch [@matmul_0_rows1, @matmul_0](%[[A]], %[[W1:.*]]) :
   // CHECK: dsc.launch [@matmul_1](%[[B]], %[[W1]]) :
   // CHECK-NOT: dsc.dispatch
@@ -21,6 +21,7 @@ module attributes {dsc.symbols = ["n"]} {
   // CHECK-NOT: func.func
   func.func @main(%x: tensor<?x8xf32> {dsc.dims = #dsc.dims<["n", "_"]>}, %w0: tensor<8x8xf32>, %w1: tensor<8x8xf32>) -> tensor<?x8xf32> {
     %0 = dsc.dispatch (%x, %w0) schedule <<max_rows = 1, tile = [1, 32], workgroup = [1, 32]>, <tile = [12, 32], workgroup = [96, 64]>>
+        attributes {dsc.cost = {bytes = "n"}}
         : (tensor<?x8xf32>, tensor<8x8xf32>) -> tensor<?x8xf32> {
     ^bb0(%a: tensor<?x8xf32>, %b: tensor<8x8xf32>):
       %3 = dsc.matmul %a, %b : (tensor<?x8xf32>, tensor<8x8xf32>) -> tensor<?x8xf32> loc("layers.0")

@@ -8,6 +8,7 @@ import platform
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +123,7 @@ def test_deferred_grids_share_the_threads(
     buffers = (ctypes.c_void_p * len(sizes))(*(out.ctypes.data for out in outs))
     dims = np.array([len(sizes), *sizes], np.int64)
     run = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(kernels.symbol("batch"))
-    with context.profile(1 if profiled else 0):
+    with context.profile(12) if profiled else nullcontext():
         run(context.handle, ctypes.addressof(buffers), dims.ctypes.data)
     assert all(out[:-1].all() and not out[-1] for out in outs)
     ran = np.concatenate([out[:-1] for out in outs])
@@ -319,24 +320,46 @@ def test_float_mode_of_the_host_does_not_matter(kernels: runtime.Module) -> None
         np.testing.assert_array_equal(out.view(np.uint32), 1 << 22)
 
 
-def test_profile_adds_up_per_dispatch(kernels: runtime.Module) -> None:
+def test_profile(kernels: runtime.Module) -> None:
     context = runtime.Context(2)
     spin = kernels.symbol("spin")
-    with context.profile(3) as nanoseconds:
-        assert nanoseconds.tolist() == [0, 0, 0]
-        start, sums = time.monotonic_ns(), []
+    begin = time.monotonic_ns()
+    with context.profile(6) as profile:
         for _ in range(3):
             launch(context, spin, [0], 2, [10_000], dispatch=2)
-            sums.append(int(nanoseconds[2]))
-        assert 0 < sums[0] < sums[1] < sums[2] <= time.monotonic_ns() - start
-        launch(context, spin, [0], 2, [1000], dispatch=0)
-        launch(context, spin, [0], 2, [1000], dispatch=3)  # beyond the table: not counted
-        launch(context, spin, [0], 2, [1000], dispatch=-1)
-    assert nanoseconds[0] > 0
-    assert nanoseconds[1:].tolist() == [0, sums[2]]
-    seen = nanoseconds.copy()
+        launch(context, spin, [0], 1, [1000], dispatch=0)
+        launch(context, spin, [0], 2, [1000], dispatch=7)
+        launch(context, spin, [0], 2, [1000], dispatch=-1)  # not recorded
+        launch(context, spin, [0], 0, [1000], dispatch=1)  # nothing to run
+        assert len(profile.spans) == 0  # until the end
+    end = time.monotonic_ns()
+    launches = profile.launches
+    assert launches["dispatch"].tolist() == [2, 2, 2, 0, 7]
+    times = [begin, *np.stack([launches["begin"], launches["end"]], 1).ravel().tolist(), end]
+    assert times == sorted(times)
+    # Parts lie within their launch, one per thread; a single workgroup is one part.
+    parts = profile.spans[profile.spans["part"] >= 0]
+    assert len(parts) == 9
+    for whole in launches:
+        own = parts[(parts["begin"] >= whole["begin"]) & (parts["end"] <= whole["end"])]
+        assert sorted(own["part"].tolist()) == ([0] if whole["dispatch"] == 0 else [0, 1])
+        assert set(own["dispatch"].tolist()) == {whole["dispatch"]}
+    sums = profile.nanoseconds(3)
+    assert sums.tolist() == [
+        int((launches["end"] - launches["begin"])[launches["dispatch"] == index].sum()) for index in range(3)
+    ]
+    seen = profile.spans.copy()
     launch(context, spin, [0], 2, [1000], dispatch=0)
-    np.testing.assert_array_equal(nanoseconds, seen)
+    np.testing.assert_array_equal(profile.spans, seen)
+
+
+def test_profile_has_room_for_so_many_launches(kernels: runtime.Module) -> None:
+    context = runtime.Context(1)
+    for attempt in range(2):  # a profile begins empty
+        with context.profile(3) as profile:
+            for dispatch in range(10):
+                launch(context, kernels.symbol("spin"), [0], 2, [1], dispatch=dispatch + attempt)
+        assert profile.launches["dispatch"].tolist() == [attempt, 1 + attempt, 2 + attempt]
 
 
 def arena(context: runtime.Context, size: int) -> int | None:
@@ -402,7 +425,7 @@ def test_cpu_features_are_those_of_the_kernel() -> None:
 def test_version_and_library_errors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     unchecked = runtime._library.__wrapped__
     monkeypatch.setattr(runtime, "VERSION", 99)
-    with pytest.raises(ExecutionError, match="has runtime version 2, this package needs 99"):
+    with pytest.raises(ExecutionError, match="has runtime version 3, this package needs 99"):
         unchecked()
     monkeypatch.setattr(runtime, "_LIBRARY", tmp_path / "libdsc_rt.so")
     with pytest.raises(ExecutionError, match="cannot load the runtime library: .*libdsc_rt.so.*make build"):
