@@ -160,28 +160,34 @@ double productLimit(int kind, int threads) {
   return best;
 }
 
+/// Four streams per thread, fetched ahead, in huge pages: one stream in small pages reaches little more than half of
+/// it.
 double readLimit(int threads) {
-  constexpr size_t size = size_t(1) << 30;
+  constexpr size_t size = size_t(1) << 30, streams = 4, ahead = 16; // vectors
   void *mapped = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapped == MAP_FAILED)
     return 0;
+  madvise(mapped, size, MADV_HUGEPAGE);
   auto *words = static_cast<uint64_t *>(mapped);
   size_t share = size / sizeof(uint64_t) / threads;
   double best = 0;
   timed(threads, [&](int thread) { memset(words + thread * share, 1, share * sizeof(uint64_t)); });
   for (int repeat = 0; repeat < kRepeats; ++repeat) {
     double seconds = timed(threads, [&](int thread) {
-      // Four vectors of sums; the compiler's widest will do, memory is slower.
+      // The compiler's widest vectors will do, memory is slower.
       typedef uint64_t Vector __attribute__((vector_size(64)));
       const auto *from = reinterpret_cast<const Vector *>(words + thread * share);
-      Vector a = {}, b = {}, c = {}, d = {};
-      for (size_t i = 0; i + 4 <= share / 8; i += 4) {
-        a += from[i];
-        b += from[i + 1];
-        c += from[i + 2];
-        d += from[i + 3];
-      }
-      Vector sum = a + b + c + d;
+      Vector a = {}, b = {};
+      size_t length = share / 8 / streams;
+      for (size_t i = 0; i + 2 <= length; i += 2)
+        for (size_t stream = 0; stream < streams; ++stream) {
+          const Vector *at = from + stream * length + i;
+          __builtin_prefetch(at + ahead);
+          __builtin_prefetch(at + ahead + 1);
+          a += at[0];
+          b += at[1];
+        }
+      Vector sum = a + b;
       keep(sum);
     });
     best = std::max(best, static_cast<double>(share) * sizeof(uint64_t) * threads / seconds);

@@ -1,4 +1,4 @@
-"""`deepseek bench`: times loading, prefill and decode of a model, or one matrix product."""
+"""`deepseek bench`: times loading, prefill and decode of a model, its kernels, or one matrix product."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import time
 from statistics import median
 from typing import Any
 
-from deepseek.cli import common, gemm, progress
-from deepseek.errors import DeepseekError
+from deepseek.cli import common, gemm, profile, progress
+from deepseek.errors import DeepseekError, InputError
 
 EXAMPLES = """
 deepseek bench smollm2-135m
 deepseek bench smollm2-135m --precision f32 --threads 2 --json
+deepseek bench smollm2-135m --profile --trace trace.json
 deepseek bench model.gguf --prompt-tokens 128 --new-tokens 32 --runs 7
 deepseek bench gemm --m 1000 --n 1777 --k 333 --dtype bf16 --threads 1
 """
@@ -45,8 +46,17 @@ def add_parser(commands: Any) -> None:
         "--runs", type=common.count(5), default=5, metavar="N", help="medians are of N (default and least: 5)"
     )
     common.add_model_options(parser)
+    profile.add_options(parser)
     gemm.add_options(parser)
-    parser.set_defaults(run=lambda options: gemm.run(options) if options.model == "gemm" else run(options))
+    parser.set_defaults(run=_dispatch)
+
+
+def _dispatch(options: argparse.Namespace) -> None:
+    if not profile.is_asked(options):
+        return gemm.run(options) if options.model == "gemm" else run(options)
+    if options.model == "gemm":
+        raise InputError("--profile is for models: a matrix product is one kernel")
+    return profile.run(options)
 
 
 def run(options: argparse.Namespace) -> None:
