@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 LIMITS = ("f32", "bf16", "int8", "read")
+_MEANING = """a prefill and one decode step, launch by launch; bytes are those that cross a
+  kernel's boundary, operations count the decoding of weights too, and more than
+  100 % of what memory delivers came from a cache"""
 _DECODE_RUNS = 4  # runs of the decode step per run of the prefill, which takes far longer
 _LOCATIONS = 3  # named in one row of the table
 _OPERATORS = {
@@ -34,11 +37,7 @@ _OPERATORS = {
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """--profile, --trace, --roofline."""
-    group = parser.add_argument_group(
-        "profile",
-        "a prefill and one decode step, launch by launch. Bytes are those that cross a kernel's boundary, operations "
-        "count the decoding of weights too; more than 100 %% of the reading limit came from a cache.",
-    )
+    group = parser.add_argument_group("profile", _MEANING)
     group.add_argument("--profile", action="store_true", help="print time, rates and limits of every kernel instead")
     group.add_argument("--trace", metavar="FILE", help="profile, and write the launches as a Chrome trace (Perfetto)")
 
