@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
-from deepseek.cli import main, profile
+from deepseek.cli import main, profile, roofline
 from deepseek.errors import InputError
 
 TOKENS, LAYERS, HIDDEN, FFN, HEADS, KV_HEADS, SIZE, VOCABULARY = 17, 30, 576, 1536, 9, 3, 64, 49152
@@ -22,7 +25,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what one profile of SmolLM2 at f32 printed and wrote."""
     folder = tmp_path_factory.mktemp("profile")
     command = [sys.executable, "-m", "deepseek", "bench", "smollm2-135m", "--profile", "--json", "--precision", "f32"]
-    command += ["--prompt-tokens", str(TOKENS), "--threads", "2", "--trace", "trace.json"]
+    command += ["--prompt-tokens", str(TOKENS), "--threads", "2", "--trace", "trace.json", "--roofline", "roof.svg"]
     child = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     assert child.returncode == 0, child.stderr
     (folder / "report.json").write_text(child.stdout)
@@ -110,6 +113,70 @@ def test_trace(files: Path, report: dict[str, Any]) -> None:
         operations = sum(row["operations"] for row in report[phase]["kernels"])
         once = {event["args"]["dispatch"]: event["args"]["operations"] for event in launches}
         assert sum(once.values()) == operations
+
+
+def texts(svg: ElementTree.Element) -> list[tuple[str, float, float, str]]:
+    """(text, x, baseline, anchor) of all that is written."""
+    found = (item for item in svg.iter() if item.tag.endswith("text"))
+    return [(item.text or "", float(item.get("x")), float(item.get("y")), item.get("text-anchor")) for item in found]
+
+
+def scale(ticks: list[tuple[float, float]], value: float) -> float:
+    """Pixel of a value on the logarithmic axis that two ticks (value, pixel) fix."""
+    (v0, p0), (v1, p1) = ticks[:2]
+    return p0 + (p1 - p0) * math.log(value / v0) / math.log(v1 / v0)
+
+
+def test_roofline(files: Path, report: dict[str, Any]) -> None:
+    svg = ElementTree.parse(files / "roof.svg").getroot()
+    written = texts(svg)
+    for kind, unit in (("f32", "GFLOP/s"), ("bf16", "GFLOP/s"), ("int8", "GOP/s")):
+        if kind in report["limits"]:
+            assert any(text == f"{kind} {report['limits'][kind]:.0f} {unit}" for text, *_ in written)
+    assert any(text == f"memory {report['limits']['read']:.1f} GB/s" for text, *_ in written)
+    numbers = [(float(text), x, y, anchor) for text, x, y, anchor in written if re.fullmatch(r"[\d.]+|1e[-+]\d+", text)]
+    columns = [(value, x) for value, x, _, anchor in numbers if anchor == "middle"]
+    rows = [(value, y - 4) for value, _, y, anchor in numbers if anchor == "end"]
+    circles = {(float(c.get("cx")), float(c.get("cy"))): c[0].text for c in svg.iter() if len(c) and c.get("cx")}
+    drawn = 0
+    for phase in ("prefill", "decode"):
+        for row in report[phase]["kernels"]:
+            if row["share"] >= 0.001 and row["operations"]:
+                x, y = scale(columns, row["operations"] / row["bytes"]), scale(rows, row["gflops"])
+                near = [title for at, title in circles.items() if math.dist(at, (x, y)) < 0.5]
+                assert any(title.startswith(f"{row['kernel']} (") for title in near)
+                assert any(text.startswith(f"{row['kernel']} (") for text, *_ in written)
+                drawn += 1
+    assert len(circles) == drawn
+    assert sum("(" in text for text, *_ in written) == drawn
+
+
+def test_labels_of_one_place_do_not_overlap(report: dict[str, Any]) -> None:
+    row = report["decode"]["kernels"][0] | {"operations": 10, "bytes": 5, "gflops": 1.0, "share": 0.02}
+    same = [row | {"kernel": f"kernel_{number}"} for number in range(40)]
+    svg = ElementTree.fromstring(roofline.draw(report | {"decode": report["decode"] | {"kernels": same}}))
+    boxes = []
+    for text, x, y, anchor in texts(svg):
+        if text.startswith("kernel_"):
+            width = 6 * len(text)
+            left = x - width * {"start": 0, "middle": 0.5, "end": 1}[anchor]
+            boxes.append((left, left + width, y - 9, y + 2))
+            assert left >= 0 and left + width <= roofline.WIDTH and 0 <= y <= roofline.HEIGHT
+    assert len(boxes) == 40
+    for index, (left, right, top, bottom) in enumerate(boxes):
+        for other in boxes[:index]:
+            assert right <= other[0] or other[1] <= left or bottom <= other[2] or other[3] <= top
+
+
+def test_roofline_without_costs_or_limits(report: dict[str, Any]) -> None:
+    unknown = {"operations": None, "bytes": None, "gflops": None}
+    blind = {
+        phase: report[phase] | {"kernels": [report[phase]["kernels"][0] | unknown]} for phase in ("prefill", "decode")
+    }
+    svg = ElementTree.fromstring(roofline.draw(report | blind))
+    assert not any("(" in text for text, *_ in texts(svg))
+    svg = ElementTree.fromstring(roofline.draw(report | {"limits": {}}))
+    assert any("not known" in text for text, *_ in texts(svg))
 
 
 def test_table(report: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from deepseek.errors import DeepseekError, InputError
 EXAMPLES = """
 deepseek bench smollm2-135m
 deepseek bench smollm2-135m --precision f32 --threads 2 --json
-deepseek bench smollm2-135m --profile --trace trace.json
+deepseek bench smollm2-135m --profile --trace trace.json --roofline roofline.svg
 deepseek bench model.gguf --prompt-tokens 128 --new-tokens 32 --runs 7
 deepseek bench gemm --m 1000 --n 1777 --k 333 --dtype bf16 --threads 1
 """

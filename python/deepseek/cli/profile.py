@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from deepseek.cli import common, progress
+from deepseek.cli import common, progress, roofline
 from deepseek.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,21 +40,26 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("profile", _MEANING)
     group.add_argument("--profile", action="store_true", help="print time, rates and limits of every kernel instead")
     group.add_argument("--trace", metavar="FILE", help="profile, and write the launches as a Chrome trace (Perfetto)")
+    group.add_argument(
+        "--roofline", metavar="FILE", help="profile, and draw the kernels under the machine's limits, SVG"
+    )
 
 
 def is_asked(options: argparse.Namespace) -> bool:
     """Whether one of the options of `add_options` is there."""
-    return bool(options.profile or options.trace)
+    return bool(options.profile or options.trace or options.roofline)
 
 
 def run(options: argparse.Namespace) -> None:
     """Prints one table per phase and writes the files asked for. Raises `InputError` for an encoder."""
-    if options.trace:
-        common.check_output(options.trace)
+    for path in filter(None, (options.trace, options.roofline)):
+        common.check_output(path)
     model = common.load_model(options)
     report, phases = measure(model, options.prompt_tokens, options.runs)
     if options.trace:
         common.write_atomically(options.trace, json.dumps(trace(model.executable.manifest, phases)).encode())
+    if options.roofline:
+        common.write_atomically(options.roofline, roofline.draw(report).encode())
     if options.json:
         common.print_json(report)
     else:
