@@ -5,11 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deepseek.cli import common, progress
 from deepseek.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from deepseek.executable import Executable
 
 DTYPES = {"f32": ("f32", "f32", 4), "bf16": ("bf16", "f32", 2), "int8": ("i8", "i32", 1)}
 _MODULE = """module {{
@@ -48,10 +54,39 @@ def run(options: argparse.Namespace) -> None:
     print(f"  greatest error {values['max_rel_error']:.1e} of the greatest value")
 
 
+@dataclass(frozen=True)
+class Product:
+    """A compiled product, ready to be called with `inputs`; `a` and `b` are its operands."""
+
+    executable: Executable
+    inputs: tuple[np.ndarray, ...]
+    a: np.ndarray
+    b: np.ndarray
+
+
+def prepare(
+    m: int, n: int, k: int, dtype: str, pack: str = "rhs", target: str = "cpu", threads: int | None = None
+) -> Product:
+    """Compiles [m, k] x [k, n] and binds random weights: the right side, with `pack` "both" the left one too."""
+    import numpy as np
+
+    from deepseek.compiler import compile_text
+    from deepseek.executable import Executable
+
+    element, result, _ = DTYPES[dtype]
+    lhs = '{dsc.weight = "a"}' if pack == "both" else ""
+    text = _MODULE.format(m=m, n=n, k=k, element=element, result=result, lhs=lhs)
+    code = compile_text(text, target=target, source_name="gemm")
+    executable = Executable(code.object, code.manifest, threads=threads)
+    a, b = _operands(np, dtype, (m, k)), _operands(np, dtype, (k, n))
+    executable.bind_weights({"a": a, "b": b})
+    return Product(executable, () if pack == "both" else (a,), a, b)
+
+
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """The keys that `--json` prints. Raises InputError when the operands do not fit into memory."""
     m, n, k = options.m, options.n, options.k
-    element, result, size = DTYPES[options.dtype]
+    size = DTYPES[options.dtype][2]
     # Operands, the packed right side, the result, and all of it in float64 for the reference.
     needed = (m * k + 2 * k * n) * size + 4 * m * n + 8 * (m * k + k * n + 2 * m * n)
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
@@ -60,16 +95,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
 
     from deepseek import runtime
-    from deepseek.compiler import compile_text
-    from deepseek.executable import Executable
 
-    lhs = '{dsc.weight = "a"}' if options.pack == "both" else ""
-    text = _MODULE.format(m=m, n=n, k=k, element=element, result=result, lhs=lhs)
-    code = compile_text(text, target=options.target or "cpu", source_name="gemm")
-    executable = Executable(code.object, code.manifest, threads=options.threads)
-    a, b = _operands(np, options.dtype, (m, k)), _operands(np, options.dtype, (k, n))
-    executable.bind_weights({"a": a, "b": b})
-    inputs = () if options.pack == "both" else (a,)
+    product = prepare(m, n, k, options.dtype, options.pack, options.target or "cpu", options.threads)
+    executable, inputs, a, b = product.executable, product.inputs, product.a, product.b
     output = executable(*inputs)
     output = output[0] if isinstance(output, (tuple, list)) else output
     threads = executable.context.threads
