@@ -100,15 +100,8 @@ site: docs $(STAMPS)/docs ## docs/ as a web site in build/site
 	@NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --quiet
 	@echo "built build/site: open build/site/index.html, or python3 -m http.server -d build/site for its search"
 
-bench: build $(STAMPS)/model ## SmolLM2-135M at every precision, and matrix products against the machine's limit
-	@for precision in f32 bf16 f16 as-stored; do \
-	  echo "SmolLM2-135M, $$precision"; \
-	  .venv/bin/deepseek bench smollm2-135m --prompt-tokens 512 --new-tokens 128 --precision $$precision --threads $(JOBS); \
-	done
-	@for dtype in f32 bf16 int8; do \
-	  .venv/bin/deepseek bench gemm --m 2048 --n 2048 --k 2048 --dtype $$dtype --threads 1; \
-	  .venv/bin/deepseek bench gemm --m 1000 --n 1777 --k 333 --dtype $$dtype --threads 1; \
-	done
+bench: build $(STAMPS)/model $(STAMPS)/test ## products, SmolLM2-135M, its kernels and peers: build/bench.md, docs/roofline.svg
+	@.venv/bin/python bench/report.py --threads $(JOBS)
 
 fuzz: build $(STAMPS)/model $(STAMPS)/test ## damaged inputs for every reader: COUNT each (default 20000)
 	@nice .venv/bin/python test/fuzz/fuzz.py $(or $(READER),all) --count $(or $(COUNT),20000) --jobs $(JOBS)

@@ -94,6 +94,7 @@ def measure(model: Any, prompt_tokens: int, runs: int) -> tuple[dict[str, Any], 
         "precision": model.info.precision,
         "threads": model.threads,
         "target": model.target,
+        "compile_s": model.compile_s,
         "runs": runs,
         "limits": limits,
     }
