@@ -73,16 +73,19 @@ class _Labels:
     """Places texts where they meet neither each other, nor a dot, nor a line, nor the border."""
 
     def __init__(self) -> None:
-        self.taken: list[_Box] = []
-        self._texts: list[_Box] = []
+        self.marks: list[_Box] = []  # dots and lines
+        self.texts: list[_Box] = []
 
     def place(self, text: str, x: float, y: float, radius: float, color: str) -> Iterator[str]:
         """`text` as near to the edge of a dot as there is room, with a thin line to it from further away.
 
-        Without a dot (radius 0) there is no line. Lines cross texts only where there is no other way.
+        The line rather takes a longer way than one across marks or even texts. Without a dot (radius 0) there is none.
         """
         width = _CHARACTER * len(text)
-        for crossing, distance, step in product((False, True), range(int(radius) + 5, WIDTH, 6), range(32)):
+        best: tuple[float, tuple[float, float, str, _Box, list[_Box]]] | None = None
+        for distance, step in product(range(int(radius) + 5, WIDTH, 6), range(32)):
+            if best is not None and best[0] <= distance:
+                break
             # To the right and to the left first: there a text is read together with its dot.
             angle = math.pi / 16 * ((step + 1) // 2 * (1 if step % 2 else -1))
             cos, middle = math.cos(angle), y + distance * math.sin(angle)
@@ -90,21 +93,29 @@ class _Labels:
             anchor = "start" if cos > 0.3 else "end" if cos < -0.3 else "middle"
             left = end - width * {"start": 0, "middle": 0.5, "end": 1}[anchor]
             box = _Box(left - 3, middle - _FONT / 2 - 1, left + width + 3, middle + _FONT / 2 + 1)
-            line = _along(x, y, end, middle) if radius and distance > radius + 10 else []
-            crossed = any(piece.meets(other) for piece in line for other in self._texts)
-            if not self._is_free(box) or (crossed and not crossing):
+            if not self._is_free(box):
                 continue
-            self._texts.append(box)
-            self.taken += [box, *line]
-            if line:
-                edge = radius / distance
-                yield _line(x + (end - x) * edge, y + (middle - y) * edge, end, middle, color, 0.7)
-            yield _text(text, end, middle + _FONT / 3, anchor=anchor, color=color)
+            line = _along(x, y, end, middle) if radius and distance > radius + 10 else []
+            detour = 8 * self._crossed(line, self.marks) + 500 * self._crossed(line, self.texts)
+            if best is None or distance + detour < best[0]:
+                best = distance + detour, (end, middle, anchor, box, line)
+        if best is None:
             return
+        end, middle, anchor, box, line = best[1]
+        self.texts.append(box)
+        self.marks += line
+        if line:
+            edge = radius / math.hypot(end - x, middle - y)
+            yield _line(x + (end - x) * edge, y + (middle - y) * edge, end, middle, color, 0.7)
+        yield _text(text, end, middle + _FONT / 3, anchor=anchor, color=color)
 
     def _is_free(self, box: _Box) -> bool:
         inside = box.left > _LEFT and box.right < WIDTH - _RIGHT and box.top > _TOP and box.bottom < HEIGHT - _BOTTOM
-        return inside and not any(box.meets(other) for other in self.taken)
+        return inside and not any(box.meets(other) for other in (*self.texts, *self.marks))
+
+    @staticmethod
+    def _crossed(line: Iterable[_Box], others: Iterable[_Box]) -> int:
+        return sum(any(piece.meets(other) for other in others) for piece in line)
 
 
 def draw(report: Mapping[str, Any]) -> str:
@@ -123,7 +134,7 @@ def draw(report: Mapping[str, Any]) -> str:
         axes, labels = _Axes(dots, memory, roofs), _Labels()
         for dot in dots:
             x, y = axes.left(dot.intensity), axes.top(dot.rate)
-            labels.taken.append(_Box(x - dot.radius, y - dot.radius, x + dot.radius, y + dot.radius))
+            labels.marks.append(_Box(x - dot.radius, y - dot.radius, x + dot.radius, y + dot.radius))
         parts += [*_grid(axes), *_roofs(axes, labels, memory, roofs), *_marks(axes, labels, dots), *_legend(report)]
     else:
         parts.append(_text("the limits of this machine are not known", _LEFT, 50))
@@ -172,10 +183,10 @@ def _roofs(axes: _Axes, labels: _Labels, memory: float, roofs: Mapping[str, floa
     slope = axes.left(begin), axes.top(begin * memory), axes.left(highest / memory), axes.top(highest)
     lines = {kind: (axes.left(roof / memory), axes.top(roof)) for kind, roof in roofs.items()}
     yield _line(*slope, _ROOF, 1.6)
-    labels.taken += _along(*slope)
+    labels.marks += _along(*slope)
     for x, y in lines.values():
         yield _line(x, y, WIDTH - _RIGHT, y, _ROOF, 1.6)
-        labels.taken += _along(x, y, WIDTH - _RIGHT, y)
+        labels.marks += _along(x, y, WIDTH - _RIGHT, y)
     for kind, (_, y) in lines.items():
         yield from labels.place(f"{kind} {roofs[kind]:.0f} {_UNITS[kind]}", WIDTH - _RIGHT, y, 0, _ROOF)
     middle = begin * (min(roofs.values()) / memory / begin) ** 0.3
@@ -191,8 +202,14 @@ def _marks(axes: _Axes, labels: _Labels, dots: Iterable[_Dot]) -> Iterator[str]:
             f'fill="{color}" fill-opacity="0.55" stroke="{color}"><title>{escape(dot.label)}: {dot.share:.1%}</title>'
             "</circle>"
         )
-    for dot in ordered:
-        x, y = axes.left(dot.intensity), axes.top(dot.rate)
+    places = {dot: (axes.left(dot.intensity), axes.top(dot.rate)) for dot in ordered}
+
+    def room(dot: _Dot) -> float:
+        return min((math.dist(places[dot], place) for other, place in places.items() if other != dot), default=0.0)
+
+    # Labels of lonely dots first: they fit beside them, and others go round.
+    for dot in sorted(ordered, key=room, reverse=True):
+        x, y = places[dot]
         yield from labels.place(dot.label, x, y, dot.radius, _COLORS[dot.phase])
 
 
