@@ -36,6 +36,7 @@ class _Box:
 class _Dot:
     phase: str
     label: str
+    kernel: str
     intensity: float  # operations per byte
     rate: float  # GFLOP/s
     share: float  # of the pass
@@ -64,7 +65,7 @@ class _Axes:
 
 def _along(x1: float, y1: float, x2: float, y2: float) -> list[_Box]:
     """Small boxes that cover a line."""
-    pieces = math.ceil(max(abs(x2 - x1), abs(y2 - y1)) / 6) + 1
+    pieces = math.ceil(max(abs(x2 - x1), abs(y2 - y1)) / 10) + 1
     points = [(x1 + (x2 - x1) * i / pieces, y1 + (y2 - y1) * i / pieces) for i in range(pieces + 1)]
     return [_Box(min(a, c), min(b, d) - 1, max(a, c), max(b, d) + 1) for (a, b), (c, d) in zip(points, points[1:])]
 
@@ -72,9 +73,10 @@ def _along(x1: float, y1: float, x2: float, y2: float) -> list[_Box]:
 class _Labels:
     """Places texts where they meet neither each other, nor a dot, nor a line, nor the border."""
 
-    def __init__(self) -> None:
-        self.marks: list[_Box] = []  # dots and lines
-        self.texts: list[_Box] = []
+    def __init__(self, marks: Iterable[_Box] = (), texts: Iterable[_Box] = ()) -> None:
+        self.marks = list(marks)  # dots and lines
+        self.texts = list(texts)
+        self.cost = 0.0  # distances and detours of all texts, px
 
     def place(self, text: str, x: float, y: float, radius: float, color: str) -> Iterator[str]:
         """`text` as near to the edge of a dot as there is room, with a thin line to it from further away.
@@ -96,11 +98,13 @@ class _Labels:
             if not self._is_free(box):
                 continue
             line = _along(x, y, end, middle) if radius and distance > radius + 10 else []
-            detour = 8 * self._crossed(line, self.marks) + 500 * self._crossed(line, self.texts)
-            if best is None or distance + detour < best[0]:
-                best = distance + detour, (end, middle, anchor, box, line)
+            cost = distance + 8 * self._crossed(line, self.marks) + 100 * self._crossed(line, self.texts)
+            if best is None or cost < best[0]:
+                best = cost, (end, middle, anchor, box, line)
         if best is None:
+            self.cost += math.inf
             return
+        self.cost += best[0]
         end, middle, anchor, box, line = best[1]
         self.texts.append(box)
         self.marks += line
@@ -142,12 +146,14 @@ def draw(report: Mapping[str, Any]) -> str:
 
 
 def _dots(report: Mapping[str, Any]) -> Iterator[_Dot]:
+    """Kernels are called by where they stand in the model; by their own names where two stand at one place."""
     for phase in _COLORS:
-        for row in report[phase]["kernels"]:
-            if row["operations"] and row["bytes"] and row["gflops"] and row["share"] >= _LEAST_SHARE:
-                where = row["locations"][0].rsplit("/", 1)[-1]
-                label = f"{row['kernel']} ({where})"
-                yield _Dot(phase, label, row["operations"] / row["bytes"], row["gflops"], row["share"])
+        rows = [row for row in report[phase]["kernels"] if row["share"] >= _LEAST_SHARE and row["bytes"]]
+        places = [", ".join(dict.fromkeys(place.rsplit("/", 1)[-1] for place in row["locations"])) for row in rows]
+        for row, place in zip(rows, places):
+            label = place if place and places.count(place) == 1 else row["kernel"]
+            if row["operations"]:
+                yield _Dot(phase, label, row["kernel"], row["operations"] / row["bytes"], row["gflops"], row["share"])
 
 
 def _part(value: float, ends: tuple[float, float]) -> float:
@@ -199,18 +205,25 @@ def _marks(axes: _Axes, labels: _Labels, dots: Iterable[_Dot]) -> Iterator[str]:
         color = _COLORS[dot.phase]
         yield (
             f'<circle cx="{axes.left(dot.intensity):.1f}" cy="{axes.top(dot.rate):.1f}" r="{dot.radius:.1f}" '
-            f'fill="{color}" fill-opacity="0.55" stroke="{color}"><title>{escape(dot.label)}: {dot.share:.1%}</title>'
+            f'fill="{color}" fill-opacity="0.55" stroke="{color}"><title>{escape(dot.kernel)}: {dot.share:.1%}</title>'
             "</circle>"
         )
     places = {dot: (axes.left(dot.intensity), axes.top(dot.rate)) for dot in ordered}
 
-    def room(dot: _Dot) -> float:
-        return min((math.dist(places[dot], place) for other, place in places.items() if other != dot), default=0.0)
+    def crowd(dot: _Dot) -> float:
+        return -min((math.dist(places[dot], place) for other, place in places.items() if other != dot), default=0.0)
 
-    # Labels of lonely dots first: they fit beside them, and others go round.
-    for dot in sorted(ordered, key=room, reverse=True):
-        x, y = places[dot]
-        yield from labels.place(dot.label, x, y, dot.radius, _COLORS[dot.phase])
+    best, least = [], math.nan
+    for key in (crowd, lambda dot: -dot.share, lambda dot: dot.intensity):
+        trial = _Labels(labels.marks, labels.texts)
+        texts = [
+            part
+            for dot in sorted(ordered, key=key)
+            for part in trial.place(dot.label, *places[dot], dot.radius, _COLORS[dot.phase])
+        ]
+        if not trial.cost >= least:
+            best, least = texts, trial.cost
+    yield from best
 
 
 def _legend(report: Mapping[str, Any]) -> Iterator[str]:
