@@ -116,15 +116,17 @@ SmallVector<Value> MatmulEmitter::accumulate(const Tile &tile, Value begin, Valu
         for (int64_t v = 0; v < vectors; ++v)
           acc[r * vectors + v] = multiplyAdd(left, right[v][i], acc[r * vectors + v]);
   };
-  // One sum per accumulator: several steps per turn, so that counting does not compete with multiplying.
-  int64_t steps = unroll > 1 ? unroll : kStepsPerTurn, stride = steps * group;
+  int64_t steps = stepsPerTurn(), stride = steps * group;
   Value whole =
       kernel.add(begin, kernel.mul(kernel.floorDiv(kernel.sub(end, begin), stride), kernel.constantIndex(stride)));
   SmallVector<Value> acc = kernel.forLoop(begin, whole, stride, start, [&](Value k, ValueRange carried) {
     SmallVector<Value> values(carried);
+    Value turn = kernel.floorDiv(kernel.sub(k, begin), stride);
+    prefetchStage(tile, k);
+    if (tile.fetchesResults)
+      prefetchResults(tile, turn);
     if (next.panels) {
-      Value turn = kernel.floorDiv(kernel.sub(k, begin), group);
-      Value at = kernel.add(next.first, kernel.mul(turn, kernel.constantIndex(next.perStep)));
+      Value at = kernel.add(next.first, kernel.mul(turn, next.perTurn));
       auto type = cast<MemRefType>(next.panels.getType());
       int64_t perLine = 64 * 8 / std::max(8u, type.getElementTypeBitWidth());
       for (int64_t line = 0; line < next.lines; ++line)
@@ -157,6 +159,7 @@ SmallVector<Value> MatmulEmitter::accumulateRuns(const Tile &tile, ArrayRef<Valu
   stageK = stageBlock = kernel.constantIndex(0);
   Value count = kernel.floorDiv(depth, run);
   return kernel.forLoop(kernel.constantIndex(0), count, 1, sums, [&](Value number, ValueRange carried) {
+    prefetchResults(tile, number);
     SmallVector<Value> acc(carried);
     SmallVector<ScaledRun> right;
     for (int64_t v = 0; v < vectors; ++v)
@@ -188,17 +191,22 @@ SmallVector<Value> MatmulEmitter::accumulateRuns(const Tile &tile, ArrayRef<Valu
   });
 }
 
-/// Fetches where the results of a tile go, before its last products: stores that miss would hold up the next tile.
-void MatmulEmitter::prefetchResults(const Tile &tile) {
+/// Fetches where row `number` of a tile's results goes, during its last products: stores that miss would hold up the
+/// next tile, and all rows at once would hold up what the products read.
+void MatmulEmitter::prefetchResults(const Tile &tile, Value number) {
   if (tileRows == 1)
     return;
-  for (int64_t r = 0; r < tileRows; ++r)
+  Value count = kernel.constantIndex(tileRows);
+  kernel.ifThen(arith::CmpIOp::create(kernel, arith::CmpIPredicate::slt, number, count), [&] {
+    Value last = kernel.sub(rows, kernel.constantIndex(1));
+    SmallVector<Index> at(batch);
+    llvm::append_range(at, rowIndex(kernel.min(kernel.add(tile.rowNumbers[0], number), last)));
+    at.emplace_back();
     for (int64_t v = 0; v < vectors; ++v) {
-      SmallVector<Index> at(batch);
-      llvm::append_range(at, tile.rowIndices[r]);
-      at.push_back(Index::lanes(kernel.add(tile.column, kernel.constantIndex(v * lanes))));
+      at.back() = Index::lanes(kernel.add(tile.column, kernel.constantIndex(v * lanes)));
       kernel.prefetchOutputs(at);
     }
+  });
 }
 
 /// Hands the sums of a tile to whoever reads the result.
@@ -251,7 +259,7 @@ void MatmulEmitter::columnTile(Value column, Value rowBegin, Value rowEnd) {
       fillRhsStage(column, zero, end);
     forTiles(rowBegin, rowEnd, [&](Value row, bool checked) {
       Tile tile = tileAt(row, column, checked);
-      prefetchResults(tile);
+      tile.fetchesResults = true;
       finish(tile, run && !rhsStage ? accumulateRuns(tile, start) : accumulate(tile, zero, end, start), checked);
     });
     kernel.width = 1;
@@ -289,7 +297,7 @@ void MatmulEmitter::columnTile(Value column, Value rowBegin, Value rowEnd) {
     fillRhsStage(column, lastBlock, end);
   forTiles(rowBegin, rowEnd, [&](Value row, bool checked) {
     Tile tile = tileAt(row, column, checked);
-    prefetchResults(tile);
+    tile.fetchesResults = true;
     finish(tile, accumulate(tile, lastBlock, end, load(row)), checked);
   });
   kernel.width = 1;
@@ -323,6 +331,9 @@ void MatmulEmitter::workgroup() {
   Value rowBegin = firstRow(rowBlock), rowEnd = firstRow(kernel.add(rowBlock, kernel.constantIndex(1)));
   if (stage) {
     stageBegin = rowBegin;
+    Value one = kernel.constantIndex(1), tiles = kernel.floorDiv(kernel.sub(rowEnd, rowBegin), tileRows);
+    Value perTurn = kernel.constantIndex(stepsPerTurn() * vectors * lanes * group);
+    tileShare = kernel.createOrFold<arith::CeilDivUIOp>(perTurn, kernel.createOrFold<arith::MaxUIOp>(tiles, one));
     auto equal = [&](Value a, Value b) -> Value {
       return arith::CmpIOp::create(kernel, arith::CmpIPredicate::eq, a, b);
     };

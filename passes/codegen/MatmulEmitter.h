@@ -32,9 +32,6 @@ struct MatmulPlan {
   MemRefType rhsStageType; // [group of k in the block, columns of the tile in groups], or null
 };
 
-/// Steps of the reduction in one turn of the loop, if nothing is unrolled.
-constexpr int64_t kStepsPerTurn = 4;
-
 /// Writes the loop nest of workgroups. For every group of k, the tile's columns are loaded as vectors and every
 /// row's scalar is multiplied in.
 class MatmulEmitter : MatmulPlan {
@@ -49,12 +46,12 @@ private:
     SmallVector<SmallVector<Index>> rowIndices;
     SmallVector<Value> masks; // of columns
     Value column;
+    bool fetchesResults = false; // its products are the last ones
   };
   /// What the workgroup reads next of the panels, seen as one row: its tiles of rows share the work of fetching it.
   struct Prefetch {
-    Value panels, first;
-    int64_t perStep;
-    int64_t lines = 1; // per turn of the loop
+    Value panels, first, perTurn; // elements
+    int64_t lines;                // per turn of the loop
   };
 
   // Operands (MatmulOperands.cpp).
@@ -69,13 +66,14 @@ private:
   void fillRhsStage(Value column, Value begin, Value end);
   ScaledRun runAt(Value column, int64_t v, Value number);
   SmallVector<Value> startOf(Value column);
+  void prefetchStage(const Tile &tile, Value k);
   Prefetch prefetchAfter(const Tile &tile, Value begin, Value end);
 
   // Tiles (MatmulEmitter.cpp).
   Tile tileAt(Value firstRow, Value column, bool checked);
   SmallVector<Value> accumulate(const Tile &tile, Value begin, Value end, ArrayRef<Value> sums);
   SmallVector<Value> accumulateRuns(const Tile &tile, ArrayRef<Value> sums);
-  void prefetchResults(const Tile &tile);
+  void prefetchResults(const Tile &tile, Value number);
   void finish(const Tile &tile, ArrayRef<Value> sums, bool checked);
   void forTiles(Value begin, Value end, function_ref<void(Value, bool)> body);
   void columnTile(Value column, Value rowBegin, Value rowEnd);
@@ -83,6 +81,8 @@ private:
   SmallVector<Index> rowIndex(Value row) {
     return llvm::map_to_vector(kernel.delinearize(row, rowSizes), [](Value v) { return Index::uniform(v); });
   }
+  /// One sum per accumulator: several steps per turn, so that counting does not compete with multiplying.
+  int64_t stepsPerTurn() const { return unroll > 1 ? unroll : 4; }
   VectorType vectorOf(int64_t count, Type type) { return VectorType::get({count}, type); }
   Value bitcast(Value value, int64_t count, Type type) {
     return vector::BitCastOp::create(kernel, vectorOf(count, type), value);
@@ -102,6 +102,7 @@ private:
   Value stageBlock, stageK; // the block of k that is read, and its first k
   Value runSums;            // of the staged rows: the sum of each run
   Value rhsStage, rhsBegin; // the right side from element `rhsBegin` of the reduction on
+  Value tileShare;          // elements of the next panel that a tile of rows fetches per turn of its loop
   Value partial;            // sums of the workgroup's rows by one tile of columns
 };
 

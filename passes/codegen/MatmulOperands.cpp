@@ -15,6 +15,8 @@ namespace mlir::dsc {
 
 constexpr int64_t kStreamAhead = 4096; // bytes: what memory delivers while a line is on its way
 
+constexpr int64_t kStageAhead = 1024; // bytes: what a thread multiplies while the second-level cache answers
+
 constexpr int64_t kStepsAhead = 8; // vectors of a row that are fetched before they are staged
 
 /// Elements of the right side that one step of `group` reductions multiplies, per member of the group: column vector
@@ -76,6 +78,20 @@ SmallVector<Value> MatmulEmitter::stageIndex(Value firstRow, int64_t r, Value k)
   Value tile = kernel.floorDiv(kernel.sub(firstRow, stageBegin), tileRows);
   Value step = kernel.mul(kernel.sub(k, stageK), kernel.constantIndex(tileRows));
   return {stageBlock, tile, kernel.add(step, kernel.constantIndex(r * (dots ? group : 1)))};
+}
+
+/// Fetches what the tile reads of the stage some turns after the one at `k`; near the end of the last tile, what lies
+/// behind it.
+void MatmulEmitter::prefetchStage(const Tile &tile, Value k) {
+  if (!stage || tileRows == 1)
+    return;
+  int64_t bytes = std::max(8u, cast<MemRefType>(stage.getType()).getElementTypeBitWidth()) / 8;
+  SmallVector<Value> at = stageIndex(tile.rowNumbers[0], 0, k);
+  Value first = at.back();
+  for (int64_t line = 0; line < llvm::divideCeil(stepsPerTurn() * group * tileRows * bytes, 64); ++line) {
+    at.back() = kernel.add(first, kernel.constantIndex((kStageAhead + line * 64) / bytes));
+    memref::PrefetchOp::create(kernel, stage, at, /*isWrite=*/false, /*localityHint=*/3, /*isDataCache=*/true);
+  }
 }
 
 /// What row `r` of a tile multiplies the right side's elements with.
@@ -260,27 +276,24 @@ MatmulEmitter::Prefetch MatmulEmitter::prefetchAfter(const Tile &tile, Value beg
   if (!buffer || !stage || (tilesPerWorkgroup < 2 && tileRows > 1) || (unroll > 1 && tileRows > 1))
     return {};
   auto type = cast<MemRefType>(buffer.getType());
-  int64_t panel = vectors * lanes * group, steps = type.getDimSize(1);
-  int64_t perStep = llvm::divideCeil(panel, tilesPerWorkgroup);
+  int64_t panel = vectors * lanes * group, perTurn = stepsPerTurn() * panel;
+  int64_t bytes = std::max(8u, type.getElementTypeBitWidth()) / 8;
   SmallVector<ReassociationIndices> all(1);
   for (int64_t i = 0; i < type.getRank(); ++i)
     all[0].push_back(i);
   Value flat = memref::CollapseShapeOp::create(kernel, buffer, all);
-  Value at = kernel.add(kernel.mul(kernel.floorDiv(tile.column, vectors * lanes), kernel.constantIndex(steps)),
-                        kernel.floorDiv(end, group));
-  if (tileRows == 1) { // a stream: the same thread reads on
-    int64_t bytes = std::max(8u, type.getElementTypeBitWidth()) / 8;
-    int64_t steps = unroll > 1 ? unroll : kStepsPerTurn;
-    Value here =
-        kernel.add(kernel.mul(kernel.floorDiv(tile.column, vectors * lanes), kernel.constantIndex(type.getDimSize(1))),
-                   kernel.floorDiv(begin, group));
-    return {flat, kernel.add(kernel.mul(here, kernel.constantIndex(panel)), kernel.constantIndex(kStreamAhead / bytes)),
-            panel, llvm::divideCeil(steps * panel * bytes, 64)};
-  }
-  Value share = kernel.mul(kernel.floorDiv(kernel.sub(end, begin), group), kernel.constantIndex(perStep));
+  auto element = [&](Value k) {
+    Value panels = kernel.mul(kernel.floorDiv(tile.column, vectors * lanes), kernel.constantIndex(type.getDimSize(1)));
+    return kernel.mul(kernel.add(panels, kernel.floorDiv(k, group)), kernel.constantIndex(panel));
+  };
+  if (tileRows == 1) // a stream: the same thread reads on
+    return {flat, kernel.add(element(begin), kernel.constantIndex(kStreamAhead / bytes)), kernel.constantIndex(perTurn),
+            llvm::divideCeil(perTurn * bytes, 64)};
+  Value share = kernel.mul(kernel.floorDiv(kernel.sub(end, begin), stepsPerTurn() * group), tileShare);
   Value number = kernel.floorDiv(kernel.sub(tile.rowNumbers[0], stageBegin), tileRows);
-  Value first = kernel.add(kernel.mul(at, kernel.constantIndex(panel)), kernel.mul(number, share));
-  return {flat, kernel.min(first, kernel.sub(kernel.constantIndex(type.getNumElements()), share)), perStep};
+  Value first = kernel.add(element(end), kernel.mul(number, share));
+  return {flat, kernel.min(first, kernel.sub(kernel.constantIndex(type.getNumElements()), share)), tileShare,
+          llvm::divideCeil(perTurn * bytes, 64 * tilesPerWorkgroup)};
 }
 
 } // namespace mlir::dsc
