@@ -43,6 +43,14 @@ struct Deferred {
   int32_t count, bufferCount;
 };
 
+/// Mapped files that launches read once.
+struct ReadOnce {
+  static constexpr int32_t kLaunches = 4; // until pages are given back: looking for them costs more than few hold
+  void *const *starts;
+  const size_t *sizes;
+  int32_t count, launches;
+};
+
 /// One worker thread; a cache line each, since every worker writes its own.
 struct alignas(64) Worker {
   std::atomic<uint32_t> parked; // futex word: 1 while asleep or about to be
@@ -73,6 +81,7 @@ struct dsc_rt_context {
   dsc_rt::Worker *workers;          // requested - 1 of them
 
   dsc_rt::Deferred deferred;
+  dsc_rt::ReadOnce readOnce;
   dsc_rt_span *spans; // of the profile, null while there is none
   int64_t spanCapacity;
   std::atomic<int64_t> spanCount; // may pass the capacity

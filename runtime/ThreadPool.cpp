@@ -14,6 +14,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -320,6 +321,16 @@ void launchOnPool(dsc_rt_context *context, const Grid *grids, int32_t count, int
   context->busy.store(false, std::memory_order_release);
 }
 
+void giveBackPages(const ReadOnce &files) {
+  for (int32_t i = 0; i < files.count; ++i)
+    madvise(files.starts[i], files.sizes[i], MADV_DONTNEED); // refusal leaves them where they are
+}
+
+void countLaunch(ReadOnce &files) {
+  if (files.count > 0 && ++files.launches % ReadOnce::kLaunches == 0)
+    giveBackPages(files);
+}
+
 } // namespace
 
 int dsc_rt_version(void) { return DSC_RT_VERSION; }
@@ -378,6 +389,7 @@ void dsc_rt_launch(dsc_rt_context *context, dsc_rt_kernel kernel, void *const *b
       deferred.grids[count++] = grid;
     DefaultFloatMode mode;
     launchOnPool(context, deferred.grids, count);
+    countLaunch(context->readOnce);
     return;
   }
   if (workgroups <= 0)
@@ -385,6 +397,7 @@ void dsc_rt_launch(dsc_rt_context *context, dsc_rt_kernel kernel, void *const *b
   DefaultFloatMode mode;
   if (!context->spans || dispatch < 0) {
     launchOnPool(context, &grid, 1);
+    countLaunch(context->readOnce);
     return;
   }
   int64_t start = nanosecondsNow();
@@ -418,4 +431,9 @@ int64_t dsc_rt_profile(dsc_rt_context *context, dsc_rt_span *spans, int64_t capa
   context->spanCapacity = spans && capacity > 0 ? capacity : 0;
   context->spans = context->spanCapacity > 0 ? spans : nullptr;
   return written;
+}
+
+void dsc_rt_read_once(dsc_rt_context *context, void *const *starts, const size_t *sizes, int32_t count) {
+  giveBackPages(context->readOnce);
+  context->readOnce = {starts, sizes, count > 0 ? count : 0, 0};
 }

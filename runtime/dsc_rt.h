@@ -73,6 +73,12 @@ DSC_RT_EXPORT void dsc_rt_launch(dsc_rt_context *context, dsc_rt_kernel kernel, 
 DSC_RT_EXPORT void dsc_rt_defer(dsc_rt_context *context, dsc_rt_kernel kernel, void *const *buffers,
                                 int32_t bufferCount, const int64_t *dims, int64_t workgroups, int32_t dispatch);
 
+/// Lets pages of read-only file mappings leave this process while launches read
+/// them once: mapping i has sizes[i] bytes at starts[i] (a multiple of the page
+/// size), every few launches all are given back. The arrays must stay until the
+/// next call, which gives back the rest; count 0 ends it.
+DSC_RT_EXPORT void dsc_rt_read_once(dsc_rt_context *context, void *const *starts, const size_t *sizes, int32_t count);
+
 /// Scratch memory of at least `bytes` bytes, 64-byte aligned, contents
 /// undefined, valid until the next dsc_rt_arena on this context. It grows only.
 /// Returns NULL when `bytes` is negative or memory is out.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+import mmap
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-__all__ = ["ResultPool", "address_of", "aligned_empty", "aligned_parts"]
+__all__ = ["ResultPool", "address_of", "aligned_empty", "aligned_parts", "mapped_files"]
 
 _ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 _LEAST_KEPT = 64 << 10  # bytes: below, the C library keeps freed memory itself
@@ -38,6 +39,20 @@ def aligned_parts(sizes: Sequence[int]) -> list[np.ndarray]:
     memory = aligned_empty((sum(padded),), np.dtype(np.uint8))[0]
     ends = itertools.accumulate(padded)
     return [memory[end - room : end - room + size] for end, room, size in zip(ends, padded, sizes, strict=True)]
+
+
+def mapped_files(arrays: Iterable[np.ndarray]) -> dict[int, int]:
+    """Address and size in bytes of every read-only file mapping that one of `arrays` is a view of."""
+    found: dict[int, int] = {}
+    for array in arrays:
+        base: object = array
+        while isinstance(base, np.ndarray | memoryview):
+            base = base.base if isinstance(base, np.ndarray) else base.obj
+        if isinstance(base, mmap.mmap):
+            whole = np.frombuffer(base, np.uint8)
+            if not whole.flags.writeable:
+                found[address_of(whole)] = whole.nbytes
+    return found
 
 
 class ResultPool:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from deepseek import runtime
-from deepseek.buffers import ResultPool, address_of, aligned_parts
+from deepseek.buffers import ResultPool, address_of, aligned_parts, mapped_files
 from deepseek.errors import ExecutionError, InputError
 
 __all__ = ["Executable"]
@@ -140,7 +140,8 @@ class Executable:
         buffers = (ctypes.c_void_p * max(len(addresses), 1))(*addresses)
         dims = (ctypes.c_int64 * max(len(self._symbols), 1))()
         entry = _ENTRY(self._module.symbol("dsc_init"))
-        with self.context.lock:
+        # What was read of a file is in the prepared weights, too: both in memory would be twice the model.
+        with self.context.lock, self.context.reading_once(mapped_files(weights.values())):
             code = entry(self.context.handle, ctypes.addressof(buffers), ctypes.addressof(dims))
         _check_code(code, "preparing the weights")
         return prepared

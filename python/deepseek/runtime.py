@@ -40,6 +40,7 @@ def _library() -> ctypes.CDLL:
         "dsc_rt_launch": (None, [pointer, pointer, pointer, pointer, int64, ctypes.c_int32]),
         "dsc_rt_arena": (pointer, [pointer, int64]),
         "dsc_rt_profile": (int64, [pointer, pointer, int64]),
+        "dsc_rt_read_once": (None, [pointer, pointer, pointer, ctypes.c_int32]),
         "dsc_rt_load": (pointer, [ctypes.c_char_p, size, ctypes.c_char_p, size]),
         "dsc_rt_symbol": (pointer, [pointer, ctypes.c_char_p]),
         "dsc_rt_unload": (None, [pointer]),
@@ -144,6 +145,17 @@ class Context:
     def threads(self) -> int:
         """Threads that a launch uses; fewer than asked for if the system refused more."""
         return _library().dsc_rt_threads(self.handle)
+
+    @contextmanager
+    def reading_once(self, files: Mapping[int, int]) -> Iterator[None]:
+        """Give back pages of read-only mappings (address -> bytes) every few launches; hold `lock` around the block."""
+        starts = (ctypes.c_void_p * max(len(files), 1))(*files)
+        sizes = (ctypes.c_size_t * max(len(files), 1))(*files.values())
+        _library().dsc_rt_read_once(self.handle, starts, sizes, len(files))
+        try:
+            yield
+        finally:
+            _library().dsc_rt_read_once(self.handle, None, None, 0)
 
     @contextmanager
     def profile(self, launches: int) -> Iterator[Profile]:

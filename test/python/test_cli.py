@@ -266,7 +266,7 @@ def test_bench(smollm2: str) -> None:
     assert report["file_bytes"] == find_model(smollm2).stat().st_size
     assert len(report["prompt_ids"]) == 8 and len(report["new_ids"]) == 4
     assert report["warm_load_s"] > report["load_s"] > 0
-    assert report["peak_rss_bytes"] <= 2.3 * report["weight_bytes"] + 300e6  # the mapped file, its panels, the process
+    assert report["peak_rss_bytes"] <= report["weight_bytes"] + 300e6  # the panels and the process, not the file
 
 
 @pytest.mark.parametrize("phase", ["import", "fuse"])
