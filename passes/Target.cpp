@@ -6,6 +6,10 @@
 #include "llvm/TargetParser/Host.h"
 #include "llvm/TargetParser/Triple.h"
 
+#if defined(__x86_64__) && defined(__linux__)
+#include <unistd.h>
+#endif
+
 namespace mlir::dsc {
 // Features that change the code we make. Naming them all, rather than the
 // machine's model, gives the same object on every machine that has them.
@@ -20,6 +24,16 @@ static std::string joinFeatures(ArrayRef<StringRef> features) {
   for (StringRef feature : features)
     text += (text.empty() ? "+" : ",+") + feature.str();
   return text;
+}
+
+/// Linux keeps tiles off in a process until it asks for them, and may refuse (Documentation/arch/x86/xstate.rst).
+static bool mayUseTiles() {
+#if defined(__x86_64__) && defined(__linux__)
+  constexpr long kArchPrctl = 158, kRequestPermission = 0x1023, kTileData = 18;
+  return syscall(kArchPrctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
 }
 
 TargetAttr resolveTarget(MLIRContext *context, StringRef name, std::string &error) {
@@ -58,7 +72,7 @@ TargetAttr resolveTarget(MLIRContext *context, StringRef name, std::string &erro
       return x86("x86-64-v3", all.take_front(kV3), 32, 16);
     SmallVector<StringRef> features(all.take_front(kV4));
     for (StringRef extra : all.drop_front(kV4))
-      if (host.lookup(extra))
+      if (host.lookup(extra) && (!extra.starts_with("amx") || mayUseTiles()))
         features.push_back(extra);
     return x86("x86-64-v4", features, 64, 32);
   }

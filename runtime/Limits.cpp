@@ -1,6 +1,6 @@
 //===- Limits.cpp - What this machine can do at most -----------------------===//
 //
-// Loops that do nothing else: sixteen independent sums in registers for each
+// Loops that do nothing else: independent sums in registers for each
 // multiplying instruction, and a read of memory larger than any cache. What
 // the compiler generates is measured against them in the same run.
 //
@@ -25,7 +25,8 @@
 namespace {
 
 constexpr int kSums = 16;
-constexpr long kTurns = 1 << 21; // about 0.03 s
+constexpr long kTurns = 1 << 21;  // about 0.03 s
+constexpr int kTurnsPerTile = 16; // a tile takes as long as that many vectors
 constexpr int kRepeats = 3;
 
 double now() {
@@ -88,6 +89,38 @@ __attribute__((target("avx512f,avx512vnni"))) long multiplyInt8(long turns) {
   keep(sums);
   return kSums * 128;
 }
+/// Eight whole tiles: 16 rows of 64 bytes.
+__attribute__((target("amx-tile"))) void beginTiles() {
+  struct alignas(64) {
+    uint8_t palette = 1, start = 0, reserved[14] = {};
+    uint16_t bytesPerRow[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+  } config;
+  keep(config); // GCC takes it for eight bytes
+  _tile_loadconfig(&config);
+}
+__attribute__((target("amx-tile,amx-bf16"))) long multiplyBf16Tiles(long turns) {
+  beginTiles();
+  for (long turn = 0; turn < turns; turn += kTurnsPerTile) {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+  _tile_release();
+  return 4 * 16 * 16 * 64 / kTurnsPerTile;
+}
+__attribute__((target("amx-tile,amx-int8"))) long multiplyInt8Tiles(long turns) {
+  beginTiles();
+  for (long turn = 0; turn < turns; turn += kTurnsPerTile) {
+    _tile_dpbssd(0, 4, 6);
+    _tile_dpbssd(1, 4, 7);
+    _tile_dpbssd(2, 5, 6);
+    _tile_dpbssd(3, 5, 7);
+  }
+  _tile_release();
+  return 4 * 16 * 16 * 128 / kTurnsPerTile;
+}
 long multiplyF32Baseline(long turns) {
   __m128 sums[kSums - 4], x = _mm_set1_ps(1.0000001f), y = _mm_set1_ps(1e-9f);
   makeDifferent(sums);
@@ -124,6 +157,10 @@ long (*loopFor(int kind))(long) {
     return has("avx512bf16") ? multiplyBf16 : nullptr;
   if (kind == DSC_RT_LIMIT_INT8)
     return has("avx512vnni") ? multiplyInt8 : nullptr;
+  if (kind == DSC_RT_LIMIT_BF16_TILES)
+    return has("amx-bf16") ? multiplyBf16Tiles : nullptr;
+  if (kind == DSC_RT_LIMIT_INT8_TILES)
+    return has("amx-int8") ? multiplyInt8Tiles : nullptr;
 #elif defined(__aarch64__)
   if (kind == DSC_RT_LIMIT_F32)
     return multiplyF32Baseline;

@@ -116,8 +116,16 @@ DSC_RT_EXPORT int dsc_rt_cpu_features(char *out, size_t size);
 
 /// What dsc_rt_limit measures: multiplications and additions of f32, dot
 /// products of bf16 with sums in f32, of bytes with sums in 32 bits (operations
-/// per second, two per product), and reading memory (bytes per second).
-enum { DSC_RT_LIMIT_F32, DSC_RT_LIMIT_BF16, DSC_RT_LIMIT_INT8, DSC_RT_LIMIT_READ };
+/// per second, two per product), reading memory (bytes per second), and the
+/// products of bf16 and bytes on matrix tiles.
+enum {
+  DSC_RT_LIMIT_F32,
+  DSC_RT_LIMIT_BF16,
+  DSC_RT_LIMIT_INT8,
+  DSC_RT_LIMIT_READ,
+  DSC_RT_LIMIT_BF16_TILES,
+  DSC_RT_LIMIT_INT8_TILES
+};
 
 /// Best of three runs, of about 0.1 s together, on `threads` threads at once.
 /// Reading takes 1 GiB of memory for its time. 0 where the CPU has no

@@ -55,8 +55,8 @@ def Dsc_VariantAttr : Dsc_Attr<"Variant", "variant"> {
     advances by that many steps for all rows of a workgroup before it goes on,
     so that what they share stays in the first-level cache. Operands whose numbers stand in
     `stage` are computed into memory near the thread first. `instruction` names
-    what multiplies: `fma` on widened elements, or `dot` of adjacent elements
-    along the reduction. With `max_rows` the variant runs only while the number
+    what multiplies: `fma` on widened elements, `dot` of adjacent elements along
+    the reduction, or `tile`, whole matrices in the machine's registers. With `max_rows` the variant runs only while the number
     of rows is at most that; the host program tests variants in order, and the
     last one has no bound.
 

@@ -243,8 +243,8 @@ LogicalResult VariantAttr::verify(function_ref<InFlightDiagnostic()> emitError, 
   for (int64_t operand : stage)
     if (operand < 0)
       return emitError() << "stage must list operand numbers, got: " << operand;
-  if (!llvm::is_contained({"fma", "dot"}, instruction))
-    return emitError() << "unknown instruction \"" << instruction << "\", known are fma, dot";
+  if (!llvm::is_contained({"fma", "dot", "tile"}, instruction))
+    return emitError() << "unknown instruction \"" << instruction << "\", known are fma, dot, tile";
   return success();
 }
 

@@ -55,10 +55,12 @@ MatmulEmitter::MatmulEmitter(MatmulOp op, KernelBuilder &kernel, const MatmulPla
   if (rhsStageType)
     rhsStage = kernel.allocate(rhsStageType);
   else if (run)
-    runSums = kernel.allocate(MemRefType::get(
-        {tilesPerWorkgroup * tileRows, cast<AffineConstantExpr>(shape.depth).getValue() / run}, accType));
-  if (block)
-    partial = kernel.allocate(MemRefType::get({tilesPerWorkgroup * tileRows, vectors * lanes}, accType));
+    runSums = kernel.allocate(MemRefType::get({tilesPerWorkgroup * tileRows, staticDepth() / run}, accType));
+  if (block || tiles)
+    partial = kernel.allocate(MemRefType::get({(block ? tilesPerWorkgroup : 1) * tileRows, vectors * lanes}, accType));
+  if (tiles && staticDepth() % chunk())
+    lastChunk = kernel.allocate(
+        MemRefType::get({kMachineTileRows, vectors * lanes * group}, getElementTypeOrSelf(op.getRhs())));
 }
 
 Value MatmulEmitter::multiplyAdd(Value a, Value b, Value acc) {
@@ -88,14 +90,17 @@ MatmulEmitter::Tile MatmulEmitter::tileAt(Value firstRow, Value column, bool che
     tile.rowNumbers.push_back(row);
     tile.rowIndices.push_back(rowIndex(checked ? kernel.min(row, lastRow) : row));
   }
-  tile.masks.resize(vectors);
-  if (masksColumns)
-    for (int64_t v = 0; v < vectors; ++v) {
-      Value left = kernel.sub(columns, kernel.add(column, kernel.constantIndex(v * lanes)));
-      tile.masks[v] =
-          vector::CreateMaskOp::create(kernel, VectorType::get({lanes}, kernel.getI1Type()), ValueRange{left});
-    }
+  tile.masks = columnMasks(column);
   return tile;
+}
+
+SmallVector<Value> MatmulEmitter::columnMasks(Value column) {
+  SmallVector<Value> masks(vectors);
+  for (int64_t v = 0; v < vectors && masksColumns; ++v) {
+    Value left = kernel.sub(columns, kernel.add(column, kernel.constantIndex(v * lanes)));
+    masks[v] = vector::CreateMaskOp::create(kernel, vectorOf(lanes, kernel.getI1Type()), ValueRange{left});
+  }
+  return masks;
 }
 
 /// `sums` (of row r and column vector v at r * vectors + v) plus the products of k in [begin, end), whole groups.
@@ -125,15 +130,7 @@ SmallVector<Value> MatmulEmitter::accumulate(const Tile &tile, Value begin, Valu
     prefetchStage(tile, k);
     if (tile.fetchesResults)
       prefetchResults(tile, turn);
-    if (next.panels) {
-      Value at = kernel.add(next.first, kernel.mul(turn, next.perTurn));
-      auto type = cast<MemRefType>(next.panels.getType());
-      int64_t perLine = 64 * 8 / std::max(8u, type.getElementTypeBitWidth());
-      for (int64_t line = 0; line < next.lines; ++line)
-        memref::PrefetchOp::create(kernel, next.panels,
-                                   ValueRange{kernel.add(at, kernel.constantIndex(line * perLine))}, /*isWrite=*/false,
-                                   /*localityHint=*/2, /*isDataCache=*/true);
-    }
+    prefetchNext(next, turn);
     for (int64_t i = 0; i < steps; ++i) {
       int64_t u = i % unroll;
       step(kernel.add(k, kernel.constantIndex(i * group)), MutableArrayRef(values).slice(u * perStep, perStep));
@@ -209,25 +206,38 @@ void MatmulEmitter::prefetchResults(const Tile &tile, Value number) {
   });
 }
 
+void MatmulEmitter::prefetchNext(const Prefetch &next, Value turn) {
+  if (!next.panels)
+    return;
+  Value at = kernel.add(next.first, kernel.mul(turn, next.perTurn));
+  int64_t perLine = 64 * 8 / std::max(8u, cast<MemRefType>(next.panels.getType()).getElementTypeBitWidth());
+  for (int64_t line = 0; line < next.lines; ++line)
+    memref::PrefetchOp::create(kernel, next.panels, ValueRange{kernel.add(at, kernel.constantIndex(line * perLine))},
+                               /*isWrite=*/false, /*localityHint=*/2, /*isDataCache=*/true);
+}
+
+/// Hands a row's sums to whoever reads the result.
+void MatmulEmitter::finishRow(const Tile &tile, ArrayRef<Index> row, ArrayRef<Value> sums) {
+  Type resultType = getElementTypeOrSelf(op.getResult());
+  for (auto [v, sum] : llvm::enumerate(sums)) {
+    kernel.mask = tile.masks[v];
+    Index columnIndex = Index::lanes(kernel.add(tile.column, kernel.constantIndex(v * lanes)));
+    Value value = sum;
+    if (op.getBias())
+      value = addValues(value, kernel.splat(kernel.convert(kernel.pull(op.getBias(), {columnIndex}), accType)));
+    kernel.current[op.getResult()] = kernel.convert(value, resultType);
+    SmallVector<Index> at(batch);
+    llvm::append_range(at, row);
+    at.push_back(columnIndex);
+    kernel.storeOutputs(at);
+  }
+  kernel.mask = {};
+}
+
 /// Hands the sums of a tile to whoever reads the result.
 void MatmulEmitter::finish(const Tile &tile, ArrayRef<Value> sums, bool checked) {
-  Type resultType = getElementTypeOrSelf(op.getResult());
   for (int64_t r = 0; r < tileRows; ++r) {
-    auto storeRow = [&] {
-      for (int64_t v = 0; v < vectors; ++v) {
-        kernel.mask = tile.masks[v];
-        Index columnIndex = Index::lanes(kernel.add(tile.column, kernel.constantIndex(v * lanes)));
-        Value value = sums[r * vectors + v];
-        if (op.getBias())
-          value = addValues(value, kernel.splat(kernel.convert(kernel.pull(op.getBias(), {columnIndex}), accType)));
-        kernel.current[op.getResult()] = kernel.convert(value, resultType);
-        SmallVector<Index> at(batch);
-        llvm::append_range(at, tile.rowIndices[r]);
-        at.push_back(columnIndex);
-        kernel.storeOutputs(at);
-      }
-      kernel.mask = {};
-    };
+    auto storeRow = [&] { finishRow(tile, tile.rowIndices[r], sums.slice(r * vectors, vectors)); };
     if (!checked)
       storeRow();
     else
@@ -304,6 +314,8 @@ void MatmulEmitter::columnTile(Value column, Value rowBegin, Value rowEnd) {
 }
 
 void MatmulEmitter::workgroup() {
+  if (tiles)
+    configureTiles();
   int64_t workgroupRows = variant.getWorkgroup()[0], workgroupColumns = variant.getWorkgroup()[1];
   // Column blocks change fastest: they share the rows, which stay staged from one to the next.
   auto blocks = [&](Value size, int64_t block) {
@@ -331,17 +343,20 @@ void MatmulEmitter::workgroup() {
   Value rowBegin = firstRow(rowBlock), rowEnd = firstRow(kernel.add(rowBlock, kernel.constantIndex(1)));
   if (stage) {
     stageBegin = rowBegin;
-    Value one = kernel.constantIndex(1), tiles = kernel.floorDiv(kernel.sub(rowEnd, rowBegin), tileRows);
+    Value one = kernel.constantIndex(1), sharers = kernel.floorDiv(kernel.sub(rowEnd, rowBegin), tileRows);
     Value perTurn = kernel.constantIndex(stepsPerTurn() * vectors * lanes * group);
-    tileShare = kernel.createOrFold<arith::CeilDivUIOp>(perTurn, kernel.createOrFold<arith::MaxUIOp>(tiles, one));
+    tileShare = kernel.createOrFold<arith::CeilDivUIOp>(perTurn, kernel.createOrFold<arith::MaxUIOp>(sharers, one));
     auto equal = [&](Value a, Value b) -> Value {
       return arith::CmpIOp::create(kernel, arith::CmpIPredicate::eq, a, b);
     };
     Value otherRows = equal(position.back(), kernel.constantIndex(0));
     Value first = equal(kernel.workgroup, kernel.firstWorkgroup);
-    kernel.ifThen(arith::OrIOp::create(kernel, otherRows, first), [&] { fillStage(rowBegin, rowEnd); });
+    kernel.ifThen(arith::OrIOp::create(kernel, otherRows, first),
+                  [&] { tiles ? fillTileStage(rowBegin, rowEnd) : fillStage(rowBegin, rowEnd); });
   }
-  kernel.forLoop(columnBegin, columnEnd, lanes * vectors, [&](Value column) { columnTile(column, rowBegin, rowEnd); });
+  kernel.forLoop(columnBegin, columnEnd, lanes * vectors, [&](Value column) {
+    tiles ? tileColumns(column, rowBegin, rowEnd) : columnTile(column, rowBegin, rowEnd);
+  });
 }
 
 } // namespace mlir::dsc

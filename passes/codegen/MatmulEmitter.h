@@ -20,6 +20,9 @@ int64_t groupOf(MatmulOp op);
 /// Elements along the reduction that share a scale in the right side, 0: it has none.
 int64_t runOf(MatmulOp op);
 
+/// Rows of a machine tile, each of 64 bytes; there are eight (Intel SDM vol. 1, chapter 18).
+constexpr int64_t kMachineTileRows = 16, kMachineTiles = 8;
+
 /// What a schedule means for one product.
 struct MatmulPlan {
   int64_t lanes, vectors, tileRows, tilesPerWorkgroup, unroll;
@@ -27,8 +30,10 @@ struct MatmulPlan {
   int64_t group; // adjacent elements along the reduction that are multiplied together
   int64_t run;   // elements that share a scale, which is applied to their sum; 0: elements are read as they are
   bool dots;     // else multiply-add on widened elements
+  bool tiles;    // whole tiles of the machine are multiplied
   VariantAttr variant;
-  MemRefType stageType;    // [block of k, tile of rows, k by row], or null: the left side is read where it lies
+  MemRefType stageType;    // [block of k, tile of rows, k by row], or null: the left side is read where it lies;
+                           // of machine tiles: [block of k, tile of rows, 64 bytes of k by row by 64 bytes]
   MemRefType rhsStageType; // [group of k in the block, columns of the tile in groups], or null
 };
 
@@ -71,18 +76,32 @@ private:
 
   // Tiles (MatmulEmitter.cpp).
   Tile tileAt(Value firstRow, Value column, bool checked);
+  SmallVector<Value> columnMasks(Value column);
   SmallVector<Value> accumulate(const Tile &tile, Value begin, Value end, ArrayRef<Value> sums);
   SmallVector<Value> accumulateRuns(const Tile &tile, ArrayRef<Value> sums);
   void prefetchResults(const Tile &tile, Value number);
+  void prefetchNext(const Prefetch &next, Value turn);
+  void finishRow(const Tile &tile, ArrayRef<Index> row, ArrayRef<Value> sums);
   void finish(const Tile &tile, ArrayRef<Value> sums, bool checked);
   void forTiles(Value begin, Value end, function_ref<void(Value, bool)> body);
   void columnTile(Value column, Value rowBegin, Value rowEnd);
+
+  // Tiles of the machine (MatmulTiles.cpp).
+  void configureTiles();
+  void fillTileStage(Value begin, Value end);
+  void fillLastChunk(Value column);
+  void accumulateTiles(const Tile &tile, Value sums, Value begin, Value end);
+  void finishTiles(const Tile &tile, Value sums, Value end);
+  void tileColumns(Value column, Value rowBegin, Value rowEnd);
 
   SmallVector<Index> rowIndex(Value row) {
     return llvm::map_to_vector(kernel.delinearize(row, rowSizes), [](Value v) { return Index::uniform(v); });
   }
   /// One sum per accumulator: several steps per turn, so that counting does not compete with multiplying.
-  int64_t stepsPerTurn() const { return unroll > 1 ? unroll : 4; }
+  int64_t stepsPerTurn() const { return tiles ? kMachineTileRows : unroll > 1 ? unroll : 4; }
+  /// Elements along the reduction in one row of a machine tile.
+  int64_t chunk() const { return kMachineTileRows * group; }
+  int64_t staticDepth() { return cast<AffineConstantExpr>(shape.depth).getValue(); }
   VectorType vectorOf(int64_t count, Type type) { return VectorType::get({count}, type); }
   Value bitcast(Value value, int64_t count, Type type) {
     return vector::BitCastOp::create(kernel, vectorOf(count, type), value);
@@ -104,6 +123,7 @@ private:
   Value rhsStage, rhsBegin; // the right side from element `rhsBegin` of the reduction on
   Value tileShare;          // elements of the next panel that a tile of rows fetches per turn of its loop
   Value partial;            // sums of the workgroup's rows by one tile of columns
+  Value lastChunk;          // of the right side by one tile of columns, behind its end zeros
 };
 
 } // namespace mlir::dsc

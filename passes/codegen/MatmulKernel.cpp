@@ -5,9 +5,10 @@
 namespace mlir::dsc {
 namespace {
 
-constexpr int64_t kStageBytes = 1 << 20;    // of one workgroup: half of a second-level cache
-constexpr int64_t kPanelBytes = 64 << 10;   // of the right side that all rows of a workgroup read in turn
-constexpr int64_t kMaxStageBytes = 2 << 20; // it lies on the stack
+constexpr int64_t kStageBytes = 1 << 20;      // of one workgroup: half of a second-level cache
+constexpr int64_t kPanelBytes = 64 << 10;     // of the right side that all rows of a workgroup read in turn
+constexpr int64_t kMaxStageBytes = 2 << 20;   // it lies on the stack
+constexpr int64_t kTilePanelBytes = 16 << 10; // as kPanelBytes, where machine tiles read the stage at its pace
 
 struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
   bool isMain(Operation *) const { return true; }
@@ -24,7 +25,7 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
   }
   /// What the instruction multiplies.
   static Type factorType(MatmulOp op, StringRef instruction) {
-    if (instruction != "dot")
+    if (instruction == "fma")
       return accumulatorOf(op);
     Type stored = getElementTypeOrSelf(op.getRhs());
     return stored.isInteger(8) ? stored : BFloat16Type::get(op.getContext());
@@ -51,23 +52,28 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     StringRef instruction = (groupOf(matmul) > 1 || run) && dotPays(matmul, target) ? "dot" : "fma";
     // One row is bound by memory: bf16 is widened, bytes have no cheaper way.
     StringRef single = isa<FloatType>(sum) ? "fma" : instruction;
-    int64_t tiles = 8, depth = 0;
+    bool machineTiles = hasTiles(matmul, target) && (groupOf(matmul) > 1 || run) && lanes == kMachineTileRows;
+    if (machineTiles) {
+      instruction = "tile";
+      rows = 2 * kMachineTileRows;
+    }
+    int64_t tiles = 8, depth = 0, wanted = machineTiles ? kTilePanelBytes : kPanelBytes;
     SmallVector<int64_t> stage;
     Type staged = factorType(matmul, instruction);
     if (int64_t bytes = rows * stageRowBytes(matmul, staged); bytes > 0 && bytes <= kMaxStageBytes) {
       stage = {0};
       tiles = std::clamp<int64_t>(kStageBytes / bytes, 1, 8);
-      int64_t panelBytes = panel * std::max(8u, getElementTypeOrSelf(matmul.getRhs()).getIntOrFloatBitWidth()) / 8;
+      int64_t panelBytes = panel * std::max(8u, staged.getIntOrFloatBitWidth()) / 8;
       int64_t length = cast<RankedTensorType>(matmul.getLhs().getType()).getShape().back();
-      int64_t blocks = std::max<int64_t>(1, (length * panelBytes + kPanelBytes / 2) / kPanelBytes);
+      int64_t blocks = std::max<int64_t>(1, (length * panelBytes + wanted / 2) / wanted);
       depth = blocks == 1 ? 0 : llvm::alignTo(llvm::divideCeil(length, blocks), 64);
     }
     if (run) {
       // Few rows decode blocks in registers, many share a tile that is decoded once.
-      int64_t few = std::max<int64_t>(1, std::min<int64_t>(4, rows / 3));
+      int64_t few = std::max<int64_t>(1, std::min<int64_t>(4, rows / 3)), wide = machineTiles ? 4 : 32;
       return ScheduleAttr::get(context, {VariantAttr::get(context, 1, {1, panel}, {1, panel}, 1, 0, {0}, "fma"),
                                          VariantAttr::get(context, 16, {few, panel}, {16, panel}, 1, 0, {0}, "fma"),
-                                         VariantAttr::get(context, 0, {rows, panel}, {rows * tiles, panel * 32}, 1,
+                                         VariantAttr::get(context, 0, {rows, panel}, {rows * tiles, panel * wide}, 1,
                                                           depth, {0, 1}, instruction)});
     }
     // One row leaves room for four independent sums, which hide the latency of the multiply-add. A workgroup of many
@@ -76,6 +82,13 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
         context, {VariantAttr::get(context, 1, {1, panel}, {1, 2 * panel}, 4, 0, stage, single),
                   VariantAttr::get(context, 0, {rows, panel}, {rows * tiles, panel * (stage.empty() ? 2 : 4)}, 1, depth,
                                    stage, instruction)});
+  }
+
+  /// Whether the target multiplies tiles of what the right side is stored as, or decoded to.
+  static bool hasTiles(MatmulOp op, TargetAttr target) {
+    Type stored = getElementTypeOrSelf(op.getRhs());
+    bool bytes = stored.isInteger(8), halves = stored.isBF16() || runOf(op);
+    return (bytes || halves) && target.hasFeature(bytes ? "amx-int8" : "amx-bf16");
   }
 
   /// Whether the target's dot instruction is faster than widening and multiplying. Cores with matrix tiles run
@@ -106,24 +119,40 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
              << lanes << " and divide the workgroup's, got: " << panel << " and " << variant.getWorkgroup()[1];
     if (op.getPackedColumns() && rhs.getDimSize(2) != panel)
       return op.emitOpError("tile columns must be the panel's, got: ") << panel << " and " << rhs.getDimSize(2);
-    bool dot = variant.getInstruction() == "dot", decoded = stages(variant, 1);
+    bool fma = variant.getInstruction() == "fma", decoded = stages(variant, 1);
     if (runOf(op) && (!staged || variant.getUnroll() != 1 || (variant.getDepth() && !decoded)))
       return op.emitOpError("a rhs in blocks needs a staged lhs, unroll 1, and depth 0 unless it is staged itself");
-    if (runOf(op) && !dot)
+    if (runOf(op) && fma)
       return verifyStage(op, variant);
     int64_t members = rhs.getElementType().isInteger(8)                    ? 4
                       : rhs.getElementType().getIntOrFloatBitWidth() == 16 ? 2
                                                                            : 0;
     if (decoded)
       members = group = 2;
-    if (dot && (!staged || members != group || accumulatorOf(op).getIntOrFloatBitWidth() != 32 || lanes != 16))
-      return op.emitOpError(
-                 "instruction \"dot\" needs a staged lhs, 16 lanes of 32 bits, and a rhs in groups of 2 bf16 "
-                 "or 4 i8, got groups of ")
+    if (!fma && (!staged || members != group || accumulatorOf(op).getIntOrFloatBitWidth() != 32 || lanes != 16))
+      return op.emitOpError("instruction \"")
+             << variant.getInstruction()
+             << "\" needs a staged lhs, 16 lanes of 32 bits, and a rhs in groups of 2 bf16 or 4 i8, got groups of "
              << group << " in " << rhs;
-    if (!dot && group > 1 && (!staged || group != 2 || members != 2))
+    if (variant.getInstruction() == "tile" && failed(verifyTiles(op, variant, lanes)))
+      return failure();
+    if (fma && group > 1 && (!staged || group != 2 || members != 2))
       return op.emitOpError("instruction \"fma\" reads groups of 2 bf16 with a staged lhs only, got: ") << rhs;
     return verifyStage(op, variant);
+  }
+
+  /// Sums, and what is multiplied for one step of them, stay in the machine's tiles.
+  static LogicalResult verifyTiles(MatmulOp op, VariantAttr variant, int64_t lanes) {
+    auto target = op->getParentOfType<ModuleOp>()->getAttrOfType<TargetAttr>(kTargetAttr);
+    if (!hasTiles(op, target))
+      return op.emitOpError("instruction \"tile\" needs a target with the feature ")
+             << (getElementTypeOrSelf(op.getRhs()).isInteger(8) ? "amx-int8" : "amx-bf16") << ", got: " << target;
+    int64_t rows = variant.getTile()[0], high = rows / kMachineTileRows, wide = variant.getTile()[1] / lanes;
+    if (rows % kMachineTileRows != 0 || high * wide + high + wide > kMachineTiles || variant.getUnroll() != 1)
+      return op.emitOpError("instruction \"tile\" needs unroll 1 and tiles of 16 rows by 16 columns, of which the "
+                            "machine holds 8 with a row and a column of operands, got: ")
+             << variant;
+    return success();
   }
 
   static LogicalResult verifyStage(MatmulOp op, VariantAttr variant) {
@@ -148,16 +177,17 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
       return op->emitOpError("a rhs in groups must be an argument of the kernel");
     if (runOf(matmul) && !kernel.buffers.contains(matmul.getRhs().getDefiningOp()->getOperand(0)))
       return op->emitOpError("the blocks of a rhs must be an argument of the kernel");
-    bool dot = variant.getInstruction() == "dot";
+    bool fma = variant.getInstruction() == "fma";
     MatmulPlan plan{lanes,
                     panel / lanes,
                     tileRows,
                     llvm::divideCeil(variant.getWorkgroup()[0], tileRows),
                     variant.getUnroll(),
                     /*block=*/0,
-                    decoded && dot ? 2 : groupOf(matmul),
+                    decoded && !fma ? 2 : groupOf(matmul),
                     runOf(matmul),
-                    dot,
+                    variant.getInstruction() == "dot",
+                    variant.getInstruction() == "tile",
                     variant,
                     /*stageType=*/{},
                     /*rhsStageType=*/{}};

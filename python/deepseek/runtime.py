@@ -16,7 +16,7 @@ import numpy as np
 
 from deepseek.errors import ExecutionError
 
-__all__ = ["VERSION", "Context", "Module", "Profile", "cpu_features", "lacking_features", "limit"]
+__all__ = ["LIMITS", "VERSION", "Context", "Module", "Profile", "cpu_features", "lacking_features", "limit"]
 
 VERSION = 3  # DSC_RT_VERSION of runtime/dsc_rt.h that this binding was written for
 _LIBRARY = Path(__file__).parent / "lib" / "libdsc_rt.so"
@@ -174,13 +174,17 @@ class Context:
                 profile.spans = spans[: _library().dsc_rt_profile(self.handle, None, 0)]
 
 
+LIMITS = ("f32", "bf16", "int8", "read", "bf16_tiles", "int8_tiles")
+
+
 def limit(kind: str, threads: int = 1) -> float | None:
     """What this machine does at most on `threads` threads, measured now: "f32" (fused multiply-add), "bf16" and "int8"
-    (dot products) in GFLOP/s or GOP/s, two operations per product, "read" (memory larger than any cache) in GB/s.
+    (dot products), "bf16_tiles" and "int8_tiles" (matrix tiles) in GFLOP/s or GOP/s, two operations per product, "read"
+    (memory larger than any cache) in GB/s.
 
     None where the CPU has no such instruction. Takes about 0.1 s, "read" 1 GiB of memory and about 0.5 s.
     """
-    value = _library().dsc_rt_limit(("f32", "bf16", "int8", "read").index(kind), threads)
+    value = _library().dsc_rt_limit(LIMITS.index(kind), threads)
     return value / 1e9 if value else None
 
 

@@ -29,6 +29,18 @@ module attributes {dsc.symbols = ["n"]} {
     return %y : tensor<?x64xf32>
   }
 
+  // Pairs of bf16 go to matrix tiles where the machine has them.
+  // CHECK-LABEL: func.func @groups
+  // V4: <tile = [12, 32], workgroup = [96, 128], stage = [0]>> :
+  func.func @groups(%x: tensor<?x576xf32> {dsc.dims = #dsc.dims<["n", "_"]>}, %w: tensor<2x288x32x2xbf16>) -> tensor<?x64xf32> {
+    %y = dsc.dispatch (%x, %w) : (tensor<?x576xf32>, tensor<2x288x32x2xbf16>) -> tensor<?x64xf32> {
+    ^bb0(%a: tensor<?x576xf32>, %b: tensor<2x288x32x2xbf16>):
+      %0 = dsc.matmul %a, %b {packed_columns = 64 : i64} : (tensor<?x576xf32>, tensor<2x288x32x2xbf16>) -> tensor<?x64xf32>
+      dsc.yield %0 : tensor<?x64xf32>
+    }
+    return %y : tensor<?x64xf32>
+  }
+
   // CHECK-LABEL: func.func @kept
   // CHECK: dsc.dispatch(%{{.*}}, %{{.*}}) schedule <<tile = [2, 8], workgroup = [4, 16]>> :
   func.func @kept(%x: tensor<?x8xf32> {dsc.dims = #dsc.dims<["n", "_"]>}, %w: tensor<8x64xf32>) -> tensor<?x64xf32> {
@@ -82,3 +94,9 @@ module attributes {dsc.symbols = ["n"]} {
     return %0 : tensor<?x8xf32>
   }
 }
+
+// RUN: sed -e 's/^module attributes {/&dsc.target = #dsc.target<"cpu:native", triple = "x86_64-unknown-linux-gnu", cpu = "x86-64-v4", features = "+avx512f,+amx-tile,+amx-bf16", vector_bytes = 64, vector_registers = 32>, /' %s | dsc-opt --dsc-schedule-dispatches | FileCheck %s --check-prefix=TILES
+// TILES-LABEL: func.func @example
+// TILES: <tile = [12, 32], workgroup = [96, 128], stage = [0]>> :
+// TILES-LABEL: func.func @groups
+// TILES: schedule <<max_rows = 1, tile = [1, 32], workgroup = [1, 64], unroll = 4, stage = [0]>, <tile = [32, 32], workgroup = [256, 128], depth = 320, stage = [0], instruction = "tile">> :

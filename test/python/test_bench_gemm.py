@@ -17,6 +17,7 @@ _KEYS = {
     "threads",
     "gflops",
     "limit_gflops",
+    "vector_limit_gflops",
     "ratio",
     "seconds",
     "max_rel_error",

@@ -8,8 +8,21 @@ from deepseek import runtime
 
 _FASTEST_CLOCK = 6.5e9  # Hz, above any CPU sold
 # Operations per cycle of two full-width units: lanes x products per lane x 2.
-_PER_CYCLE = {"f32": 2 * 16 * 2, "bf16": 2 * 32 * 2, "int8": 2 * 64 * 2}
-_NEEDS = {"f32": None, "bf16": "avx512bf16", "int8": "avx512vnni"}
+# A tile of 16 x 16 sums takes 64 bytes of each row and column in 16 cycles.
+_PER_CYCLE = {
+    "f32": 2 * 16 * 2,
+    "bf16": 2 * 32 * 2,
+    "int8": 2 * 64 * 2,
+    "bf16_tiles": 16 * 32 * 2,
+    "int8_tiles": 16 * 64 * 2,
+}
+_NEEDS = {
+    "f32": None,
+    "bf16": "avx512bf16",
+    "int8": "avx512vnni",
+    "bf16_tiles": "amx-bf16",
+    "int8_tiles": "amx-int8",
+}
 
 
 @pytest.mark.parametrize("kind", _PER_CYCLE)

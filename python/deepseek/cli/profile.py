@@ -19,7 +19,6 @@ from deepseek.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
-LIMITS = ("f32", "bf16", "int8", "read")
 _MEANING = """a prefill and one decode step, launch by launch; bytes are those that cross a
   kernel's boundary, operations count the decoding of weights too, and more than
   100 % of what memory delivers came from a cache"""
@@ -113,7 +112,7 @@ def measure(model: Any, prompt_tokens: int, runs: int) -> tuple[dict[str, Any], 
 def _measure_limits(limits: dict[str, float], threads: int) -> None:
     from deepseek import runtime
 
-    for kind in LIMITS:
+    for kind in runtime.LIMITS:
         if value := runtime.limit(kind, threads):
             limits[kind] = max(limits.get(kind, 0.0), value)
 
@@ -263,7 +262,7 @@ def trace(manifest: Mapping[str, Any], phases: list[Phase]) -> dict[str, Any]:
 
 def _print(report: Mapping[str, Any]) -> None:
     print(f"{report['model']}, {report['precision']}, {report['threads']} threads, {report['target']}")
-    units = {"int8": "GOP/s", "read": "GB/s"}
+    units = {"int8": "GOP/s", "int8_tiles": "GOP/s", "read": "GB/s"}
     limits = (f"{kind} {value:.1f} {units.get(kind, 'GFLOP/s')}" for kind, value in report["limits"].items())
     print(f"limits: {', '.join(limits)}")
     for name in ("prefill", "decode"):

@@ -16,7 +16,7 @@ _COLORS = {"prefill": "#1f5fa8", "decode": "#c2541b"}
 _ROOF = "#333333"
 _FONT = 12  # px
 _CHARACTER = 6.9  # px, wider than most of that size
-_UNITS = {"f32": "GFLOP/s", "bf16": "GFLOP/s", "int8": "GOP/s"}
+_UNITS = {"int8": "GOP/s", "int8_tiles": "GOP/s"}  # the others: GFLOP/s
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def _roofs(axes: _Axes, labels: _Labels, memory: float, roofs: Mapping[str, floa
         yield _line(x, y, WIDTH - _RIGHT, y, _ROOF, 1.6)
         labels.marks += _along(x, y, WIDTH - _RIGHT, y)
     for kind, (_, y) in lines.items():
-        yield from labels.place(f"{kind} {roofs[kind]:.0f} {_UNITS[kind]}", WIDTH - _RIGHT, y, 0, _ROOF)
+        yield from labels.place(f"{kind} {roofs[kind]:.0f} {_UNITS.get(kind, 'GFLOP/s')}", WIDTH - _RIGHT, y, 0, _ROOF)
     middle = begin * (min(roofs.values()) / memory / begin) ** 0.3
     yield from labels.place(f"memory {memory:.1f} GB/s", axes.left(middle), axes.top(middle * memory), 0, _ROOF)
 
