@@ -52,7 +52,8 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     StringRef instruction = (groupOf(matmul) > 1 || run) && dotPays(matmul, target) ? "dot" : "fma";
     // One row is bound by memory: bf16 is widened, bytes have no cheaper way.
     StringRef single = isa<FloatType>(sum) ? "fma" : instruction;
-    bool machineTiles = hasTiles(matmul, target) && (groupOf(matmul) > 1 || run) && lanes == kMachineTileRows;
+    bool machineTiles = hasTiles(matmul, target) && (groupOf(matmul) > 1 || run) && lanes == kMachineTileRows &&
+                        (sum.isInteger() || mayRound(matmul));
     if (machineTiles) {
       instruction = "tile";
       rows = 2 * kMachineTileRows;
@@ -84,6 +85,14 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
                                    stage, instruction)});
   }
 
+  /// Whether factors may be rounded to bf16: they are bf16, or the operation's precision says so.
+  static bool mayRound(MatmulOp op) {
+    auto isHalf = [](Type type) { return type && type.isBF16(); };
+    auto precision = op.getPrecision();
+    return isHalf(getElementTypeOrSelf(op.getLhs())) ||
+           (precision && isHalf(precision->getLhs()) && isHalf(precision->getRhs()));
+  }
+
   /// Whether the target multiplies tiles of what the right side is stored as, or decoded to.
   static bool hasTiles(MatmulOp op, TargetAttr target) {
     Type stored = getElementTypeOrSelf(op.getRhs());
@@ -97,7 +106,7 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     Type stored = getElementTypeOrSelf(op.getRhs());
     bool bytes = stored.isInteger(8);
     return target.hasFeature(bytes ? "avx512vnni" : "avx512bf16") && (bytes || !target.hasFeature("amx-bf16")) &&
-           !stored.isF16();
+           !stored.isF16() && (bytes || mayRound(op));
   }
 
   AffineExpr getRows(Operation *op, DimsAnalysis &dims) const {

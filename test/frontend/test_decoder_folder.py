@@ -69,12 +69,12 @@ def reference_logits(folder: Path, ids: np.ndarray) -> np.ndarray:
         return model(torch.from_numpy(ids.astype(np.int64))).logits.numpy()
 
 
-def check_logits(runner: Any, folder: Path, prefill: int = 9) -> None:
+def check_logits(runner: Any, folder: Path, prefill: int = 9, tolerance: float = TOLERANCE) -> None:
     ids = np.random.default_rng(1).integers(0, SIZES["vocab_size"], (2, 14))
     expected, ours = reference_logits(folder, ids), runner(folder).logits(ids, prefill)
     scale = np.abs(expected).max(axis=-1)
     assert scale.min() > 1
-    assert (np.abs(ours - expected).max(axis=-1) / scale).max() <= TOLERANCE
+    assert (np.abs(ours - expected).max(axis=-1) / scale).max() <= tolerance
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,8 @@ def test_logits_equal_transformers(tmp_path: Path, runner: Any, kind: str, optio
     folder = make(tmp_path / "model", kind, **options)
     shards = len(list(folder.glob("*.safetensors")))
     assert (shards > 1) == ("shards" in options)
-    check_logits(runner, folder)
+    # Products with bf16 weights may round their operands, each by 2^-9.
+    check_logits(runner, folder, tolerance=2**-6 if options.get("dtype") == "bfloat16" else TOLERANCE)
     checkpoint = open_checkpoint(folder)
     assert len(checkpoint.files) == shards
     assert checkpoint.file_bytes == sum(path.stat().st_size for path in folder.glob("*.safetensors"))

@@ -29,13 +29,13 @@ module attributes {dsc.symbols = ["n"]} {
     return %y : tensor<?x64xf32>
   }
 
-  // Pairs of bf16 go to matrix tiles where the machine has them.
+  // Pairs of bf16 go to matrix tiles where the machine has them, and the left side may be rounded.
   // CHECK-LABEL: func.func @groups
   // V4: <tile = [12, 32], workgroup = [96, 128], stage = [0]>> :
   func.func @groups(%x: tensor<?x576xf32> {dsc.dims = #dsc.dims<["n", "_"]>}, %w: tensor<2x288x32x2xbf16>) -> tensor<?x64xf32> {
     %y = dsc.dispatch (%x, %w) : (tensor<?x576xf32>, tensor<2x288x32x2xbf16>) -> tensor<?x64xf32> {
     ^bb0(%a: tensor<?x576xf32>, %b: tensor<2x288x32x2xbf16>):
-      %0 = dsc.matmul %a, %b {packed_columns = 64 : i64} : (tensor<?x576xf32>, tensor<2x288x32x2xbf16>) -> tensor<?x64xf32>
+      %0 = dsc.matmul %a, %b precision <lhs = bf16, rhs = bf16> {packed_columns = 64 : i64} : (tensor<?x576xf32>, tensor<2x288x32x2xbf16>) -> tensor<?x64xf32>
       dsc.yield %0 : tensor<?x64xf32>
     }
     return %y : tensor<?x64xf32>

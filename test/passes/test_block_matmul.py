@@ -15,7 +15,7 @@ from deepseek.executable import Executable
 _ROWS = (1, 2, 7, 16, 17, 127, 1000)
 
 
-def _module(format: str, n: int, k: int, attributes: str = "") -> str:
+def _module(format: str, n: int, k: int, attributes: str = "", precision: str = "") -> str:
     block_bytes, block, _ = BLOCKS[format]
     raw, weight = f"tensor<{n}x{k // block * block_bytes}xi8>", f"tensor<{n}x{k}xf32>"
     types = f"(tensor<?x{k}xf32>, {weight}) -> tensor<?x{n}xf32>"
@@ -23,7 +23,7 @@ def _module(format: str, n: int, k: int, attributes: str = "") -> str:
       func.func @main(%x: tensor<?x{k}xf32> {{dsc.dims = #dsc.dims<["m", "_"]>}},
                       %b: {raw} {{dsc.weight = "b"}}) -> tensor<?x{n}xf32> {{
         %w = dsc.dequantize %b {{format = "{format}"{attributes}}} : {raw} -> {weight}
-        %c = dsc.matmul %x, %w {{transpose_rhs}} : {types}
+        %c = dsc.matmul %x, %w {precision} {{transpose_rhs}} : {types}
         return %c : tensor<?x{n}xf32>
       }}
     }}"""
@@ -113,6 +113,21 @@ def test_blocks_with_dot_products(format: str) -> None:
     raw, weight = _weights(format, 96, 768)
     x = _lhs(130, 768)
     _check(_run(_executable(text, raw), x), x, weight, unit=2**-9)
+
+
+@pytest.mark.parametrize("format", BLOCKS)
+def test_blocks_rounded_to_bf16(format: str) -> None:
+    """Where the precision allows it, many rows use the machine's products of bf16; one row does not."""
+    text = _module(format, 127, 768, precision="precision <lhs = bf16, rhs = bf16>")
+    raw, weight = _weights(format, 127, 768)
+    executable = _executable(text, raw)
+    for m in _ROWS:
+        x = _lhs(m, 768)
+        _check(_run(executable, x), x, weight, _unit(text, m))
+    exact = lower_text(_module(format, 127, 768), to_phase="schedule")
+    assert "instruction" not in exact
+    if "amx-bf16" in exact:
+        assert 'instruction = "tile"' in lower_text(text, to_phase="schedule")
 
 
 @pytest.mark.parametrize("format", ["q4_1", "q6_k"])

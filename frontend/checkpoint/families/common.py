@@ -72,7 +72,13 @@ def linear(x: Any, tensors: Mapping[str, StoredTensor], module: str, scope: str,
     """x [..., in] times the weight [out, in] of `module`, plus its bias [out] if it has one."""
     with acg.scope(scope):
         bias = weight(tensors, f"{module}.bias") if f"{module}.bias" in tensors else None
-        return acg.matmul(x, matrix(tensors, f"{module}.weight", precision), bias=bias, transpose_rhs=True)
+        right = matrix(tensors, f"{module}.weight", precision)
+        return acg.matmul(x, right, bias=bias, transpose_rhs=True, factors=factors(precision))
+
+
+def factors(precision: str) -> str | None:
+    """What the operands of products with weights may be rounded to; weights that are f32 or f16 never are."""
+    return "bf16" if precision in ("as-stored", "bf16") else None
 
 
 def check_tensors(

@@ -20,6 +20,7 @@ from deepseek.frontend.checkpoint.families.common import (
     count_bytes,
     count_elements,
     linear,
+    factors,
     matrix,
     weight,
 )
@@ -179,7 +180,7 @@ class _Forward:
         with acg.scope("lm_head"):
             head = config.module("embed_tokens" if config.tied_embeddings else "lm_head")
             head = matrix(config.tensors, f"{head}.weight", self.precision)
-            logits = acg.matmul(x, head, transpose_rhs=True)
+            logits = acg.matmul(x, head, transpose_rhs=True, factors=factors(self.precision))
         return {"logits": logits, "cache": caches}
 
     def linear(self, x: Any, name: str, layer: int) -> Any:

@@ -67,12 +67,23 @@ def _number(value: float, dtype: DType = F32) -> str:
 
 
 @function
-def matmul(a: Any, b: Any, *, bias: Any = None, transpose_lhs: bool = False, transpose_rhs: bool = False) -> Array:
+def matmul(
+    a: Any,
+    b: Any,
+    *,
+    bias: Any = None,
+    transpose_lhs: bool = False,
+    transpose_rhs: bool = False,
+    factors: str | None = None,
+) -> Array:
     """numpy.matmul: [..., m, k] @ [..., k, n]; 1-D operands gain and lose a dim; batch dims broadcast.
 
     transpose_lhs, transpose_rhs: the operand is stored with its last two dims exchanged. bias: [n].
+    factors: "bf16" allows both operands of an f32 product to be rounded to bf16 where that is faster; sums stay f32.
     """
     a, b = as_array(a), as_array(b)
+    if factors not in (None, "bf16"):
+        fail(f'matmul: factors must be "bf16" or None, got {factors!r}', "leave it out to multiply what is there")
     if not a.ndim or not b.ndim:
         fail(f"matmul needs arrays of at least one dim, got {describe(a)} and {describe(b)}", "use * for scalars")
     dtype = common_type([a, b])
@@ -104,6 +115,8 @@ def matmul(a: Any, b: Any, *, bias: Any = None, transpose_lhs: bool = False, tra
         _must_equal(bias.sizes[0], b.sizes[n], "matmul: the bias must have n elements", bias, b)
         operands.append(bias)
         head, types = head + " bias {2}", types + ", {t2}"
+    if factors and dtype is F32:
+        head += f" precision <lhs = {factors}, rhs = {factors}, acc = f32>"
     template = f"{head}{suffix} : ({types}) -> {{r}}"
     out = make(ir.Op(template, [o.acg_value for o in operands], shape, dtype), *operands)
     if vector_a:
