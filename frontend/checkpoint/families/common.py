@@ -73,12 +73,13 @@ def linear(x: Any, tensors: Mapping[str, StoredTensor], module: str, scope: str,
     with acg.scope(scope):
         bias = weight(tensors, f"{module}.bias") if f"{module}.bias" in tensors else None
         right = matrix(tensors, f"{module}.weight", precision)
-        return acg.matmul(x, right, bias=bias, transpose_rhs=True, factors=factors(precision))
+        return acg.matmul(x, right, bias=bias, transpose_rhs=True, factors=factors(tensors[f"{module}.weight"], precision))
 
 
-def factors(precision: str) -> str | None:
-    """What the operands of products with weights may be rounded to; weights that are f32 or f16 never are."""
-    return "bf16" if precision in ("as-stored", "bf16") else None
+def factors(stored: StoredTensor, precision: str) -> str | None:
+    """What operands of products with a weight may be rounded to: as stored, with blocks and bf16 only."""
+    rounded = stored.format not in ("f32", "f16") if precision == "as-stored" else precision == "bf16"
+    return "bf16" if rounded else None
 
 
 def check_tensors(

@@ -179,8 +179,9 @@ class _Forward:
         x = self.norm(x if self.all_logits else x[:, -1], "norm")
         with acg.scope("lm_head"):
             head = config.module("embed_tokens" if config.tied_embeddings else "lm_head")
+            stored = config.tensors[f"{head}.weight"]
             head = matrix(config.tensors, f"{head}.weight", self.precision)
-            logits = acg.matmul(x, head, transpose_rhs=True, factors=factors(self.precision))
+            logits = acg.matmul(x, head, transpose_rhs=True, factors=factors(stored, self.precision))
         return {"logits": logits, "cache": caches}
 
     def linear(self, x: Any, name: str, layer: int) -> Any:
