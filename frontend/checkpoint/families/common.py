@@ -73,7 +73,9 @@ def linear(x: Any, tensors: Mapping[str, StoredTensor], module: str, scope: str,
     with acg.scope(scope):
         bias = weight(tensors, f"{module}.bias") if f"{module}.bias" in tensors else None
         right = matrix(tensors, f"{module}.weight", precision)
-        return acg.matmul(x, right, bias=bias, transpose_rhs=True, factors=factors(tensors[f"{module}.weight"], precision))
+        return acg.matmul(
+            x, right, bias=bias, transpose_rhs=True, factors=factors(tensors[f"{module}.weight"], precision)
+        )
 
 
 def factors(stored: StoredTensor, precision: str) -> str | None:
