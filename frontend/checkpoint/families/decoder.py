@@ -19,8 +19,8 @@ from deepseek.frontend.checkpoint.families.common import (
     check_tensors,
     count_bytes,
     count_elements,
-    linear,
     factors,
+    linear,
     matrix,
     weight,
 )
