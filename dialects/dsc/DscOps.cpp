@@ -170,10 +170,12 @@ LogicalResult AttentionOp::verify() {
   int64_t kvHeads, depth, batch;
   if (getCache()) {
     if (failed(checkCache(*this, getCache())) || failed(checkRank(*this, "lengths", getLengths(), 1)) ||
-        failed(checkElementTypes(*this, getQuery(), getCache())) ||
         failed(checkSize(*this, "batch sizes", query.getDimSize(0), tensorType(getLengths()).getDimSize(0))))
       return failure();
     RankedTensorType cache = tensorType(getCache());
+    if (cache.getElementTypeBitWidth() > query.getElementTypeBitWidth())
+      return emitOpError("the cache must not be wider than the query, got: ")
+             << cache.getElementType() << " and " << query.getElementType();
     batch = cache.getDimSize(0), kvHeads = cache.getDimSize(2), depth = cache.getDimSize(4);
   } else {
     if (failed(checkRank(*this, "key", getKey(), 4)) || failed(checkRank(*this, "value", getValue(), 4)) ||

@@ -183,7 +183,8 @@ def Dsc_AttentionOp : Dsc_GraphOp<"attention", [AttrSizedOperandSegments, Declar
     with `g = h / (h_q / h_kv)` (Ainslie et al. 2023). `query` is
     `[b, s, h, d]`. Keys and values are `[b, t, h_kv, d]`, or planes 0 and 1 of
     a cache `[b, 2, h_kv, capacity, d]` of which the first `lengths[b]`
-    positions are valid, the `s` current ones included.
+    positions are valid, the `s` current ones included. A cache may be of a
+    narrower float type than `query`: it is widened where it is read.
 
     `causal`: query `i` sees positions up to `t - s + i` (`lengths - s + i`
     with a cache). A query that sees nothing gives zeros.

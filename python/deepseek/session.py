@@ -15,6 +15,7 @@ __all__ = ["Session", "integers"]
 
 _FIRST_CAPACITY = 128
 _ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+_NUMPY = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16)}  # what caches are made of
 
 
 class Session:
@@ -26,7 +27,7 @@ class Session:
         self.capacity = 0
         self.lengths = np.zeros(batch, np.int32)
         arguments = (argument for argument in model.executable.manifest["main"]["args"] if argument["tied"])
-        self._planes = [(argument["shape"][2], argument["shape"][4]) for argument in arguments]
+        self._planes = [(argument["shape"][2], argument["shape"][4], argument["dtype"]) for argument in arguments]
         self._caches: list[np.ndarray] = []
 
     def reset(self) -> None:
@@ -85,8 +86,8 @@ class Session:
         capacity = min(capacity, self.model.context)
         held = int(self.lengths.max())
         try:
-            for index, (heads, size) in enumerate(self._planes):
-                grown = _aligned_zeros((self.batch, 2, heads, capacity, size))
+            for index, (heads, size, dtype) in enumerate(self._planes):
+                grown = _aligned_zeros((self.batch, 2, heads, capacity, size), _NUMPY[dtype])
                 if self.capacity:
                     grown[:, :, :, :held] = self._caches[index][:, :, :, :held]
                     self._caches[index] = grown  # one old cache at a time stays beside its copy
@@ -115,9 +116,9 @@ def _check_range(name: str, array: np.ndarray, least: int, most: int) -> None:
         raise InputError(f"{name} is {low if low < least else high}, expected {least} to {most}")
 
 
-def _aligned_zeros(shape: tuple[int, ...]) -> np.ndarray:
-    """Zeros f32 whose pages the operating system gives on first use."""
-    count = int(np.prod(shape, dtype=np.int64))
-    memory = np.zeros(4 * count + _ALIGNMENT, np.uint8)
+def _aligned_zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Zeros whose pages the operating system gives on first use."""
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    memory = np.zeros(size + _ALIGNMENT, np.uint8)
     begin = -memory.ctypes.data % _ALIGNMENT
-    return memory[begin : begin + 4 * count].view(np.float32).reshape(shape)
+    return memory[begin : begin + size].view(dtype).reshape(shape)

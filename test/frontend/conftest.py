@@ -34,19 +34,21 @@ def minilm_path() -> Path:
 class Runner:
     """A compiled checkpoint without the layers above it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, precision: str = "as-stored") -> None:
         self.checkpoint = open_checkpoint(path)
         family = find_family(self.checkpoint)
         self.config = family.read_config(self.checkpoint)
         options = {"all_logits": True} if self.config.kind == "decoder" else {}
-        compiled = compile_text(family.build_graph(self.config, **options).mlir)
+        compiled = compile_text(family.build_graph(self.config, precision, **options).mlir)
         self.executable = Executable(compiled.object, compiled.manifest)
         self.executable.bind_weights(self.checkpoint.arrays())
 
     def logits(self, ids: np.ndarray, prefill: int) -> np.ndarray:
         """Logits [b, s, vocabulary] of ids [b, s]: the first `prefill` positions at once, the others one by one."""
         config, (b, s) = self.config, ids.shape
-        caches = [np.zeros((b, 2, config.kv_heads, s, config.head_dim), np.float32) for _ in range(config.layers)]
+        tied = [argument for argument in self.executable.manifest["main"]["args"] if argument["tied"]]
+        types = [{"f16": np.float16, "f32": np.float32}[argument["dtype"]] for argument in tied]
+        caches = [np.zeros((b, 2, config.kv_heads, s, config.head_dim), dtype) for dtype in types]
         parts = []
         for begin, end in [(0, prefill), *((at, at + 1) for at in range(prefill, s))]:
             chunk = np.ascontiguousarray(ids[:, begin:end], np.int32)

@@ -24,8 +24,8 @@ class Successor:
             "args": [
                 {"tied": False},
                 {"tied": False},
-                {"tied": True, "shape": ["b", 2, 1, "c", 1]},
-                {"tied": True, "shape": ["b", 2, 1, "c", 1]},
+                {"tied": True, "shape": ["b", 2, 1, "c", 1], "dtype": "f32"},
+                {"tied": True, "shape": ["b", 2, 1, "c", 1], "dtype": "f32"},
             ]
         },
     }

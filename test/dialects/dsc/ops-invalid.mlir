@@ -577,3 +577,12 @@ func.func @layer_norm_bias(%x: tensor<2x8xf32>, %b: tensor<4xf32>) -> tensor<2x8
   %0 = dsc.layer_norm %x bias %b {eps = 1.0e-05 : f64} : (tensor<2x8xf32>, tensor<4xf32>) -> tensor<2x8xf32>
   return %0 : tensor<2x8xf32>
 }
+
+// -----
+
+func.func @attention_wide_cache(%q: tensor<1x2x4x8xf16>, %c: tensor<1x2x4x16x8xf32>, %n: tensor<1xi32>) -> tensor<1x2x4x8xf16> {
+  // expected-error @+1 {{the cache must not be wider than the query, got: 'f32' and 'f16'}}
+  %0 = dsc.attention %q cache %c lengths %n {scale = 1.0 : f32}
+      : (tensor<1x2x4x8xf16>, tensor<1x2x4x16x8xf32>, tensor<1xi32>) -> tensor<1x2x4x8xf16>
+  return %0 : tensor<1x2x4x8xf16>
+}
