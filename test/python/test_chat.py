@@ -92,11 +92,11 @@ def test_interrupt_while_the_cache_grows(model: Model, monkeypatch: pytest.Monke
     conversation.ask("E", OPTIONS).run()
     allocate, calls = session._aligned_zeros, []
 
-    def second_fails(shape: tuple[int, ...]) -> np.ndarray:
+    def second_fails(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         calls.append(shape)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return allocate(shape)
+        return allocate(shape, dtype)
 
     with monkeypatch.context() as patch:
         patch.setattr(session, "_aligned_zeros", second_fails)
