@@ -86,14 +86,20 @@ void AttentionEmitter::place(Value position, Value row, Value head, Value share)
   keys = keyCount();
 }
 
+std::pair<Value, SmallVector<Index>> AttentionEmitter::kvAt(int64_t plane, Value position, Index depth) {
+  if (op.getCache())
+    return {op.getCache(), {uniform(batch), uniform(constant(plane)), uniform(kvHead), uniform(position), depth}};
+  return {plane == 0 ? op.getKey() : op.getValue(), {uniform(batch), uniform(position), uniform(kvHead), depth}};
+}
+
 Value AttentionEmitter::readKv(int64_t plane, Value position, Index depth) {
-  SmallVector<Index> at{uniform(batch), uniform(position), uniform(kvHead), depth};
-  Value tensor = plane == 0 ? op.getKey() : op.getValue();
-  if (op.getCache()) {
-    tensor = op.getCache();
-    at = {uniform(batch), uniform(constant(plane)), uniform(kvHead), uniform(position), depth};
-  }
+  auto [tensor, at] = kvAt(plane, position, depth);
   return kernel.splat(kernel.convert(kernel.pull(tensor, at), type));
+}
+
+void AttentionEmitter::prefetchKv(int64_t plane, Value position, Index depth) {
+  auto [tensor, at] = kvAt(plane, position, depth);
+  kernel.prefetch(tensor, at);
 }
 
 Value AttentionEmitter::keyCount() {

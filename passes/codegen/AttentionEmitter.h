@@ -61,6 +61,8 @@ struct AttentionEmitter {
 
   /// Keys (plane 0) or values (plane 1), as scores are computed.
   Value readKv(int64_t plane, Value position, Index depth);
+  /// Fetches them: a split is a few KiB in each plane, too short for the processor to see a stream.
+  void prefetchKv(int64_t plane, Value position, Index depth);
   /// Number of keys in row `batch`.
   Value keyCount();
   /// Position of a row; rows beyond the end repeat the last position and are not stored.
@@ -76,6 +78,9 @@ struct AttentionEmitter {
   void storeResult(Value row, function_ref<Value(Value)> at);
 
   static constexpr double lowest = -std::numeric_limits<float>::max();
+
+private:
+  std::pair<Value, SmallVector<Index>> kvAt(int64_t plane, Value position, Index depth);
 };
 
 /// Many rows: lanes lie along queries, so that keys and values are read as scalars where they are.

@@ -94,8 +94,10 @@ struct FewRowsEmitter : AttentionEmitter {
       SmallVector<Value> products =
           kernel.vectorLoop(zero, constant(plan.depth), plan.lanes, initial, [&](Value depth, ValueRange carried) {
             SmallVector<Value> next, right;
-            for (Value position : positions)
+            for (Value position : positions) {
+              prefetchKv(1, position, Index::lanes(depth)); // what accumulate() reads next
               right.push_back(readKv(0, position, Index::lanes(depth)));
+            }
             for (int64_t r = 0; r < plan.tileRows; ++r) {
               Value left = loadVector(queries, rows[r], depth);
               for (int64_t i = 0; i < together; ++i)
@@ -147,12 +149,14 @@ struct FewRowsEmitter : AttentionEmitter {
       for (int64_t v = 0; v < vectors; ++v)
         initial.push_back(arith::MulFOp::create(kernel, loadVector(sums, row, columnAt(v)), factor));
     }
+    Value blockEnd = kernel.min(kernel.add(block, constant(plan.keys)), splitEnd);
     auto step = [&](Value key, ValueRange carried, bool checked) {
       Value position = kernel.add(block, key);
       SmallVector<Value> next, right;
       for (int64_t v = 0; v < vectors; ++v) {
         kernel.mask = v + 1 == vectors ? mask : Value();
         right.push_back(readKv(1, position, Index::lanes(columnAt(v))));
+        prefetchKv(0, kernel.add(blockEnd, key), Index::lanes(columnAt(v))); // what score() reads next
       }
       kernel.mask = {};
       for (int64_t r = 0; r < plan.tileRows; ++r) {
