@@ -6,6 +6,7 @@ namespace mlir::dsc {
 namespace {
 
 constexpr int64_t kStageBytes = 1 << 20;      // of one workgroup: half of a second-level cache
+constexpr int64_t kTilesPerWorkgroup = 12;    // of rows at most: they share the work of fetching the next panel
 constexpr int64_t kPanelBytes = 64 << 10;     // of the right side that all rows of a workgroup read in turn
 constexpr int64_t kMaxStageBytes = 2 << 20;   // it lies on the stack
 constexpr int64_t kTilePanelBytes = 16 << 10; // as kPanelBytes, where machine tiles read the stage at its pace
@@ -63,7 +64,7 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     Type staged = factorType(matmul, instruction);
     if (int64_t bytes = rows * stageRowBytes(matmul, staged); bytes > 0 && bytes <= kMaxStageBytes) {
       stage = {0};
-      tiles = std::clamp<int64_t>(kStageBytes / bytes, 1, 8);
+      tiles = std::clamp<int64_t>(kStageBytes / bytes, 1, machineTiles ? 8 : kTilesPerWorkgroup);
       int64_t panelBytes = panel * std::max(8u, staged.getIntOrFloatBitWidth()) / 8;
       int64_t length = cast<RankedTensorType>(matmul.getLhs().getType()).getShape().back();
       int64_t blocks = std::max<int64_t>(1, (length * panelBytes + wanted / 2) / wanted);

@@ -292,8 +292,10 @@ MatmulEmitter::Prefetch MatmulEmitter::prefetchAfter(const Tile &tile, Value beg
   Value share = kernel.mul(kernel.floorDiv(kernel.sub(end, begin), stepsPerTurn() * group), tileShare);
   Value number = kernel.floorDiv(kernel.sub(tile.rowNumbers[0], stageBegin), tileRows);
   Value first = kernel.add(element(end), kernel.mul(number, share));
+  // Workgroups are of equal size: most have a tile or two less than fit.
+  int64_t sharers = std::max<int64_t>(1, tilesPerWorkgroup * 3 / 4);
   return {flat, kernel.min(first, kernel.sub(kernel.constantIndex(type.getNumElements()), share)), tileShare,
-          llvm::divideCeil(perTurn * bytes, 64 * tilesPerWorkgroup)};
+          llvm::divideCeil(perTurn * bytes, 64 * sharers)};
 }
 
 } // namespace mlir::dsc
