@@ -10,6 +10,7 @@
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "passes/Passes.h"
 #include "passes/Weights.h"
+#include "passes/codegen/KernelPlan.h"
 
 namespace mlir::dsc {
 #define GEN_PASS_DEF_PACKMATMULPASS
@@ -25,31 +26,45 @@ int64_t groupFor(Type element, TargetAttr target) {
   return element.isInteger(8) && target && target.hasFeature("avx512vnni") ? 4 : 1;
 }
 
-void packRhs(MatmulOp op, int64_t panel, int64_t group) {
-  OpBuilder b(op);
-  Location loc = op.getRhs().getLoc();
-  auto type = cast<RankedTensorType>(op.getRhs().getType());
-  int64_t columnDim = op.getTransposeRhs() ? 0 : 1;
-  int64_t columns = type.getDimSize(columnDim), depth = type.getDimSize(1 - columnDim);
-  SmallVector<int64_t> shape{llvm::divideCeil(columns, panel), llvm::divideCeil(depth, group), panel};
-  SmallVector<int64_t> dims{columnDim};
+/// A matrix in panels of its dimension `dim`, groups of the other one lying together, both padded with zeros.
+Value packMatrix(OpBuilder &b, Value matrix, int64_t dim, int64_t panel, int64_t group) {
+  Location loc = matrix.getLoc();
+  auto type = cast<RankedTensorType>(matrix.getType());
+  int64_t size = type.getDimSize(dim), depth = type.getDimSize(1 - dim);
+  SmallVector<int64_t> shape{llvm::divideCeil(size, panel), llvm::divideCeil(depth, group), panel};
+  SmallVector<int64_t> dims{dim};
   SmallVector<OpFoldResult> tiles{b.getIndexAttr(panel)};
   if (group > 1) {
     shape.push_back(group);
-    dims.push_back(1 - columnDim);
+    dims.push_back(1 - dim);
     tiles.push_back(b.getIndexAttr(group));
   }
-  Value padding = columns % panel == 0 && depth % group == 0
+  Value padding = size % panel == 0 && depth % group == 0
                       ? Value()
                       : arith::ConstantOp::create(b, loc, b.getZeroAttr(type.getElementType()));
   Value empty = tensor::EmptyOp::create(b, loc, shape, type.getElementType());
-  SmallVector<int64_t> outer = columnDim == 0 ? SmallVector<int64_t>() : SmallVector<int64_t>{1, 0};
-  Value packed = linalg::PackOp::create(b, loc, op.getRhs(), empty, dims, tiles,
-                                        padding ? std::optional<Value>(padding) : std::nullopt, outer)
-                     ->getResult(0);
-  op.getRhsMutable().assign(packed);
+  SmallVector<int64_t> outer = dim == 0 ? SmallVector<int64_t>() : SmallVector<int64_t>{1, 0};
+  return linalg::PackOp::create(b, loc, matrix, empty, dims, tiles,
+                                padding ? std::optional<Value>(padding) : std::nullopt, outer)
+      ->getResult(0);
+}
+
+void packRhs(MatmulOp op, int64_t panel, int64_t group) {
+  OpBuilder b(op);
+  int64_t dim = op.getTransposeRhs() ? 0 : 1;
+  int64_t columns = cast<RankedTensorType>(op.getRhs().getType()).getDimSize(dim);
+  op.getRhsMutable().assign(packMatrix(b, op.getRhs(), dim, panel, group));
   op.setTransposeRhs(false);
   op.setPackedColumns(columns);
+}
+
+void packLhs(MatmulOp op, int64_t panel, int64_t group) {
+  OpBuilder b(op);
+  int64_t dim = op.getTransposeLhs() ? 1 : 0;
+  int64_t rows = cast<RankedTensorType>(op.getLhs().getType()).getDimSize(dim);
+  op.getLhsMutable().assign(packMatrix(b, op.getLhs(), dim, panel, group));
+  op.setTransposeLhs(false);
+  op.setPackedRows(rows);
 }
 
 /// The weight's blocks, if they are what the product is to read: whole rows of the reduction, not kept expanded.
@@ -118,8 +133,12 @@ struct PackMatmulPass : impl::PackMatmulPassBase<PackMatmulPass> {
           ++packed;
           continue;
         }
-        packRhs(op, width, widened ? groupFor(element, target) : 1);
+        int64_t group = widened ? groupFor(element, target) : 1;
+        packRhs(op, width, group);
         ++packed;
+        int64_t rowPanel = target && weights.isWeight(op.getLhs()) ? preferredRowPanel(op, target) : 0;
+        if (rowPanel)
+          packLhs(op, rowPanel, group);
       }
     }
   }

@@ -315,3 +315,19 @@ def LowerAbiPass : Dsc_Pass<"dsc-lower-abi"> {
     ```
   }];
 }
+
+def MaskedFloatsAsBitsPass : Dsc_Pass<"dsc-masked-floats-as-bits"> {
+  let summary = "Load and store 16-bit floats under masks as integers";
+  let description = [{
+    LLVM has masked accesses of every integer on every target; those of f16 and
+    bf16 become calls of compiler-rt where the target has no such type.
+
+    ```mlir
+    %0 = llvm.intr.masked.load %p, %m, %zeros : (...) -> vector<8xbf16>
+    ==>
+    %0 = llvm.intr.masked.load %p, %m, %bits : (...) -> vector<8xi16>
+    %1 = llvm.bitcast %0 : vector<8xi16> to vector<8xbf16>
+    ```
+  }];
+  let dependentDialects = ["::mlir::LLVM::LLVMDialect"];
+}

@@ -61,6 +61,22 @@ LogicalResult mlir::dsc::checkResultShapes(Operation *op) {
 // matmul
 //===----------------------------------------------------------------------===//
 
+/// A packed left side lies like the right one: panels of rows that cover the rows, groups of the same size.
+static LogicalResult checkPackedRows(MatmulOp op) {
+  RankedTensorType lhs = tensorType(op.getLhs()), rhs = tensorType(op.getRhs());
+  bool alike = lhs.getRank() == rhs.getRank() && (lhs.getRank() == 3 || lhs.getRank() == 4) && lhs.hasStaticShape() &&
+               (lhs.getRank() == 3 || lhs.getDimSize(3) == rhs.getDimSize(3));
+  if (!op.getPackedColumns() || op.getTransposeLhs() || !alike)
+    return op.emitOpError(
+               "a packed lhs must be static panels [m / t, k, t] or [m / t, k / g, t, g] beside such a rhs, got: ")
+           << lhs << " and " << rhs;
+  int64_t panel = lhs.getDimSize(2);
+  if (panel == 0 || lhs.getDimSize(0) != llvm::divideCeil(*op.getPackedRows(), panel))
+    return op.emitOpError("panels must cover the rows, got: ")
+           << lhs.getDimSize(0) << " panels of " << panel << " for " << *op.getPackedRows();
+  return success();
+}
+
 LogicalResult MatmulOp::verify() {
   RankedTensorType lhs = tensorType(getLhs()), rhs = tensorType(getRhs());
   int64_t rank = lhs.getRank();
@@ -70,7 +86,9 @@ LogicalResult MatmulOp::verify() {
   bool narrower = left && right && right.getWidth() < left.getWidth();
   if (!narrower && failed(checkElementTypes(*this, getLhs(), getRhs())))
     return failure();
-  int64_t lhsK = lhs.getDimSize(rank - (getTransposeLhs() ? 2 : 1));
+  if (getPackedRows() && failed(checkPackedRows(*this)))
+    return failure();
+  int64_t lhsK = lhs.getDimSize(getPackedRows() ? 1 : rank - (getTransposeLhs() ? 2 : 1));
   int64_t rhsK, columns;
   if (getPackedColumns()) {
     columns = *getPackedColumns();
@@ -81,7 +99,7 @@ LogicalResult MatmulOp::verify() {
       return emitOpError("panels must cover the columns, got: ")
              << rhs.getDimSize(0) << " panels of " << panel << " for " << columns;
     rhsK = rhs.getDimSize(1);
-    if (rhs.getRank() == 4) { // the last group is padded with zeros
+    if (rhs.getRank() == 4 && !getPackedRows()) { // the last group is padded with zeros
       int64_t group = rhs.getDimSize(3);
       if (group > 0 && !ShapedType::isDynamic(lhsK) && llvm::divideCeil(lhsK, group) == rhsK)
         rhsK = lhsK;
@@ -114,21 +132,30 @@ LogicalResult MatmulOp::verify() {
   return checkResultShapes(*this);
 }
 
+AffineExpr MatmulOp::getDepth(ArrayRef<AffineExpr> lhs) {
+  if (!getPackedRows())
+    return lhs[lhs.size() - (getTransposeLhs() ? 2 : 1)];
+  return lhs.size() == 4 ? lhs[1] * lhs[3] : lhs[1];
+}
+
 bool MatmulOp::isLegalElementType(Type type) { return type.isIntOrFloat(); }
 
 void MatmulOp::inferResultDims(ArrayRef<Dims> operands, SmallVectorImpl<Dims> &results) {
   const Dims &lhs = operands[0], &rhs = operands[1];
   size_t rank = lhs.size();
-  Dims &dims = results.emplace_back(lhs.begin(), lhs.end() - 2);
-  dims.push_back(lhs[rank - (getTransposeLhs() ? 1 : 2)]);
+  Dims &dims = results.emplace_back();
+  if (getPackedRows()) {
+    dims.push_back(getAffineConstantExpr(*getPackedRows(), getContext()));
+  } else {
+    dims.append(lhs.begin(), lhs.end() - 2);
+    dims.push_back(lhs[rank - (getTransposeLhs() ? 1 : 2)]);
+  }
   dims.push_back(getPackedColumns() ? getAffineConstantExpr(*getPackedColumns(), getContext())
                                     : rhs[rhs.size() - (getTransposeRhs() ? 2 : 1)]);
 }
 
 AffineExpr MatmulOp::getOperationCount(ArrayRef<Dims> operands, ArrayRef<Dims> results) {
-  const Dims &lhs = operands[0];
-  AffineExpr k = lhs[lhs.size() - (getTransposeLhs() ? 2 : 1)];
-  return elementCount(results[0], getContext()) * k * 2;
+  return elementCount(results[0], getContext()) * getDepth(operands[0]) * 2;
 }
 
 /// A bias of zeros is no bias.

@@ -158,7 +158,8 @@ def Dsc_MatmulOp : Dsc_GraphOp<"matmul", [DeclareOpInterfaceMethods<PrecisionOpI
     for f16 and bf16, in i32 where i8 gives i32, else in the type of `lhs`. With
     `packed_columns` = n the right side is a weight of n columns in panels,
     `rhs[n / t, k, n % t]` or `rhs[n / t, k / g, n % t, k % g]`, both padded with
-    zeros.
+    zeros. With `packed_rows` = m too, so is the left side: a matrix of m rows in
+    `lhs[m / t, k, m % t]` or `lhs[m / t, k / g, m % t, k % g]`.
 
     Example:
     ```mlir
@@ -167,11 +168,15 @@ def Dsc_MatmulOp : Dsc_GraphOp<"matmul", [DeclareOpInterfaceMethods<PrecisionOpI
   }];
   let arguments = (ins Dsc_NumberTensor:$lhs, Dsc_NumberTensor:$rhs, Optional<Dsc_NumberTensor>:$bias,
                        UnitAttr:$transpose_lhs, UnitAttr:$transpose_rhs, OptionalAttr<I64Attr>:$packed_columns,
-                       OptionalAttr<Dsc_PrecisionAttr>:$precision);
+                       OptionalAttr<I64Attr>:$packed_rows, OptionalAttr<Dsc_PrecisionAttr>:$precision);
   let results = (outs Dsc_NumberTensor:$result);
   let assemblyFormat = [{
     $lhs `,` $rhs (`bias` $bias^)? (`precision` $precision^)? attr-dict
     `:` functional-type(operands, results)
+  }];
+  let extraClassDeclaration = [{
+    /// Steps of the reduction, from the dimensions of `lhs`; packed, those that pad a group included.
+    ::mlir::AffineExpr getDepth(::llvm::ArrayRef<::mlir::AffineExpr> lhs);
   }];
   let hasCanonicalizer = 1;
 }

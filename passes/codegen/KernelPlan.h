@@ -17,6 +17,9 @@ int64_t contiguousDim(Value tensor);
 /// That dimension of a map's only result if it is not the last: the map is a transpose, whatever else it computes.
 std::optional<int64_t> transposedDim(Region &region);
 
+/// Rows of the panels that a product would like its left side in, 0: as it is. A weight can be stored so.
+int64_t preferredRowPanel(MatmulOp op, TargetAttr target);
+
 /// Buffer of a tensor: contiguous, booleans as bytes.
 MemRefType bufferType(Type tensorType);
 

@@ -21,7 +21,7 @@ MatmulShape matmulShape(MatmulOp op, DimsAnalysis &dims) {
   (shared ? shape.rows : shape.batch) = leading;
   shape.rows.push_back(result[result.size() - 2]);
   shape.columns = result.back();
-  shape.depth = lhs[lhs.size() - (op.getTransposeLhs() ? 2 : 1)];
+  shape.depth = op.getDepth(lhs);
   return shape;
 }
 
@@ -52,6 +52,8 @@ MatmulEmitter::MatmulEmitter(MatmulOp op, KernelBuilder &kernel, const MatmulPla
   masksColumns = !constant || constant.getValue() % (vectors * lanes) != 0;
   if (stageType)
     stage = kernel.allocate(stageType);
+  if (op.getPackedRows())
+    stage = memref::CollapseShapeOp::create(kernel, kernel.buffers.lookup(op.getLhs()), packedTiles());
   if (rhsStageType)
     rhsStage = kernel.allocate(rhsStageType);
   else if (run)
@@ -351,8 +353,9 @@ void MatmulEmitter::workgroup() {
     };
     Value otherRows = equal(position.back(), kernel.constantIndex(0));
     Value first = equal(kernel.workgroup, kernel.firstWorkgroup);
-    kernel.ifThen(arith::OrIOp::create(kernel, otherRows, first),
-                  [&] { tiles ? fillTileStage(rowBegin, rowEnd) : fillStage(rowBegin, rowEnd); });
+    if (stageType)
+      kernel.ifThen(arith::OrIOp::create(kernel, otherRows, first),
+                    [&] { tiles ? fillTileStage(rowBegin, rowEnd) : fillStage(rowBegin, rowEnd); });
   }
   kernel.forLoop(columnBegin, columnEnd, lanes * vectors, [&](Value column) {
     tiles ? tileColumns(column, rowBegin, rowEnd) : columnTile(column, rowBegin, rowEnd);

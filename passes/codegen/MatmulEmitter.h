@@ -101,6 +101,13 @@ private:
   int64_t stepsPerTurn() const { return tiles ? kMachineTileRows : unroll > 1 ? unroll : 4; }
   /// Elements along the reduction in one row of a machine tile.
   int64_t chunk() const { return kMachineTileRows * group; }
+  /// Dimensions of a packed left side that are one tile of rows, in the layout of a stage.
+  SmallVector<ReassociationIndices> packedTiles() {
+    SmallVector<ReassociationIndices> dims{{0}, {1, 2}};
+    if (cast<RankedTensorType>(op.getLhs().getType()).getRank() == 4)
+      dims[1].push_back(3);
+    return dims;
+  }
   int64_t staticDepth() { return cast<AffineConstantExpr>(shape.depth).getValue(); }
   VectorType vectorOf(int64_t count, Type type) { return VectorType::get({count}, type); }
   Value bitcast(Value value, int64_t count, Type type) {
@@ -117,7 +124,7 @@ private:
   SmallVector<Value> rowSizes;
   Value rows, columns, depth;
   bool masksColumns;
-  Value stage, stageBegin;  // the left side from row `stageBegin` on
+  Value stage, stageBegin;  // the left side from row `stageBegin` on; packed, all of it
   Value stageBlock, stageK; // the block of k that is read, and its first k
   Value runSums;            // of the staged rows: the sum of each run
   Value rhsStage, rhsBegin; // the right side from element `rhsBegin` of the reduction on

@@ -11,19 +11,28 @@ constexpr int64_t kPanelBytes = 64 << 10;     // of the right side that all rows
 constexpr int64_t kMaxStageBytes = 2 << 20;   // it lies on the stack
 constexpr int64_t kTilePanelBytes = 16 << 10; // as kPanelBytes, where machine tiles read the stage at its pace
 
+/// Rows of a register tile. Accumulators, one vector per column and one for the row's scalar fill the registers,
+/// less two that LLVM wants for itself (12 x 32 f32 on AVX-512 is measured best).
+int64_t tileRowsFor(TargetAttr target, int64_t vectors) {
+  return std::clamp<int64_t>((target.getVectorRegisters() - 4 - vectors) / vectors, 1, 12);
+}
+
 struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
   bool isMain(Operation *) const { return true; }
   bool canStage(Operation *op, unsigned operand) const {
     auto matmul = cast<MatmulOp>(op);
-    return operand == 0 ? stageWidth(matmul) > 0 : operand == 1 && runOf(matmul) > 0;
+    return operand == 0 ? depthOf(matmul) > 0 && !matmul.getPackedRows() : operand == 1 && runOf(matmul) > 0;
   }
 
-  /// Elements of a staged row: whole vectors. 0: not stageable, its rows being columns or of unknown length.
-  static int64_t stageWidth(MatmulOp op) {
+  /// Steps of the reduction where rows of the left side are contiguous and their length is known, else 0.
+  static int64_t depthOf(MatmulOp op) {
     auto lhs = cast<RankedTensorType>(op.getLhs().getType());
-    bool stageable = !op.getTransposeLhs() && !ShapedType::isDynamic(lhs.getShape().back());
-    return stageable ? llvm::alignTo(lhs.getShape().back(), 64) : 0;
+    if (op.getPackedRows())
+      return lhs.getDimSize(1) * (lhs.getRank() == 4 ? lhs.getDimSize(3) : 1);
+    return op.getTransposeLhs() || ShapedType::isDynamic(lhs.getShape().back()) ? 0 : lhs.getShape().back();
   }
+  /// Elements of a staged row: whole vectors. 0: not stageable, its rows being columns or of unknown length.
+  static int64_t stageWidth(MatmulOp op) { return llvm::alignTo(depthOf(op), 64); }
   /// What the instruction multiplies.
   static Type factorType(MatmulOp op, StringRef instruction) {
     if (instruction == "fma")
@@ -44,17 +53,16 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     if (matmul.getPackedColumns())
       panel = cast<RankedTensorType>(matmul.getRhs().getType()).getDimSize(2);
     int64_t vectors = std::max<int64_t>(1, panel / lanes);
-    // Accumulators, one vector per column and one for the row's scalar fill the registers,
-    // less two that LLVM wants for itself (12 x 32 f32 on AVX-512 is measured best).
-    int64_t rows = std::max<int64_t>(1, (target.getVectorRegisters() - 4 - vectors) / vectors);
-    rows = std::max<int64_t>(1, std::min<int64_t>(rows, 12));
+    int64_t rows = tileRowsFor(target, vectors);
+    if (matmul.getPackedRows())
+      rows = cast<RankedTensorType>(matmul.getLhs().getType()).getDimSize(2);
     MLIRContext *context = op->getContext();
     int64_t run = runOf(matmul);
     StringRef instruction = (groupOf(matmul) > 1 || run) && dotPays(matmul, target) ? "dot" : "fma";
     // One row is bound by memory: bf16 is widened, bytes have no cheaper way.
     StringRef single = isa<FloatType>(sum) ? "fma" : instruction;
-    bool machineTiles = hasTiles(matmul, target) && (groupOf(matmul) > 1 || run) && lanes == kMachineTileRows &&
-                        (sum.isInteger() || mayRound(matmul));
+    bool machineTiles = !matmul.getPackedRows() && hasTiles(matmul, target) && (groupOf(matmul) > 1 || run) &&
+                        lanes == kMachineTileRows && (sum.isInteger() || mayRound(matmul));
     if (machineTiles) {
       instruction = "tile";
       rows = 2 * kMachineTileRows;
@@ -62,11 +70,13 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     int64_t tiles = 8, depth = 0, wanted = machineTiles ? kTilePanelBytes : kPanelBytes;
     SmallVector<int64_t> stage;
     Type staged = factorType(matmul, instruction);
-    if (int64_t bytes = rows * stageRowBytes(matmul, staged); bytes > 0 && bytes <= kMaxStageBytes) {
-      stage = {0};
+    int64_t bytes = rows * stageRowBytes(matmul, staged);
+    if (bytes > 0 && (bytes <= kMaxStageBytes || matmul.getPackedRows())) {
+      if (!matmul.getPackedRows())
+        stage = {0};
       tiles = std::clamp<int64_t>(kStageBytes / bytes, 1, machineTiles ? 8 : kTilesPerWorkgroup);
       int64_t panelBytes = panel * std::max(8u, staged.getIntOrFloatBitWidth()) / 8;
-      int64_t length = cast<RankedTensorType>(matmul.getLhs().getType()).getShape().back();
+      int64_t length = depthOf(matmul);
       int64_t blocks = std::max<int64_t>(1, (length * panelBytes + wanted / 2) / wanted);
       depth = blocks == 1 ? 0 : llvm::alignTo(llvm::divideCeil(length, blocks), 64);
     }
@@ -78,12 +88,14 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
                                          VariantAttr::get(context, 0, {rows, panel}, {rows * tiles, panel * wide}, 1,
                                                           depth, {0, 1}, instruction)});
     }
+    VariantAttr many = VariantAttr::get(context, 0, {rows, panel}, {rows * tiles, panel * (bytes > 0 ? 4 : 2)}, 1,
+                                        depth, stage, instruction);
+    if (matmul.getPackedRows())
+      return ScheduleAttr::get(context, many);
     // One row leaves room for four independent sums, which hide the latency of the multiply-add. A workgroup of many
     // columns pays for its stage.
-    return ScheduleAttr::get(
-        context, {VariantAttr::get(context, 1, {1, panel}, {1, 2 * panel}, 4, 0, stage, single),
-                  VariantAttr::get(context, 0, {rows, panel}, {rows * tiles, panel * (stage.empty() ? 2 : 4)}, 1, depth,
-                                   stage, instruction)});
+    return ScheduleAttr::get(context,
+                             {VariantAttr::get(context, 1, {1, panel}, {1, 2 * panel}, 4, 0, stage, single), many});
   }
 
   /// Whether factors may be rounded to bf16: they are bf16, or the operation's precision says so.
@@ -129,6 +141,13 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
              << lanes << " and divide the workgroup's, got: " << panel << " and " << variant.getWorkgroup()[1];
     if (op.getPackedColumns() && rhs.getDimSize(2) != panel)
       return op.emitOpError("tile columns must be the panel's, got: ") << panel << " and " << rhs.getDimSize(2);
+    if (op.getPackedRows()) {
+      int64_t rows = cast<RankedTensorType>(op.getLhs().getType()).getDimSize(2);
+      if (variant.getTile()[0] != rows || variant.getWorkgroup()[0] % rows != 0 || variant.getInstruction() == "tile")
+        return op.emitOpError("a packed lhs needs tiles of its panels' rows and instruction \"fma\" or \"dot\", got: ")
+               << variant << " for panels of " << rows;
+      staged = true;
+    }
     bool fma = variant.getInstruction() == "fma", decoded = stages(variant, 1);
     if (runOf(op) && (!staged || variant.getUnroll() != 1 || (variant.getDepth() && !decoded)))
       return op.emitOpError("a rhs in blocks needs a staged lhs, unroll 1, and depth 0 unless it is staged itself");
@@ -146,7 +165,7 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
              << group << " in " << rhs;
     if (variant.getInstruction() == "tile" && failed(verifyTiles(op, variant, lanes)))
       return failure();
-    if (fma && group > 1 && (!staged || group != 2 || members != 2))
+    if (fma && group > 1 && (!stages(variant, 0) || group != 2 || members != 2))
       return op.emitOpError("instruction \"fma\" reads groups of 2 bf16 with a staged lhs only, got: ") << rhs;
     return verifyStage(op, variant);
   }
@@ -166,9 +185,9 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
   }
 
   static LogicalResult verifyStage(MatmulOp op, VariantAttr variant) {
-    bool staged = stages(variant, 0);
+    bool staged = stages(variant, 0), panels = op.getPackedRows().has_value();
     int64_t bytes = variant.getWorkgroup()[0] * stageRowBytes(op, factorType(op, variant.getInstruction()));
-    if (variant.getDepth() % 64 != 0 || (variant.getDepth() && !staged))
+    if (variant.getDepth() % 64 != 0 || (variant.getDepth() && !staged && !panels))
       return op.emitOpError("depth must be a multiple of 64 and needs a staged lhs, got: ") << variant.getDepth();
     if (staged && bytes > kMaxStageBytes)
       return op.emitOpError("a workgroup may stage ") << kMaxStageBytes << " bytes, its rows take " << bytes;
@@ -183,6 +202,8 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     bool staged = stages(variant, 0), decoded = stages(variant, 1);
     if (failed(verify(matmul, variant, lanes, staged)))
       return failure();
+    if (matmul.getPackedRows() && !kernel.buffers.contains(matmul.getLhs()))
+      return op->emitOpError("a packed lhs must be an argument of the kernel");
     if (groupOf(matmul) > 1 && !kernel.buffers.contains(matmul.getRhs()))
       return op->emitOpError("a rhs in groups must be an argument of the kernel");
     if (runOf(matmul) && !kernel.buffers.contains(matmul.getRhs().getDefiningOp()->getOperand(0)))
@@ -201,9 +222,10 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
                     variant,
                     /*stageType=*/{},
                     /*rhsStageType=*/{}};
-    if (staged) {
-      int64_t depth = cast<RankedTensorType>(matmul.getLhs().getType()).getShape().back();
+    int64_t depth = depthOf(matmul);
+    if (staged || matmul.getPackedRows())
       plan.block = variant.getDepth() < depth ? variant.getDepth() : 0;
+    if (staged) {
       int64_t blocks = plan.block ? llvm::divideCeil(depth, plan.block) : 1;
       Type element = factorType(matmul, variant.getInstruction());
       // Behind a tile is room for one vector, which stores of interleaved rows write beyond their end.
@@ -219,6 +241,17 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
 };
 
 } // namespace
+
+int64_t preferredRowPanel(MatmulOp op, TargetAttr target) {
+  Type element = getElementTypeOrSelf(op.getLhs());
+  auto lhs = cast<RankedTensorType>(op.getLhs().getType());
+  bool read = element.isF32() || (element.isBF16() && MatmulModel::dotPays(op, target));
+  bool plain = op.getPackedColumns() && lhs.getRank() == 2 && lhs.hasStaticShape() && !runOf(op) &&
+               element == getElementTypeOrSelf(op.getRhs());
+  int64_t panel = plain ? cast<RankedTensorType>(op.getRhs().getType()).getDimSize(2) : 0;
+  int64_t rows = plain && read ? tileRowsFor(target, std::max<int64_t>(1, panel * 4 / target.getVectorBytes())) : 0;
+  return plain && lhs.getDimSize(op.getTransposeLhs() ? 1 : 0) < rows ? 0 : rows;
+}
 
 void registerMatmulModel(MLIRContext *context) { MatmulOp::attachInterface<MatmulModel>(*context); }
 

@@ -75,6 +75,10 @@ SmallVector<Value> MatmulEmitter::loadGroup(Value panel, int64_t v, Value step) 
 
 /// Where row `r` of the tile that begins at `firstRow` has its elements of step `k`.
 SmallVector<Value> MatmulEmitter::stageIndex(Value firstRow, int64_t r, Value k) {
+  if (op.getPackedRows()) {
+    Value step = kernel.mul(k, kernel.constantIndex(tileRows));
+    return {kernel.floorDiv(firstRow, tileRows), kernel.add(step, kernel.constantIndex(r * (dots ? group : 1)))};
+  }
   Value tile = kernel.floorDiv(kernel.sub(firstRow, stageBegin), tileRows);
   Value step = kernel.mul(kernel.sub(k, stageK), kernel.constantIndex(tileRows));
   return {stageBlock, tile, kernel.add(step, kernel.constantIndex(r * (dots ? group : 1)))};

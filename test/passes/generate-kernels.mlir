@@ -357,6 +357,25 @@ func.func private @groups_elsewhere(%x: tensor<4x8xbf16>) -> tensor<4x64xf32>
 
 // -----
 
+func.func private @packed_rows_tile(%x: tensor<2x8x12xf32>, %w: tensor<2x8x32xf32>) -> tensor<20x64xf32>
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [6, 32], workgroup = [12, 32]>} {
+  // expected-error @+1 {{a packed lhs needs tiles of its panels' rows and instruction "fma" or "dot", got:}}
+  %0 = dsc.matmul %x, %w {packed_rows = 20 : i64, packed_columns = 64 : i64} : (tensor<2x8x12xf32>, tensor<2x8x32xf32>) -> tensor<20x64xf32>
+  return %0 : tensor<20x64xf32>
+}
+
+// -----
+
+func.func private @packed_rows_elsewhere(%w: tensor<2x8x32xf32>) -> tensor<20x64xf32>
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [12, 32], workgroup = [12, 32]>} {
+  %x = arith.constant dense<1.0> : tensor<2x8x12xf32>
+  // expected-error @+1 {{a packed lhs must be an argument of the kernel}}
+  %0 = dsc.matmul %x, %w {packed_rows = 20 : i64, packed_columns = 64 : i64} : (tensor<2x8x12xf32>, tensor<2x8x32xf32>) -> tensor<20x64xf32>
+  return %0 : tensor<20x64xf32>
+}
+
+// -----
+
 func.func private @lost_loop(%x: tensor<4x8xf32>) -> tensor<8xf32>
     attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [1, 16], workgroup = [16]>} {
   %e = tensor.empty() : tensor<8xf32>

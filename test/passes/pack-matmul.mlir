@@ -5,7 +5,7 @@
 // RUN: echo 'module {}' | not dsc-opt --dsc-pack-matmul 2>&1 | FileCheck %s --check-prefix=ERR-TARGET
 // RUN: echo 'module {}' | not dsc-opt --dsc-pack-matmul=panel=-1 2>&1 | FileCheck %s --check-prefix=ERR-PANEL
 
-// STATS: (S) 5 packed-weights - matmuls whose weight is packed
+// STATS: (S) 6 packed-weights - matmuls whose weight is packed
 // ERR-TARGET: error: has no target: run --dsc-set-target first, or give panel
 // ERR-PANEL: error: panel must not be negative, got: -1
 
@@ -40,6 +40,17 @@ func.func @transposed(%x: tensor<?x8xf32>, %w: tensor<44x8xf32> {dsc.weight = "w
 func.func @bf16(%x: tensor<?x8xbf16>, %w: tensor<8x32xbf16> {dsc.weight = "w"}) -> tensor<?x32xf32> {
   %y = dsc.matmul %x, %w : (tensor<?x8xbf16>, tensor<8x32xbf16>) -> tensor<?x32xf32>
   return %y : tensor<?x32xf32>
+}
+
+// Both sides are weights: rows lie in panels of a register tile. Without a target nobody knows its size.
+// CHECK-LABEL: func.func @both
+// V4: %[[B:.*]] = linalg.pack %{{.*}} inner_tiles = [32]
+// V4: %[[A:.*]] = linalg.pack %{{.*}} inner_dims_pos = [0] inner_tiles = [12] into %{{.*}} : tensor<100x8xf32> -> tensor<9x8x12xf32>
+// V4: dsc.matmul %[[A]], %[[B]] {packed_columns = 64 : i64, packed_rows = 100 : i64}
+// P8: (tensor<100x8xf32>, tensor<8x8x8xf32>)
+func.func @both(%x: tensor<100x8xf32> {dsc.weight = "x"}, %w: tensor<8x64xf32> {dsc.weight = "w"}) -> tensor<100x64xf32> {
+  %y = dsc.matmul %x, %w : (tensor<100x8xf32>, tensor<8x64xf32>) -> tensor<100x64xf32>
+  return %y : tensor<100x64xf32>
 }
 
 // Blocks along the reduction stay blocks.

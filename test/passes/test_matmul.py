@@ -60,6 +60,24 @@ def test_sizes(element: str, target: str) -> None:
         _check(_product(_module(n, k, element), a, b, target=target), a, b)
 
 
+@pytest.mark.parametrize("target", ["cpu", "cpu:x86-64-v3", "cpu:x86-64"])
+@pytest.mark.parametrize("element", _TYPES)
+def test_both_sides_are_weights(element: str, target: str) -> None:
+    for m, n, k in ((1, 33, 7), (13, 7, 127), (12, 32, 1), (333, 127, 1000), (100, 333, 1777)):
+        a, b = _operands(m, n, k, element)
+        text = _module(n, k, element).replace(f"tensor<?x{k}x", f"tensor<{m}x{k}x").replace("tensor<?x", f"tensor<{m}x")
+        text = re.sub(r"\{dsc.dims = [^}]*\}", '{dsc.weight = "a"}', text)
+        packs = m >= 12 and (
+            element == "f32" or (element == "bf16" and "avx512bf16" in lower_text(text, target=target))
+        )
+        assert ("packed_rows" in lower_text(text, target=target, to_phase="fuse")) == packs
+        code = compile_text(text, target=target)
+        executable = Executable(code.object, code.manifest, threads=2)
+        executable.bind_weights({"a": a, "b": b})
+        (result,) = executable()
+        _check(result, a, b)
+
+
 @pytest.mark.parametrize("element", _TYPES)
 def test_threads_do_not_change_bits(element: str) -> None:
     a, b = _operands(300, 1100, 600, element)

@@ -32,7 +32,7 @@ def contract(a: np.ndarray, b: np.ndarray, numerics: Numerics) -> np.ndarray:
 @operation("dsc.matmul")
 def matmul(node: Node) -> np.ndarray:
     """result[.., m, n] = sum_k lhs[.., m, k] * rhs[(..,) k, n] (+ bias[n]); integers wrap."""
-    if node.has("packed_columns"):
+    if node.has("packed_columns"):  # as every one with packed_rows
         raise node.error("with packed_columns belongs to a later phase")
     lhs, rhs, *bias = node.operands
     element = node.result_element()

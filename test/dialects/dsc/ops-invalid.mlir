@@ -269,6 +269,22 @@ func.func @matmul_packed_panels(%x: tensor<2x4xf32>, %w: tensor<2x4x32xf32>) -> 
 
 // -----
 
+func.func @matmul_packed_rows_rank(%x: tensor<2x4xf32>, %w: tensor<1x4x32xf32>) -> tensor<2x20xf32> {
+  // expected-error @+1 {{a packed lhs must be static panels [m / t, k, t] or [m / t, k / g, t, g] beside such a rhs, got: 'tensor<2x4xf32>' and 'tensor<1x4x32xf32>'}}
+  %0 = dsc.matmul %x, %w {packed_rows = 2 : i64, packed_columns = 20 : i64} : (tensor<2x4xf32>, tensor<1x4x32xf32>) -> tensor<2x20xf32>
+  return %0 : tensor<2x20xf32>
+}
+
+// -----
+
+func.func @matmul_packed_rows_panels(%x: tensor<2x4x12xf32>, %w: tensor<1x4x32xf32>) -> tensor<25x20xf32> {
+  // expected-error @+1 {{panels must cover the rows, got: 2 panels of 12 for 25}}
+  %0 = dsc.matmul %x, %w {packed_rows = 25 : i64, packed_columns = 20 : i64} : (tensor<2x4x12xf32>, tensor<1x4x32xf32>) -> tensor<25x20xf32>
+  return %0 : tensor<25x20xf32>
+}
+
+// -----
+
 func.func @attention_query(%q: tensor<2x9x64xf32>) -> tensor<2x9x64xf32> {
   // expected-error @+1 {{query must have rank 4, got: 'tensor<2x9x64xf32>'}}
   %0 = dsc.attention %q, %q, %q {scale = 1.0 : f32}

@@ -107,6 +107,14 @@ func.func @matmul_packed(%x: tensor<?x8xbf16>, %w: tensor<2x8x32xbf16>) -> tenso
   return %y : tensor<?x40xf32>
 }
 
+// CHECK-LABEL: func.func @matmul_packed_rows
+// CHECK: dsc.matmul %{{.*}}, %{{.*}} {packed_columns = 40 : i64, packed_rows = 24 : i64} : (tensor<2x4x12x2xbf16>, tensor<2x4x32x2xbf16>) -> tensor<24x40xf32>
+func.func @matmul_packed_rows(%x: tensor<2x4x12x2xbf16>, %w: tensor<2x4x32x2xbf16>) -> tensor<24x40xf32> {
+  %y = dsc.matmul %x, %w {packed_columns = 40 : i64, packed_rows = 24 : i64}
+      : (tensor<2x4x12x2xbf16>, tensor<2x4x32x2xbf16>) -> tensor<24x40xf32>
+  return %y : tensor<24x40xf32>
+}
+
 // CHECK-LABEL: func.func @attention
 // CHECK: dsc.attention %{{.*}}, %{{.*}}, %{{.*}} precision <acc = f32> {scale = 1.250000e-01 : f32} : (tensor<?x?x9x64xbf16>, tensor<?x?x3x64xbf16>, tensor<?x?x3x64xbf16>) -> tensor<?x?x9x64xbf16>
 func.func @attention(%q: tensor<?x?x9x64xbf16>, %k: tensor<?x?x3x64xbf16>, %v: tensor<?x?x3x64xbf16>) -> tensor<?x?x9x64xbf16> {
