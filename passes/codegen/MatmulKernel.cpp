@@ -75,6 +75,8 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
       if (!matmul.getPackedRows())
         stage = {0};
       tiles = std::clamp<int64_t>(kStageBytes / bytes, 1, machineTiles ? 8 : kTilesPerWorkgroup);
+      if (matmul.getPackedRows()) // no stage to fill: only the block that is read has to stay near
+        tiles *= 2;
       int64_t panelBytes = panel * std::max(8u, staged.getIntOrFloatBitWidth()) / 8;
       int64_t length = depthOf(matmul);
       int64_t blocks = std::max<int64_t>(1, (length * panelBytes + wanted / 2) / wanted);
