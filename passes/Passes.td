@@ -22,7 +22,7 @@ def CompilePass : Dsc_Pass<"dsc-compile"> {
     ```
   }];
   let options = [
-    Option<"target", "target", "std::string", "", "cpu[:native|x86-64|x86-64-v3|x86-64-v4|aarch64]; default: the module's, else cpu">,
+    Option<"target", "target", "std::string", "", "cpu[:native|x86-64|x86-64-v3|x86-64-v4|aarch64][+strict]; default: the module's, else cpu">,
     Option<"from", "from", "std::string", "", "first phase to run">,
     Option<"to", "to", "std::string", "\"llvm\"", "last phase to run">,
     Option<"checkInplace", "check-inplace", "bool", "false", "fail if a tied buffer would be copied">];
@@ -33,6 +33,9 @@ def SetTargetPass : Dsc_Pass<"dsc-set-target"> {
   let description = [{
     `cpu` is this machine's processor. A module that has a target keeps it
     when `target` is empty; another target than the module's is an error.
+    Results are the same for any number of threads. With `+strict` behind the
+    name, no instruction is used that flushes subnormals or adds products in an
+    order of its own (AVX512-BF16, AMX-BF16).
 
     ```mlir
     module {}

@@ -37,19 +37,24 @@ static bool mayUseTiles() {
 }
 
 TargetAttr resolveTarget(MLIRContext *context, StringRef name, std::string &error) {
-  StringRef kind = name.empty() ? "cpu" : name;
+  StringRef kind = name.empty() ? "cpu" : name, suffix = kind;
+  bool strict = kind.consume_back("+strict");
+  suffix = suffix.drop_front(kind.size());
   StringRef level = "native";
   if (kind.consume_front("cpu:"))
     level = kind;
   else if (kind != "cpu")
     level = "";
   auto x86 = [&](StringRef cpu, ArrayRef<StringRef> features, int64_t bytes, int64_t registers) {
-    return TargetAttr::get(context, ("cpu:" + level).str(), "x86_64-unknown-linux-gnu", cpu, joinFeatures(features),
-                           bytes, registers);
+    return TargetAttr::get(context, ("cpu:" + level + suffix).str(), "x86_64-unknown-linux-gnu", cpu,
+                           joinFeatures(features), bytes, registers);
   };
   auto aarch64 = [&] {
-    return TargetAttr::get(context, ("cpu:" + level).str(), "aarch64-unknown-linux-gnu", "generic", "+neon", 16, 32);
+    return TargetAttr::get(context, ("cpu:" + level + suffix).str(), "aarch64-unknown-linux-gnu", "generic", "+neon",
+                           16, 32);
   };
+  // Their products of bf16 flush subnormals and add pairs in their own way.
+  auto isStrict = [](StringRef feature) { return feature != "avx512bf16" && feature != "amx-bf16"; };
   ArrayRef<StringRef> all(kX86Features);
   if (level == "x86-64")
     return x86("x86-64", {}, 16, 16);
@@ -72,12 +77,13 @@ TargetAttr resolveTarget(MLIRContext *context, StringRef name, std::string &erro
       return x86("x86-64-v3", all.take_front(kV3), 32, 16);
     SmallVector<StringRef> features(all.take_front(kV4));
     for (StringRef extra : all.drop_front(kV4))
-      if (host.lookup(extra) && (!extra.starts_with("amx") || mayUseTiles()))
+      if (host.lookup(extra) && (!strict || isStrict(extra)) && (!extra.starts_with("amx") || mayUseTiles()))
         features.push_back(extra);
     return x86("x86-64-v4", features, 64, 32);
   }
   error = "unknown target: \"" + name.str() +
-          "\", known are cpu, cpu:native, cpu:x86-64, cpu:x86-64-v3, cpu:x86-64-v4, cpu:aarch64";
+          "\", known are cpu, cpu:native, cpu:x86-64, cpu:x86-64-v3, cpu:x86-64-v4, cpu:aarch64, each with or without "
+          "+strict";
   return {};
 }
 

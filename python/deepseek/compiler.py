@@ -100,7 +100,7 @@ def parse_module(text: str | bytes) -> tuple[Any, Any]:
 def cache_key(text: str, target: str) -> str:
     """Digest of all that the object depends on: module, target, this machine's features, the compiler itself."""
     digest = hashlib.sha256()
-    native = ",".join(sorted(runtime.cpu_features())) if target in ("cpu", "cpu:native") else ""
+    native = ",".join(sorted(runtime.cpu_features())) if target.removesuffix("+strict") in ("cpu", "cpu:native") else ""
     for part in (text, target, native, _compiler_identity()):
         digest.update(part.encode())
         digest.update(b"\0")

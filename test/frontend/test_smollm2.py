@@ -112,3 +112,16 @@ def test_stream_equals_generate(model: Model) -> None:
     pieces = list(model.stream(PROMPTS[0], max_new_tokens=8))
     assert len(pieces) > 1
     assert "".join(pieces) == model.generate(PROMPTS[0], max_new_tokens=8).text
+
+
+@pytest.mark.parametrize("precision", ["as-stored", "bf16"])
+def test_strict_gives_the_same_bits_for_one_and_two_threads(smollm2_path: Path, reference: Any, precision: str) -> None:
+    logits = []
+    for threads in (1, 2):
+        model = Model.from_pretrained(smollm2_path, precision=precision, target="cpu+strict", threads=threads)
+        session = model.session()
+        ids = model.tokenizer.encode(PROMPTS[-1])
+        logits.append([session.forward([ids[:-1]]), session.forward([ids[-1:]])])
+    np.testing.assert_array_equal(logits[0], logits[1])
+    expected = all_logits(reference, ids)[-1]
+    assert np.argmax(logits[0][1]) == np.argmax(expected)

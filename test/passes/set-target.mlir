@@ -18,6 +18,9 @@
 // RUN: not dsc-opt %s --dsc-set-target=target=cpu:z80 2>&1 | FileCheck %s --check-prefix=ERR
 // RUN: not dsc-opt %s --dsc-set-target=target=gpu 2>&1 | FileCheck %s --check-prefix=ERR-KIND
 
+// RUN: dsc-opt %s --dsc-set-target=target=cpu+strict | FileCheck %s --check-prefix=STRICT
+// RUN: dsc-opt %s --dsc-set-target=target=cpu:x86-64-v3+strict | FileCheck %s --check-prefix=V3-STRICT
+
 // V4: module attributes {dsc.target = #dsc.target<"cpu:x86-64-v4", triple = "x86_64-unknown-linux-gnu", cpu = "x86-64-v4",
 // V4-SAME: +avx512vl", vector_bytes = 64, vector_registers = 32>}
 // X86: #dsc.target<"cpu:x86-64", triple = "x86_64-unknown-linux-gnu", cpu = "x86-64", features = "", vector_bytes = 16, vector_registers = 16>
@@ -25,6 +28,9 @@
 // V3-SAME: +fma,+f16c,+bmi,+bmi2,+lzcnt,+movbe", vector_bytes = 32, vector_registers = 16>
 // ARM: #dsc.target<"cpu:aarch64", triple = "aarch64-unknown-linux-gnu", cpu = "generic", features = "+neon", vector_bytes = 16, vector_registers = 32>
 // NATIVE: #dsc.target<"cpu:native",
+// STRICT: #dsc.target<"cpu:native+strict",
+// STRICT-NOT: bf16
+// V3-STRICT: #dsc.target<"cpu:x86-64-v3+strict",
 // ERR: error: unknown target: "cpu:z80", known are cpu, cpu:native, cpu:x86-64, cpu:x86-64-v3, cpu:x86-64-v4, cpu:aarch64
 // ERR-KIND: error: unknown target: "gpu", known are cpu,
 // ERR-OTHER: error: is already for target cpu:x86-64-v4, not cpu:x86-64-v3

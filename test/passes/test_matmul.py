@@ -85,6 +85,13 @@ def test_threads_do_not_change_bits(element: str) -> None:
     np.testing.assert_array_equal(_product(text, a, b), _product(text, a, b, threads=2))
 
 
+def test_strict_products_keep_subnormals() -> None:
+    a, b = (np.full(shape, value, ml_dtypes.bfloat16) for shape, value in (((24, 64), 2.0**-130), ((64, 32), 2.0**100)))
+    text = _module(32, 64, "bf16")
+    assert np.all(_product(text, a, b, target="cpu+strict") == 2.0**-24)
+    assert "dot" not in lower_text(text, target="cpu+strict", to_phase="schedule")
+
+
 _SCHEDULES = [
     "tile = [12, 32], workgroup = [24, 64]",
     "tile = [5, 32], workgroup = [7, 96], depth = 64, stage = [0]",
