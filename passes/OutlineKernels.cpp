@@ -10,26 +10,10 @@ namespace mlir::dsc {
 
 namespace {
 
-/// The dispatch's region as a function on tensors, with names for all sizes.
+/// The dispatch's region as a function on tensors, under one variant of its schedule.
 func::FuncOp outline(DispatchOp dispatch, StringRef name, VariantAttr variant, DimsAnalysis &dims) {
-  OpBuilder b(dispatch.getContext());
-  auto type = b.getFunctionType(dispatch.getInputs().getTypes(), dispatch.getResultTypes());
-  auto kernel = func::FuncOp::create(b, dispatch.getLoc(), name, type);
-  kernel.setPrivate();
-  kernel->setAttr(kKernelAttr, b.getUnitAttr());
+  func::FuncOp kernel = kernelOf(dispatch, name, dims);
   kernel->setAttr(kScheduleAttr, variant);
-  if (dispatch.getTied())
-    kernel->setAttr(kTiedAttr, dispatch.getTiedAttr());
-  for (auto [i, input] : llvm::enumerate(dispatch.getInputs()))
-    kernel.setArgAttr(i, kDimsAttr, dims.getAttr(input));
-  for (auto [i, result] : llvm::enumerate(dispatch.getResults()))
-    kernel.setResultAttr(i, kDimsAttr, dims.getAttr(result));
-  IRMapping map;
-  dispatch.getBody().cloneInto(&kernel.getBody(), map);
-  Operation *yield = kernel.front().getTerminator();
-  b.setInsertionPoint(yield);
-  func::ReturnOp::create(b, yield->getLoc(), yield->getOperands());
-  yield->erase();
   return kernel;
 }
 

@@ -25,6 +25,8 @@ def CompilePass : Dsc_Pass<"dsc-compile"> {
     Option<"target", "target", "std::string", "", "cpu[:native|x86-64|x86-64-v3|x86-64-v4|aarch64][+strict]; default: the module's, else cpu">,
     Option<"from", "from", "std::string", "", "first phase to run">,
     Option<"to", "to", "std::string", "\"llvm\"", "last phase to run">,
+    Option<"schedules", "schedules", "std::string", "", "file of schedules, see --dsc-schedule-dispatches">,
+    Option<"record", "record", "std::string", "", "file that the chosen schedules are added to">,
     Option<"checkInplace", "check-inplace", "bool", "false", "fail if a tied buffer would be copied">];
 }
 
@@ -171,7 +173,14 @@ def ScheduleDispatchesPass : Dsc_Pass<"dsc-schedule-dispatches"> {
   let summary = "Choose tiles, workgroups and variants for every undecided dispatch";
   let description = [{
     Asks the dispatch's main operation for its default on the target. A
-    schedule that is there already is kept.
+    schedule that is there already is kept. `schedules` names a JSON file whose
+    schedules come before the default, where target and kernel are the same;
+    `record` one that gets all that were chosen, beside those it has:
+
+    ```json
+    {"version": 1, "schedules": [{"target": "#dsc.target<...>", "kernel": "5f0c2a...", "where": "layers.0/mlp/up_proj",
+                                  "op": "dsc.matmul", "schedule": "#dsc.schedule<<...>>"} ] }
+    ```
 
     ```mlir
     dsc.dispatch (%x, %w) : ...
@@ -179,6 +188,10 @@ def ScheduleDispatchesPass : Dsc_Pass<"dsc-schedule-dispatches"> {
     dsc.dispatch (%x, %w) schedule <<max_rows = 1, tile = [1, 32], ...>, <tile = [12, 32], ...>> : ...
     ```
   }];
+  let options = [
+    Option<"schedules", "schedules", "std::string", "", "file of schedules that come before the default">,
+    Option<"record", "record", "std::string", "", "file that the chosen schedules are added to">];
+  let statistics = [Statistic<"fromFile", "from-file", "dispatches whose schedule the file had">];
 }
 
 def OutlineKernelsPass : Dsc_Pass<"dsc-outline-kernels"> {

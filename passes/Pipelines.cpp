@@ -49,8 +49,8 @@ static void buildFuse(OpPassManager &pm, const PhaseOptions &options) {
     pm.addPass(createCheckInplacePass());
 }
 
-static void buildSchedule(OpPassManager &pm) {
-  pm.addPass(createScheduleDispatchesPass());
+static void buildSchedule(OpPassManager &pm, const PhaseOptions &options) {
+  pm.addPass(createScheduleDispatchesPass({options.schedules, options.record}));
   // Kernels hide what is in them; launches keep the cost of their dispatch for the manifest.
   pm.addPass(createAnnotateCostPass());
   // Inside regions only constants and sizes are left to tidy; equal regions must print equally.
@@ -114,7 +114,7 @@ void buildPhase(OpPassManager &pm, StringRef phase, const PhaseOptions &options)
     buildFuse(pm, options);
     break;
   case 4:
-    buildSchedule(pm);
+    buildSchedule(pm, options);
     break;
   case 5:
     buildHost(pm, options);

@@ -8,6 +8,7 @@ namespace mlir::dsc {
 struct PhaseOptions {
   std::string target;
   bool checkInplace = false;
+  std::string schedules, record; // files, see --dsc-schedule-dispatches
 };
 
 /// Names of the phases in order.

@@ -6,7 +6,7 @@
 #include "llvm/TargetParser/Host.h"
 #include "llvm/TargetParser/Triple.h"
 
-#if defined(__x86_64__) && defined(__linux__)
+#if defined(__linux__)
 #include <unistd.h>
 #endif
 
@@ -18,6 +18,8 @@ static constexpr StringRef kX86Features[] = {
     "f16c",     "bmi",      "bmi2",       "lzcnt",      "movbe",      "avx512f",  "avx512bw", "avx512cd",
     "avx512dq", "avx512vl", "avx512vnni", "avx512bf16", "avx512fp16", "amx-tile", "amx-bf16", "amx-int8"};
 static constexpr size_t kV3 = 13, kV4 = 18; // how many of them a level has
+
+static constexpr int64_t kDefaultL2Bytes = 1 << 20;
 
 static std::string joinFeatures(ArrayRef<StringRef> features) {
   std::string text;
@@ -36,6 +38,15 @@ static bool mayUseTiles() {
 #endif
 }
 
+/// The second-level cache of a core of this machine.
+static int64_t l2BytesHere() {
+  int64_t bytes = 0;
+#if defined(__linux__) && defined(_SC_LEVEL2_CACHE_SIZE)
+  bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
+  return bytes >= kDefaultL2Bytes / 4 ? bytes : kDefaultL2Bytes; // virtual machines may hide it
+}
+
 TargetAttr resolveTarget(MLIRContext *context, StringRef name, std::string &error) {
   StringRef kind = name.empty() ? "cpu" : name, suffix = kind;
   bool strict = kind.consume_back("+strict");
@@ -45,13 +56,14 @@ TargetAttr resolveTarget(MLIRContext *context, StringRef name, std::string &erro
     level = kind;
   else if (kind != "cpu")
     level = "";
+  int64_t l2Bytes = level == "native" ? l2BytesHere() : kDefaultL2Bytes;
   auto x86 = [&](StringRef cpu, ArrayRef<StringRef> features, int64_t bytes, int64_t registers) {
     return TargetAttr::get(context, ("cpu:" + level + suffix).str(), "x86_64-unknown-linux-gnu", cpu,
-                           joinFeatures(features), bytes, registers);
+                           joinFeatures(features), bytes, registers, l2Bytes);
   };
   auto aarch64 = [&] {
     return TargetAttr::get(context, ("cpu:" + level + suffix).str(), "aarch64-unknown-linux-gnu", "generic", "+neon",
-                           16, 32);
+                           16, 32, l2Bytes);
   };
   // Their products of bf16 flush subnormals and add pairs in their own way.
   auto isStrict = [](StringRef feature) { return feature != "avx512bf16" && feature != "amx-bf16"; };

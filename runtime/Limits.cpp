@@ -198,7 +198,8 @@ double productLimit(int kind, int threads) {
 }
 
 /// Four streams per thread, fetched ahead, in huge pages: one stream in small pages reaches little more than half of
-/// it. Streams a power of two apart would compete for the same banks of memory (a third of it, for one thread on Zen 4).
+/// it. Streams a power of two apart would compete for the same banks of memory (a third of it, for one thread on Zen
+/// 4).
 double readLimit(int threads) {
   constexpr size_t size = size_t(1) << 30, streams = 4, ahead = 16, apart = 65; // vectors
   void *mapped = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

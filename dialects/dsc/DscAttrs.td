@@ -86,14 +86,17 @@ def Dsc_TargetAttr : Dsc_Attr<"Target", "target"> {
   let summary = "the machine that a module is compiled for";
   let description = [{
     `name` as the user wrote it (`cpu`, `cpu:x86-64-v3`), `cpu` and `features`
-    as LLVM spells them, `vector_bytes` the width of a vector register.
+    as LLVM spells them, `vector_bytes` the width of a vector register,
+    `l2_bytes` the second-level cache of one core (1 MiB where nothing is said).
   }];
   let parameters = (ins StringRefParameter<>:$name, StringRefParameter<>:$triple,
                         StringRefParameter<>:$cpu, StringRefParameter<>:$features,
-                        "int64_t":$vectorBytes, "int64_t":$vectorRegisters);
+                        "int64_t":$vectorBytes, "int64_t":$vectorRegisters,
+                        DefaultValuedParameter<"int64_t", "1 << 20">:$l2Bytes);
   let assemblyFormat = [{
     `<` $name `,` `triple` `=` $triple `,` `cpu` `=` $cpu `,` `features` `=` $features `,`
-    `vector_bytes` `=` $vectorBytes `,` `vector_registers` `=` $vectorRegisters `>`
+    `vector_bytes` `=` $vectorBytes `,` `vector_registers` `=` $vectorRegisters
+    (`,` `l2_bytes` `=` $l2Bytes^)? `>`
   }];
   let extraClassDeclaration = [{
     /// Whether the machine has a feature, as LLVM spells it.

@@ -264,7 +264,7 @@ bool TargetAttr::hasFeature(StringRef feature) const {
 }
 
 LogicalResult TargetAttr::verify(function_ref<InFlightDiagnostic()> emitError, StringRef, StringRef, StringRef,
-                                 StringRef features, int64_t vectorBytes, int64_t vectorRegisters) {
+                                 StringRef features, int64_t vectorBytes, int64_t vectorRegisters, int64_t l2Bytes) {
   SmallVector<StringRef> flags;
   features.split(flags, ',', /*MaxSplit=*/-1, /*KeepEmpty=*/false);
   for (StringRef flag : flags)
@@ -274,5 +274,7 @@ LogicalResult TargetAttr::verify(function_ref<InFlightDiagnostic()> emitError, S
     return emitError() << "vector_bytes must be a power of two from 16 to 256, got: " << vectorBytes;
   if (vectorRegisters < 1)
     return emitError() << "vector_registers must be positive, got: " << vectorRegisters;
+  if (l2Bytes < 1 << 16)
+    return emitError() << "l2_bytes must be at least 65536, got: " << l2Bytes;
   return success();
 }

@@ -5,6 +5,7 @@
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/IR/IRMapping.h"
 #include "passes/codegen/Kernels.h"
 
 #include "passes/codegen/KernelInterfaces.cpp.inc"
@@ -108,6 +109,27 @@ LogicalResult verifyKernel(func::FuncOp kernel, TargetAttr target, DimsAnalysis 
              << kernel.getNumResults() << " results to arguments that it lacks: " << tied;
   }
   return verifyVariant(kernel, kernel.getBody(), variant, target, dims);
+}
+
+func::FuncOp kernelOf(DispatchOp dispatch, StringRef name, DimsAnalysis &dims) {
+  OpBuilder b(dispatch.getContext());
+  auto type = b.getFunctionType(dispatch.getInputs().getTypes(), dispatch.getResultTypes());
+  auto kernel = func::FuncOp::create(b, dispatch.getLoc(), name, type);
+  kernel.setPrivate();
+  kernel->setAttr(kKernelAttr, b.getUnitAttr());
+  if (dispatch.getTied())
+    kernel->setAttr(kTiedAttr, dispatch.getTiedAttr());
+  for (auto [i, input] : llvm::enumerate(dispatch.getInputs()))
+    kernel.setArgAttr(i, kDimsAttr, dims.getAttr(input));
+  for (auto [i, result] : llvm::enumerate(dispatch.getResults()))
+    kernel.setResultAttr(i, kDimsAttr, dims.getAttr(result));
+  IRMapping map;
+  dispatch.getBody().cloneInto(&kernel.getBody(), map);
+  Operation *yield = kernel.front().getTerminator();
+  b.setInsertionPoint(yield);
+  func::ReturnOp::create(b, yield->getLoc(), yield->getOperands());
+  yield->erase();
+  return kernel;
 }
 
 PartialResults partialResults(Region &region, VariantAttr variant, DimsAnalysis &dims) {

@@ -26,6 +26,9 @@ MemRefType bufferType(Type tensorType);
 /// Default schedule of a dispatch region.
 ScheduleAttr defaultSchedule(Region &region, TargetAttr target, DimsAnalysis &dims);
 
+/// The region of a dispatch as a kernel function on tensors, with names for all sizes.
+func::FuncOp kernelOf(DispatchOp dispatch, StringRef name, DimsAnalysis &dims);
+
 /// Whether a user's schedule has the sizes that the region's loop nest needs.
 LogicalResult verifySchedule(DispatchOp dispatch, TargetAttr target, DimsAnalysis &dims);
 

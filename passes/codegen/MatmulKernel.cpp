@@ -5,7 +5,6 @@
 namespace mlir::dsc {
 namespace {
 
-constexpr int64_t kStageBytes = 1 << 20;      // of one workgroup: half of a second-level cache
 constexpr int64_t kTilesPerWorkgroup = 12;    // of rows at most: they share the work of fetching the next panel
 constexpr int64_t kPanelBytes = 64 << 10;     // of the right side that all rows of a workgroup read in turn
 constexpr int64_t kMaxStageBytes = 2 << 20;   // it lies on the stack
@@ -74,13 +73,17 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     if (bytes > 0 && (bytes <= kMaxStageBytes || matmul.getPackedRows())) {
       if (!matmul.getPackedRows())
         stage = {0};
-      tiles = std::clamp<int64_t>(kStageBytes / bytes, 1, machineTiles ? 8 : kTilesPerWorkgroup);
-      if (matmul.getPackedRows()) // no stage to fill: only the block that is read has to stay near
-        tiles *= 2;
       int64_t panelBytes = panel * std::max(8u, staged.getIntOrFloatBitWidth()) / 8;
       int64_t length = depthOf(matmul);
       int64_t blocks = std::max<int64_t>(1, (length * panelBytes + wanted / 2) / wanted);
       depth = blocks == 1 ? 0 : llvm::alignTo(llvm::divideCeil(length, blocks), 64);
+      // What all tiles read for a panel stays in half of the cache, beside that panel and the next.
+      int64_t block = depth ? depth : length, rowBlock = bytes / length * block;
+      int64_t near = (target.getL2Bytes() / 2 - 2 * panelBytes * block) / std::max<int64_t>(1, rowBlock);
+      int64_t most = machineTiles ? 8 : matmul.getPackedRows() ? 2 * kTilesPerWorkgroup : kTilesPerWorkgroup;
+      if (!matmul.getPackedRows())
+        most = std::min(most, kMaxStageBytes / bytes);
+      tiles = std::clamp<int64_t>(near, 1, most);
     }
     if (run) {
       // Few rows decode blocks in registers, many share a tile that is decoded once.

@@ -20,6 +20,8 @@ from deepseek.errors import CompileError
 
 PHASES = ("import", "precision", "parallel", "fuse", "schedule", "host", "codegen", "llvm")
 
+SCHEDULES = "DEEPSEEK_SCHEDULES"  # names a JSON file of schedules that come before the compiler's own
+
 _LIBRARY = Path(__file__).parent / "_mlir" / "_mlir_libs" / "libDscCompiler.so"
 
 
@@ -66,12 +68,22 @@ def cached(text: str, *, target: str = "cpu") -> Compiled | None:
     return None if entry is None else Compiled(entry["object"], entry["metadata"], 0.0, True, key)
 
 
-def lower_text(text: str, *, target: str = "cpu", to_phase: str = "llvm", source_name: str = "module") -> str:
-    """The module at the end of `to_phase`, with locations. Raises `CompileError`."""
+def lower_text(
+    text: str,
+    *,
+    target: str = "cpu",
+    to_phase: str = "llvm",
+    source_name: str = "module",
+    record_schedules: str | os.PathLike[str] | None = None,
+) -> str:
+    """The module at the end of `to_phase`, with locations. Raises `CompileError`.
+
+    `record_schedules`: a JSON file that every dispatch's schedule is added to (`--dsc-schedule-dispatches`).
+    """
     if to_phase not in PHASES:
         raise CompileError(f"unknown phase {to_phase!r}, known are {', '.join(PHASES)}")
     with _parsed(text, source_name) as (module, diagnostics):
-        _run_phases(module, target, to_phase, diagnostics)
+        _run_phases(module, target, to_phase, diagnostics, os.fspath(record_schedules or ""))
         return module.operation.get_asm(enable_debug_info=True) + "\n"
 
 
@@ -98,10 +110,15 @@ def parse_module(text: str | bytes) -> tuple[Any, Any]:
 
 
 def cache_key(text: str, target: str) -> str:
-    """Digest of all that the object depends on: module, target, this machine's features, the compiler itself."""
+    """Digest of all that the object depends on: module, target, this machine, schedules, the compiler itself.
+
+    Raises `CompileError` when $DEEPSEEK_SCHEDULES names a file that cannot be read.
+    """
     digest = hashlib.sha256()
-    native = ",".join(sorted(runtime.cpu_features())) if target.removesuffix("+strict") in ("cpu", "cpu:native") else ""
-    for part in (text, target, native, _compiler_identity()):
+    native = ""
+    if target.removesuffix("+strict") in ("cpu", "cpu:native"):
+        native = f"{_l2_bytes()} " + ",".join(sorted(runtime.cpu_features()))
+    for part in (text, target, native, _schedules_text(), _compiler_identity()):
         digest.update(part.encode())
         digest.update(b"\0")
     return digest.hexdigest()
@@ -180,13 +197,29 @@ def _parsed(text: str, source_name: str) -> Iterator[tuple[Any, list[str]]]:
             handler.detach()
 
 
-def _run_phases(module: Any, target: str, to_phase: str, diagnostics: list[str]) -> None:
+def _schedules_text() -> str:
+    path = os.environ.get(SCHEDULES)
+    try:
+        return Path(path).read_text(encoding="utf-8") if path else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise CompileError(f"{SCHEDULES} is {path}: {getattr(error, 'strerror', error)}") from None
+
+
+def _l2_bytes() -> int:
+    try:
+        return os.sysconf("SC_LEVEL2_CACHE_SIZE")
+    except (ValueError, OSError):
+        return 0
+
+
+def _run_phases(module: Any, target: str, to_phase: str, diagnostics: list[str], record: str = "") -> None:
     _, dsc = _bindings()
     try:
         dsc.describe_target(target)
     except ValueError as error:
         raise CompileError(str(error)) from None
-    ok, reproducer = dsc.run_phases(module, target, "", to_phase, _reproducers())
+    schedules = os.environ.get(SCHEDULES, "")
+    ok, reproducer = dsc.run_phases(module, target, "", to_phase, schedules, record, _reproducers())
     if ok:
         return
     message = _message(diagnostics, "the compiler failed without saying why")

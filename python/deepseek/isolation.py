@@ -31,9 +31,17 @@ def compile_text(text: str, *, target: str = "cpu", source_name: str = "module")
     return _call("compile_text", text, target=target, source_name=source_name)
 
 
-def lower_text(text: str, *, target: str = "cpu", to_phase: str = "llvm", source_name: str = "module") -> str:
+def lower_text(
+    text: str,
+    *,
+    target: str = "cpu",
+    to_phase: str = "llvm",
+    source_name: str = "module",
+    record_schedules: str | os.PathLike[str] | None = None,
+) -> str:
     """Like `deepseek.compiler.lower_text`, whatever the text is. Raises `CompileError`."""
-    return _call("lower_text", text, target=target, to_phase=to_phase, source_name=source_name)
+    options = {"target": target, "to_phase": to_phase, "source_name": source_name}
+    return _call("lower_text", text, record_schedules=os.fspath(record_schedules or ""), **options)
 
 
 def assembly(text: str, *, target: str = "cpu", source_name: str = "module") -> str:

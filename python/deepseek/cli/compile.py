@@ -13,6 +13,8 @@ EXAMPLES = """
 deepseek compile smollm2-135m -o smollm2.dsc
 deepseek compile smollm2-135m --weights external -o smollm2.dsc
 deepseek compile smollm2-135m --to fuse -o fused.mlir
+deepseek compile smollm2-135m --to schedule --record-schedules schedules.json -o scheduled.mlir
+DEEPSEEK_SCHEDULES=schedules.json deepseek compile smollm2-135m -o smollm2.dsc
 deepseek compile fused.mlir --checkpoint smollm2-135m -o smollm2.dsc
 """
 
@@ -37,6 +39,12 @@ def add_parser(commands: Any) -> None:
         "--checkpoint", metavar="MODEL", help="for x.mlir: the model it was lowered from, whose weights it reads"
     )
     parser.add_argument(
+        "--record-schedules",
+        metavar="FILE",
+        help="with --to schedule or later: add every kernel's schedule to a JSON file, to be edited and named by "
+        "$DEEPSEEK_SCHEDULES",
+    )
+    parser.add_argument(
         "-o", "--output", required=True, metavar="FILE", help="x.dsc, or x.mlir with --to (- is stdout)"
     )
     parser.set_defaults(run=run)
@@ -49,6 +57,10 @@ def run(options: argparse.Namespace) -> None:
     if options.to is None and Path(options.output).suffix != ".dsc":
         raise InputError(f"the output is {options.output}, expected a name ending in .dsc (or --to PHASE for IR)")
     common.check_output(options.output)
+    if options.record_schedules:
+        if options.to is None or common.PHASES.index(options.to) < common.PHASES.index("schedule"):
+            raise InputError("--record-schedules needs --to schedule, or a later phase")
+        common.check_output(options.record_schedules)
     report = _lower(options) if options.to is not None else _compile(options)
     if options.json:
         common.print_json({"output": options.output, "target": options.target or "cpu"} | report)
@@ -83,7 +95,13 @@ def _lower(options: argparse.Namespace) -> dict[str, Any]:
     lower_text = (isolation if Path(options.model).suffix == ".mlir" else compiler).lower_text
     with progress.task(f"compiling {options.model}"):
         text = read_module(options.model, options.precision)
-        lowered = lower_text(text, target=options.target or "cpu", to_phase=options.to, source_name=options.model)
+        lowered = lower_text(
+            text,
+            target=options.target or "cpu",
+            to_phase=options.to,
+            source_name=options.model,
+            record_schedules=options.record_schedules,
+        )
         common.write_atomically(options.output, lowered.encode())
     return {"phase": options.to}
 

@@ -58,3 +58,8 @@ module attributes {dsc.target = #dsc.target<"cpu", triple = "x86_64-unknown-linu
 
 // expected-error @+1 {{vector_registers must be positive, got: 0}}
 module attributes {dsc.target = #dsc.target<"cpu", triple = "x86_64-unknown-linux-gnu", cpu = "x86-64", features = "", vector_bytes = 16, vector_registers = 0>} {}
+
+// -----
+
+// expected-error @+1 {{l2_bytes must be at least 65536, got: 1024}}
+module attributes {dsc.target = #dsc.target<"cpu", triple = "x86_64-unknown-linux-gnu", cpu = "x86-64", features = "", vector_bytes = 16, vector_registers = 16, l2_bytes = 1024>} {}
