@@ -21,27 +21,27 @@
 // STATS: (S) 2 from-file
 // NONE: (S) 0 from-file
 
-// RUN: not dsc-opt %s --dsc-set-target --dsc-schedule-dispatches=schedules=%t.missing 2>&1 | FileCheck %s --check-prefix=MISSING
+// RUN: not dsc-opt %s --dsc-set-target --dsc-schedule-dispatches=schedules=%t.missing 2>&1 | FileCheck %s --check-prefix=ERR-MISSING
 // RUN: echo '{"version": 1, "schedules": [' > %t.cut.json
-// RUN: not dsc-opt %s --dsc-set-target --dsc-schedule-dispatches=schedules=%t.cut.json 2>&1 | FileCheck %s --check-prefix=CUT
+// RUN: not dsc-opt %s --dsc-set-target --dsc-schedule-dispatches=schedules=%t.cut.json 2>&1 | FileCheck %s --check-prefix=ERR-CUT
 // RUN: echo '{"version": 2, "schedules": []}' > %t.version.json
-// RUN: not dsc-opt %s --dsc-set-target --dsc-schedule-dispatches=record=%t.version.json 2>&1 | FileCheck %s --check-prefix=VERSION
+// RUN: not dsc-opt %s --dsc-set-target --dsc-schedule-dispatches=record=%t.version.json 2>&1 | FileCheck %s --check-prefix=ERR-VERSION
 // RUN: echo '{"version": 1, "schedules": [{"kernel": "0", "target": "cpu"}]}' > %t.entry.json
-// RUN: not dsc-opt %s --dsc-set-target --dsc-schedule-dispatches=schedules=%t.entry.json 2>&1 | FileCheck %s --check-prefix=ENTRY
-// RUN: not dsc-opt %s --dsc-set-target --dsc-schedule-dispatches=record=%t.missing/x.json 2>&1 | FileCheck %s --check-prefix=WRITE
+// RUN: not dsc-opt %s --dsc-set-target --dsc-schedule-dispatches=schedules=%t.entry.json 2>&1 | FileCheck %s --check-prefix=ERR-ENTRY
+// RUN: not dsc-opt %s --dsc-set-target --dsc-schedule-dispatches=record=%t.missing/x.json 2>&1 | FileCheck %s --check-prefix=ERR-WRITE
 // RUN: sed -e 's/workgroup = .144, 128./workgroup = [0, 64]/' %t.json > %t.zero.json
-// RUN: not dsc-opt %s --dsc-compile="target=cpu:x86-64-v4 to=schedule schedules=%t.zero.json" 2>&1 | FileCheck %s --check-prefix=ZERO
+// RUN: not dsc-opt %s --dsc-compile="target=cpu:x86-64-v4 to=schedule schedules=%t.zero.json" 2>&1 | FileCheck %s --check-prefix=ERR-ZERO
 // RUN: sed -e 's/workgroup = .144, 128./workgroup = [144]/' %t.json > %t.rank.json
-// RUN: not dsc-opt %s --dsc-compile="target=cpu:x86-64-v4 to=schedule schedules=%t.rank.json" 2>&1 | FileCheck %s --check-prefix=RANK
+// RUN: not dsc-opt %s --dsc-compile="target=cpu:x86-64-v4 to=schedule schedules=%t.rank.json" 2>&1 | FileCheck %s --check-prefix=ERR-RANK
 
-// MISSING: error: the schedules in {{.*}}.missing cannot be used: No such file or directory
-// CUT: error: the schedules in {{.*}}.cut.json cannot be used: [2:0, byte={{[0-9]+}}]:
-// VERSION: cannot be used: expected {"version": 1, "schedules": [...]}
-// ENTRY: cannot be used: entry 0 needs a kernel, a target and a schedule as the IR spells them
-// WRITE: error: the schedules cannot be written to {{.*}}.missing/x.json:
-// ZERO: error: the schedules in {{.*}}.zero.json cannot be used: entry 1 needs
-// RANK: 'dsc.dispatch' op schedule needs 2 tile and 2 workgroup sizes, got: 2 and 1
-// RANK: error: {{.*}}'dsc.dispatch' op got its schedule from {{.*}}.rank.json, kernel {{[0-9a-f]+}}
+// ERR-MISSING: error: the schedules in {{.*}}.missing cannot be used: No such file or directory
+// ERR-CUT: error: the schedules in {{.*}}.cut.json cannot be used: [2:0, byte={{[0-9]+}}]:
+// ERR-VERSION: cannot be used: expected {"version": 1, "schedules": [...]}
+// ERR-ENTRY: cannot be used: entry 0 needs a kernel, a target and a schedule as the IR spells them
+// ERR-WRITE: error: the schedules cannot be written to {{.*}}.missing/x.json:
+// ERR-ZERO: error: the schedules in {{.*}}.zero.json cannot be used: entry 1 needs
+// ERR-RANK: 'dsc.dispatch' op schedule needs 2 tile and 2 workgroup sizes, got: 2 and 1
+// ERR-RANK: error: {{.*}}'dsc.dispatch' op got its schedule from {{.*}}.rank.json, kernel {{[0-9a-f]+}}
 
 module attributes {dsc.phase = "fuse", dsc.symbols = ["n"]} {
 func.func @main(%x: tensor<?x576xf32> {dsc.dims = #dsc.dims<["n", "_"]>}, %w: tensor<576x64xf32>, %v: tensor<576x64xf32>)
