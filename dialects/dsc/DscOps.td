@@ -192,7 +192,8 @@ def Dsc_AttentionOp : Dsc_GraphOp<"attention", [AttrSizedOperandSegments, Declar
     narrower float type than `query`: it is widened where it is read.
 
     `causal`: query `i` sees positions up to `t - s + i` (`lengths - s + i`
-    with a cache). A query that sees nothing gives zeros.
+    with a cache). A query that sees nothing gives zeros. A `precision` of bf16
+    `lhs` and `rhs` allows what both products multiply to be rounded to bf16.
 
     Example:
     ```mlir

@@ -17,10 +17,13 @@ struct AttentionPlan {
   int64_t splits;                // parts of the keys, each with workgroups of its own
   int64_t keys;                  // of a block
   int64_t lanes, depth;          // of a vector; elements of a head
+  bool dots;                     // products of pairs of bf16
 
   int64_t rows() const { return positions * heads; }
   int64_t vectors() const { return tileColumns / lanes; }
   int64_t paddedDepth() const { return llvm::alignTo(depth, lanes); }
+  /// Elements of a row that is whole vectors of pairs.
+  int64_t pairedDepth() const { return llvm::alignTo(depth, 2 * lanes); }
 };
 
 int64_t kvHeads(AttentionOp op);

@@ -32,14 +32,19 @@ struct AttentionModel : KernelOpInterface::ExternalModel<AttentionModel, Attenti
                               /*unroll=*/1,
                               /*depth=*/8 * lanes, /*stage=*/{}, "fma");
     };
-    // Three vectors of queries by eight keys leave room for what is multiplied.
-    int64_t vectors = 3, heads = group;
+    // Three vectors of queries by eight keys leave room for what is multiplied. Where keys and values are rounded
+    // first, two tiles share that work.
+    bool dots = canUseDots(attention, lanes) && mayRoundFactors(attention.getPrecision()) && hasFastBf16Dots(target);
+    int64_t vectors = 3, heads = group, tiles = dots ? 2 : 1;
     while (group % heads != 0 || heads > vectors * lanes)
       --heads;
     VariantAttr many = VariantAttr::get(context, 0, {registers >= 32 ? 8 : 4, vectors * lanes},
-                                        {std::max<int64_t>(1, vectors * lanes / heads), heads, 1}, /*unroll=*/1,
-                                        /*depth=*/64, /*stage=*/{}, "fma");
+                                        {std::max<int64_t>(1, tiles * vectors * lanes / heads), heads, 1},
+                                        /*unroll=*/1, /*depth=*/64, /*stage=*/{}, dots ? "dot" : "fma");
     return ScheduleAttr::get(context, {few(1), few(8), many});
+  }
+  static bool canUseDots(AttentionOp op, int64_t lanes) {
+    return lanes == 16 && accumulator(op).isF32() && depthOf(op) % 2 == 0;
   }
   AffineExpr getRows(Operation *op, DimsAnalysis &dims) const { return dims.get(cast<AttentionOp>(op).getQuery())[1]; }
   AffineExpr getWorkgroups(Operation *op, VariantAttr variant, DimsAnalysis &dims) const {
@@ -82,10 +87,18 @@ struct AttentionModel : KernelOpInterface::ExternalModel<AttentionModel, Attenti
     if (plan.splits > 1 && (!few || variant.getMaxRows() > plan.positions))
       return op->emitOpError("splits keys only if max_rows is at most the workgroup's ")
              << plan.positions << " positions";
+    if (variant.getInstruction() == "tile")
+      return op->emitOpError("has no instruction \"tile\"");
+    if (plan.dots && (few || plan.tileRows % 2 != 0 || !canUseDots(attention, lanes)))
+      return op->emitOpError("instruction \"dot\" needs 16 lanes of f32, an even size of heads, an even number of tile "
+                             "rows and no max_rows, got: ")
+             << variant;
     // Queries, sums and weights, and what is converted of keys, values and rows.
     int64_t rows = llvm::alignTo(plan.rows(), few ? plan.tileRows : plan.tileColumns);
     int64_t elements = rows * (2 * plan.paddedDepth() + plan.keys) +
                        (few ? 0 : (plan.tileColumns + 2 * plan.keys) * plan.paddedDepth());
+    if (plan.dots) // pairs of weights, and rows on their way to pairs
+      elements += plan.tileColumns * (plan.keys / 2 + plan.pairedDepth());
     int64_t bytes = elements * accumulator(attention).getIntOrFloatBitWidth() / 8;
     if (bytes > kMaxScratchBytes)
       return op->emitOpError("needs ") << bytes << " bytes of scratch, the most is " << kMaxScratchBytes;
@@ -102,7 +115,8 @@ struct AttentionModel : KernelOpInterface::ExternalModel<AttentionModel, Attenti
             workgroup[2],
             variant.getDepth(),
             lanesOf(op, kernel.vectorBytes),
-            depthOf(op)};
+            depthOf(op),
+            variant.getInstruction() == "dot"};
   }
   static int64_t depthOf(AttentionOp op) { return cast<RankedTensorType>(op.getQuery().getType()).getDimSize(3); }
   static int64_t lanesOf(AttentionOp op, int64_t vectorBytes) {

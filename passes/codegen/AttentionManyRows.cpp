@@ -5,6 +5,9 @@
 // is, into vectors of queries or weights. A register tile is `tileRows` keys
 // or elements of a head by `tileColumns` queries.
 //
+// With dot products, lanes hold pairs of bf16: of adjacent elements of a query,
+// and of the weights of adjacent keys. Keys and values are staged as pairs.
+//
 //===----------------------------------------------------------------------===//
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -20,17 +23,27 @@ struct ManyRowsEmitter : AttentionEmitter {
   Value queries, sums, weights, rows; // [tile * depth, column], the same, [key, column], [row, depth]
   Value max, total, limits;           // [tile, column]
   Value staged[2];                    // keys and values of a block, where they must be converted
+  Value rowHalves, pairs;             // with dots: [row, depth], [key / 2, column] of two weights each
 
   ManyRowsEmitter(AttentionOp op, KernelBuilder &kernel, const AttentionPlan &plan)
       : AttentionEmitter(op, kernel, plan) {
     int64_t tiles = llvm::divideCeil(plan.rows(), plan.tileColumns), columns = plan.tileColumns;
-    queries = allocate({tiles * plan.paddedDepth(), columns});
+    queries = plan.dots ? allocate({tiles * queryRows(), columns}, kernel.getI32Type())
+                        : allocate({tiles * queryRows(), columns});
     sums = allocate({tiles * plan.paddedDepth(), columns});
     weights = allocate({plan.keys, columns});
     rows = allocate({columns, plan.paddedDepth()});
     max = allocate({tiles, columns});
     total = allocate({tiles, columns});
     limits = allocate({tiles, columns}, kernel.getI32Type());
+    if (plan.dots) {
+      Type half = kernel.getBF16Type();
+      rowHalves = allocate({columns, plan.pairedDepth()}, half);
+      pairs = allocate({plan.keys / 2, columns}, kernel.getI32Type());
+      staged[0] = allocate({plan.keys, plan.paddedDepth()}, half);
+      staged[1] = allocate({plan.keys / 2, 2 * plan.paddedDepth()}, half);
+      return;
+    }
     for (int64_t plane : {0, 1})
       if (Value tensor = op.getCache() ? op.getCache()
                          : plane == 0  ? op.getKey()
@@ -45,6 +58,8 @@ struct ManyRowsEmitter : AttentionEmitter {
     bool masked; // some row sees less than `count`
   };
 
+  /// Rows of a tile in `queries`.
+  int64_t queryRows() const { return plan.dots ? plan.pairedDepth() / 2 : plan.paddedDepth(); }
   Value column(int64_t v) { return constant(v * plan.lanes); }
   Value depthRow(Value tile, Value depth) { return kernel.add(kernel.mul(tile, constant(plan.paddedDepth())), depth); }
   SmallVector<Value> loadVectors(Value buffer, Value row) {
@@ -58,6 +73,30 @@ struct ManyRowsEmitter : AttentionEmitter {
       storeVector(value, buffer, row, column(v));
   }
 
+  VectorType halves() { return VectorType::get({2 * plan.lanes}, kernel.getBF16Type()); }
+  VectorType words() { return VectorType::get({plan.lanes}, kernel.getI32Type()); }
+  Value asHalves(Value words) { return vector::BitCastOp::create(kernel, halves(), words); }
+  Value asWords(Value halves) { return vector::BitCastOp::create(kernel, words(), halves); }
+  SmallVector<Value> loadPairs(Value buffer, Value row) {
+    SmallVector<Value> values;
+    for (int64_t v = 0; v < plan.vectors(); ++v)
+      values.push_back(asHalves(vector::LoadOp::create(kernel, words(), buffer, ValueRange{row, column(v)})));
+    return values;
+  }
+  /// Lane by lane, `even` and `odd` rounded.
+  Value interleave(Value even, Value odd) {
+    Type half = kernel.getBF16Type();
+    return vector::InterleaveOp::create(kernel, kernel.convert(even, half), kernel.convert(odd, half));
+  }
+  /// A staged pair for all lanes, as words.
+  Value readPair(int64_t plane, Value row, Value element) {
+    auto two = VectorType::get({2}, kernel.getBF16Type()), one = VectorType::get({1}, kernel.getI32Type());
+    Value pair = vector::LoadOp::create(kernel, two, staged[plane], ValueRange{row, element});
+    Value word =
+        vector::ExtractOp::create(kernel, vector::BitCastOp::create(kernel, one, pair), ArrayRef<int64_t>{0});
+    return kernel.splat(word);
+  }
+
   /// An element of keys or values for all lanes.
   Value readScalar(int64_t plane, const Block &block, Value key, Value depth) {
     if (staged[plane])
@@ -68,7 +107,26 @@ struct ManyRowsEmitter : AttentionEmitter {
     return readKv(plane, position, uniform(depth));
   }
 
+  /// Keys as rows, values as pairs of rows.
+  void stagePairs(Value first, Value count) {
+    kernel.forLoop(zero, ceilDiv(count, 2), 1, [&](Value pair) {
+      Value key = kernel.mul(pair, constant(2)), other = kernel.add(key, one), last = kernel.sub(keys, one);
+      Value positions[] = {kernel.min(kernel.add(first, key), last), kernel.min(kernel.add(first, other), last)};
+      kernel.vectorLoop(zero, constant(plan.depth), plan.lanes, [&](Value depth) {
+        auto read = [&](int64_t plane, int64_t i) { return readKv(plane, positions[i], Index::lanes(depth)); };
+        auto store = [&](Value value, Value buffer, Value row, Value at) {
+          vector::StoreOp::create(kernel, value, buffer, ValueRange{row, at});
+        };
+        store(kernel.convert(read(0, 0), kernel.getBF16Type()), staged[0], key, depth);
+        store(kernel.convert(read(0, 1), kernel.getBF16Type()), staged[0], other, depth);
+        store(interleave(read(1, 0), read(1, 1)), staged[1], pair, kernel.mul(depth, constant(2)));
+      });
+    });
+  }
+
   void stage(Value first, Value count) {
+    if (plan.dots)
+      return stagePairs(first, count);
     for (int64_t plane : {0, 1})
       if (staged[plane])
         kernel.forLoop(zero, count, 1, [&](Value key) {
@@ -108,16 +166,42 @@ struct ManyRowsEmitter : AttentionEmitter {
     kernel.width = 1;
   }
 
+  /// Fills tile `tile` of the queries with the pairs of `rowHalves`.
+  void transposePairs(Value tile) {
+    Value base = kernel.mul(tile, constant(queryRows()));
+    kernel.forLoop(zero, constant(plan.tileColumns), plan.lanes, [&](Value row) {
+      kernel.forLoop(zero, constant(queryRows()), plan.lanes, [&](Value pair) {
+        SmallVector<Value> square;
+        Value element = kernel.mul(pair, constant(2));
+        for (int64_t i = 0; i < plan.lanes; ++i) {
+          SmallVector<Value> at{kernel.add(row, constant(i)), element};
+          square.push_back(asWords(vector::LoadOp::create(kernel, halves(), rowHalves, at)));
+        }
+        for (auto [i, vector] : llvm::enumerate(transposeSquare(kernel, square)))
+          vector::StoreOp::create(kernel, vector, queries,
+                                  ValueRange{kernel.add(base, kernel.add(pair, constant(i))), row});
+      });
+    });
+  }
+
   void start(Value tile) {
     Value firstRow = kernel.mul(tile, constant(plan.tileColumns));
     kernel.forLoop(zero, constant(plan.tileColumns), 1, [&](Value i) {
       Value row = kernel.add(firstRow, i);
       storeQuery(row, rows, i);
+      if (plan.dots)
+        kernel.vectorLoop(zero, constant(plan.paddedDepth()), plan.lanes, [&](Value depth) {
+          Value half = kernel.convert(loadVector(rows, i, depth), kernel.getBF16Type());
+          vector::StoreOp::create(kernel, half, rowHalves, ValueRange{i, depth});
+        });
       Value limit = arith::IndexCastOp::create(kernel, kernel.getI32Type(), visible(row));
       memref::StoreOp::create(kernel, limit, limits, ValueRange{tile, i});
     });
     Value base = depthRow(tile, zero);
-    transpose(rows, queries, zero, base, plan.tileColumns, plan.paddedDepth());
+    if (plan.dots)
+      transposePairs(tile);
+    else
+      transpose(rows, queries, zero, base, plan.tileColumns, plan.paddedDepth());
     kernel.width = plan.lanes;
     SmallVector<Value> zeros(plan.vectors(), vectorConstant(0)), lows(plan.vectors(), vectorConstant(lowest));
     kernel.forLoop(base, kernel.add(base, constant(plan.paddedDepth())), 1,
@@ -134,13 +218,19 @@ struct ManyRowsEmitter : AttentionEmitter {
       SmallVector<Value> keyNumbers, initial(plan.tileRows * vectors, vectorConstant(0));
       for (int64_t r = 0; r < plan.tileRows; ++r)
         keyNumbers.push_back(kernel.add(firstKey, constant(r)));
+      int64_t step = plan.dots ? 2 : 1;
+      Value firstQuery = kernel.mul(block.tile, constant(queryRows()));
       SmallVector<Value> scores =
-          kernel.forLoop(zero, constant(plan.depth), 1, initial, [&](Value depth, ValueRange acc) {
-            SmallVector<Value> next, query = loadVectors(queries, depthRow(block.tile, depth));
+          kernel.forLoop(zero, constant(plan.depth), step, initial, [&](Value depth, ValueRange acc) {
+            Value row = kernel.add(firstQuery, kernel.floorDiv(depth, step));
+            SmallVector<Value> next, query = plan.dots ? loadPairs(queries, row) : loadVectors(queries, row);
             for (auto [r, key] : llvm::enumerate(keyNumbers)) {
-              Value left = readScalar(0, block, key, depth);
-              for (int64_t v = 0; v < vectors; ++v)
-                next.push_back(vector::FMAOp::create(kernel, left, query[v], acc[r * vectors + v]));
+              Value left = plan.dots ? asHalves(readPair(0, key, depth)) : readScalar(0, block, key, depth);
+              for (int64_t v = 0; v < vectors; ++v) {
+                Value sum = acc[r * vectors + v];
+                next.push_back(plan.dots ? multiplyGroups(kernel, left, query[v], sum)
+                                         : Value(vector::FMAOp::create(kernel, left, query[v], sum)));
+              }
             }
             return next;
           });
@@ -168,17 +258,69 @@ struct ManyRowsEmitter : AttentionEmitter {
       factor.push_back(exponential(arith::SubFOp::create(kernel, before[v], after[v])));
       summed[v] = arith::MulFOp::create(kernel, summed[v], factor[v]);
     }
-    summed = kernel.forLoop(zero, block.count, 1, summed, [&](Value key, ValueRange carried) {
-      SmallVector<Value> values = loadVectors(weights, key), next;
+    auto weigh = [&](Value key, MutableArrayRef<Value> sum) {
+      SmallVector<Value> values = loadVectors(weights, key);
       for (int64_t v = 0; v < plan.vectors(); ++v) {
         values[v] = exponential(arith::SubFOp::create(kernel, values[v], after[v]));
-        next.push_back(arith::AddFOp::create(kernel, carried[v], values[v]));
+        sum[v] = arith::AddFOp::create(kernel, sum[v], values[v]);
       }
-      storeVectors(values, weights, key);
-      return next;
+      return values;
+    };
+    summed = kernel.forLoop(zero, block.count, plan.dots ? 2 : 1, summed, [&](Value key, ValueRange carried) {
+      SmallVector<Value> sum(carried), values = weigh(key, sum);
+      if (!plan.dots) {
+        storeVectors(values, weights, key);
+        return sum;
+      }
+      // The key behind the last one has a score of -inf.
+      SmallVector<Value> others = weigh(kernel.add(key, one), sum);
+      for (int64_t v = 0; v < plan.vectors(); ++v)
+        vector::StoreOp::create(kernel, asWords(interleave(values[v], others[v])), pairs,
+                                ValueRange{kernel.floorDiv(key, 2), column(v)});
+      return sum;
     });
     storeVectors(summed, total, block.tile);
     return factor;
+  }
+
+  /// `acc` plus the weighted values of one key; where `checked`, for the queries that see it.
+  SmallVector<Value> addKey(const Block &block, ArrayRef<Value> depths, Value key, ValueRange acc, bool checked) {
+    SmallVector<Value> next, weight = loadVectors(weights, key), mask;
+    if (checked)
+      mask = seen(block, key);
+    for (auto [r, depth] : llvm::enumerate(depths)) {
+      Value left = readScalar(1, block, key, depth);
+      for (int64_t v = 0; v < plan.vectors(); ++v) {
+        Value sum = acc[r * plan.vectors() + v], added = vector::FMAOp::create(kernel, left, weight[v], sum);
+        next.push_back(checked ? Value(arith::SelectOp::create(kernel, mask[v], added, sum)) : added);
+      }
+    }
+    return next;
+  }
+
+  /// The same of two keys.
+  SmallVector<Value> addPair(const Block &block, ArrayRef<Value> depths, Value pair, ValueRange acc, bool checked) {
+    SmallVector<Value> next, weight = loadPairs(pairs, pair), masks[2];
+    Value parts[2];
+    if (checked)
+      for (int64_t i : {0, 1}) {
+        masks[i] = seen(block, kernel.add(kernel.mul(pair, constant(2)), constant(i)));
+        parts[i] = kernel.splat(arith::ConstantOp::create(kernel, kernel.getI32IntegerAttr(i ? 0xffff0000 : 0xffff)));
+      }
+    for (auto [r, depth] : llvm::enumerate(depths)) {
+      Value left = readPair(1, pair, kernel.mul(depth, constant(2)));
+      for (int64_t v = 0; v < plan.vectors(); ++v) {
+        Value sum = acc[r * plan.vectors() + v];
+        if (!checked)
+          sum = multiplyGroups(kernel, asHalves(left), weight[v], sum);
+        for (int64_t i = 0; checked && i < 2; ++i) {
+          Value only = asHalves(arith::AndIOp::create(kernel, left, parts[i]));
+          sum = arith::SelectOp::create(kernel, masks[i][v], multiplyGroups(kernel, only, weight[v], sum), sum);
+        }
+        next.push_back(sum);
+      }
+    }
+    return next;
   }
 
   /// Adds the weighted values of a block to elements [depth, depth + count) of the sums.
@@ -191,24 +333,17 @@ struct ManyRowsEmitter : AttentionEmitter {
         initial.push_back(arith::MulFOp::create(kernel, sum, factor[v]));
     }
     auto step = [&](Value key, ValueRange acc, bool checked) {
-      SmallVector<Value> next, weight = loadVectors(weights, key), mask;
-      if (checked)
-        mask = seen(block, key);
-      for (int64_t r = 0; r < count; ++r) {
-        Value left = readScalar(1, block, key, depths[r]);
-        for (int64_t v = 0; v < vectors; ++v) {
-          Value sum = acc[r * vectors + v], added = vector::FMAOp::create(kernel, left, weight[v], sum);
-          next.push_back(checked ? Value(arith::SelectOp::create(kernel, mask[v], added, sum)) : added);
-        }
-      }
-      return next;
+      return plan.dots ? addPair(block, depths, key, acc, checked) : addKey(block, depths, key, acc, checked);
     };
-    SmallVector<Value> added = kernel.forLoop(zero, block.seenByAll, 1, initial,
-                                              [&](Value key, ValueRange carried) { return step(key, carried, false); });
+    int64_t each = plan.dots ? 2 : 1;
     // What a row does not see may be anything, and 0 times NaN is NaN.
-    if (block.masked && op.getCausal())
-      added = kernel.forLoop(block.seenByAll, block.count, 1, added,
-                             [&](Value key, ValueRange carried) { return step(key, carried, true); });
+    bool checks = block.masked && op.getCausal();
+    Value unchecked = checks ? kernel.floorDiv(block.seenByAll, each) : ceilDiv(block.seenByAll, each);
+    SmallVector<Value> added = kernel.forLoop(zero, unchecked, 1, initial,
+                                              [&](Value i, ValueRange carried) { return step(i, carried, false); });
+    if (checks)
+      added = kernel.forLoop(unchecked, ceilDiv(block.count, each), 1, added,
+                             [&](Value i, ValueRange carried) { return step(i, carried, true); });
     for (int64_t r = 0; r < count; ++r)
       storeVectors(ArrayRef(added).slice(r * vectors, vectors), sums, depthRow(block.tile, depths[r]));
   }

@@ -389,8 +389,23 @@ static void prefetchAt(KernelBuilder &b, Value buffer, ArrayRef<Index> index, bo
 }
 
 void KernelBuilder::prefetchOutputs(ArrayRef<Index> index) {
-  for (auto [tensor, buffer] : outputs)
+  SmallVector<Value> tensors;
+  for (auto [tensor, buffer] : outputs) {
     prefetchAt(*this, buffer, index, /*isWrite=*/true);
+    tensors.push_back(tensor);
+  }
+  // What is read there too, by those that consume the main operation's result.
+  DenseSet<Value> seen(tensors.begin(), tensors.end());
+  while (!tensors.empty()) {
+    Value tensor = tensors.pop_back_val();
+    prefetch(tensor, index);
+    auto op = tensor.getDefiningOp<KernelOpInterface>();
+    if (!op || op.isMain())
+      continue;
+    for (auto [number, operand] : llvm::enumerate(op->getOperands()))
+      if (isa<RankedTensorType>(operand.getType()) && op.readsAtIndex(number) && seen.insert(operand).second)
+        tensors.push_back(operand);
+  }
 }
 
 void KernelBuilder::prefetch(Value tensor, ArrayRef<Index> index) {

@@ -99,7 +99,7 @@ public:
   Value pull(Value tensor, ArrayRef<Index> index);
   Value load(Value buffer, Type elementType, ArrayRef<Index> index);
   void store(Value value, Value buffer, ArrayRef<Index> index);
-  /// Fetches where results at `index` will be written.
+  /// Fetches where results at `index` will be written, and what they read there beside the main operation.
   void prefetchOutputs(ArrayRef<Index> index);
   /// Fetches what will be read at `index`, if it lies in memory.
   void prefetch(Value tensor, ArrayRef<Index> index);

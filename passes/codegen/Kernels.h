@@ -24,6 +24,16 @@ LogicalResult emitReduction(linalg::GenericOp op, KernelBuilder &kernel, Variant
 /// Rows of a square matrix, one per vector, to its columns: each round interleaves row i with row i + n / 2.
 SmallVector<Value> transposeSquare(KernelBuilder &kernel, SmallVector<Value> rows);
 
+/// `acc`, of 16 lanes of 32 bits, plus the dot product of as many groups of 2 bf16 or 4 bytes.
+Value multiplyGroups(KernelBuilder &kernel, Value a, Value b, Value acc);
+
+/// Whether a decision allows both operands of products to be rounded to bf16.
+bool mayRoundFactors(std::optional<PrecisionAttr> precision);
+
+/// Whether dot products of bf16 are faster than widening and multiplying. Cores with matrix tiles run them at half the
+/// rate.
+bool hasFastBf16Dots(TargetAttr target);
+
 /// The parts of a weight in panels of blocks (PackBlocksKernel.cpp), as described at dsc.pack_blocks.
 int64_t blockRunLength(DequantizeOp op);
 ScaledRun pullBlockRun(DequantizeOp op, KernelBuilder &kernel, Value panel, Value run, Value lane);

@@ -65,13 +65,16 @@ MatmulEmitter::MatmulEmitter(MatmulOp op, KernelBuilder &kernel, const MatmulPla
         MemRefType::get({kMachineTileRows, vectors * lanes * group}, getElementTypeOrSelf(op.getRhs())));
 }
 
+Value multiplyGroups(KernelBuilder &kernel, Value a, Value b, Value acc) {
+  bool floats = isa<FloatType>(getElementTypeOrSelf(acc));
+  StringRef name = floats ? "llvm.x86.avx512bf16.dpbf16ps.512" : "llvm.x86.avx512.vpdpbusd.512";
+  return LLVM::CallIntrinsicOp::create(kernel, acc.getType(), kernel.getStringAttr(name), ValueRange{acc, a, b})
+      .getResults();
+}
+
 Value MatmulEmitter::multiplyAdd(Value a, Value b, Value acc) {
-  if (dots) {
-    std::string bits = "." + std::to_string(lanes * 32);
-    std::string name = (isa<FloatType>(accType) ? "llvm.x86.avx512bf16.dpbf16ps" : "llvm.x86.avx512.vpdpbusd") + bits;
-    return LLVM::CallIntrinsicOp::create(kernel, acc.getType(), kernel.getStringAttr(name), ValueRange{acc, a, b})
-        .getResults();
-  }
+  if (dots)
+    return multiplyGroups(kernel, a, b, acc);
   if (isa<FloatType>(accType))
     return vector::FMAOp::create(kernel, a, b, acc);
   return arith::AddIOp::create(kernel, arith::MulIOp::create(kernel, a, b), acc);

@@ -80,7 +80,9 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
       // What all tiles read for a panel stays in half of the cache, beside that panel and the next.
       int64_t block = depth ? depth : length, rowBlock = bytes / length * block;
       int64_t near = (target.getL2Bytes() / 2 - 2 * panelBytes * block) / std::max<int64_t>(1, rowBlock);
-      int64_t most = machineTiles ? 8 : matmul.getPackedRows() ? 2 * kTilesPerWorkgroup : kTilesPerWorkgroup;
+      int64_t most = machineTiles ? 8 : kTilesPerWorkgroup;
+      if (!machineTiles && (matmul.getPackedRows() || run))
+        most *= 2; // panels of rows are nobody's stage, panels of blocks are decoded once for all rows
       if (!matmul.getPackedRows())
         most = std::min(most, kMaxStageBytes / bytes);
       tiles = std::clamp<int64_t>(near, 1, most);
@@ -105,10 +107,7 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
 
   /// Whether factors may be rounded to bf16: they are bf16, or the operation's precision says so.
   static bool mayRound(MatmulOp op) {
-    auto isHalf = [](Type type) { return type && type.isBF16(); };
-    auto precision = op.getPrecision();
-    return isHalf(getElementTypeOrSelf(op.getLhs())) ||
-           (precision && isHalf(precision->getLhs()) && isHalf(precision->getRhs()));
+    return getElementTypeOrSelf(op.getLhs()).isBF16() || mayRoundFactors(op.getPrecision());
   }
 
   /// Whether the target multiplies tiles of what the right side is stored as, or decoded to.
@@ -118,13 +117,10 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     return (bytes || halves) && target.hasFeature(bytes ? "amx-int8" : "amx-bf16");
   }
 
-  /// Whether the target's dot instruction is faster than widening and multiplying. Cores with matrix tiles run
-  /// vdpbf16ps at half the rate of a fused multiply-add.
   static bool dotPays(MatmulOp op, TargetAttr target) {
     Type stored = getElementTypeOrSelf(op.getRhs());
     bool bytes = stored.isInteger(8);
-    return target.hasFeature(bytes ? "avx512vnni" : "avx512bf16") && (bytes || !target.hasFeature("amx-bf16")) &&
-           !stored.isF16() && (bytes || mayRound(op));
+    return bytes ? target.hasFeature("avx512vnni") : hasFastBf16Dots(target) && !stored.isF16() && mayRound(op);
   }
 
   AffineExpr getRows(Operation *op, DimsAnalysis &dims) const {
@@ -246,6 +242,13 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
 };
 
 } // namespace
+
+bool mayRoundFactors(std::optional<PrecisionAttr> precision) {
+  auto isHalf = [](Type type) { return type && type.isBF16(); };
+  return precision && isHalf(precision->getLhs()) && isHalf(precision->getRhs());
+}
+
+bool hasFastBf16Dots(TargetAttr target) { return target.hasFeature("avx512bf16") && !target.hasFeature("amx-bf16"); }
 
 int64_t preferredRowPanel(MatmulOp op, TargetAttr target) {
   Type element = getElementTypeOrSelf(op.getLhs());

@@ -410,6 +410,24 @@ func.func private @attention_depth(%q: tensor<1x4x4x16xf32>, %k: tensor<1x8x2x16
 
 // -----
 
+func.func private @attention_tile(%q: tensor<1x4x4x16xf32>, %k: tensor<1x8x2x16xf32>) -> tensor<1x4x4x16xf32>
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [8, 64], workgroup = [4, 2, 1], depth = 64, instruction = "tile">} {
+  // expected-error @+1 {{has no instruction "tile"}}
+  %0 = dsc.attention %q, %k, %k {scale = 1.0 : f32} : (tensor<1x4x4x16xf32>, tensor<1x8x2x16xf32>, tensor<1x8x2x16xf32>) -> tensor<1x4x4x16xf32>
+  return %0 : tensor<1x4x4x16xf32>
+}
+
+// -----
+
+func.func private @attention_dot(%q: tensor<1x4x4x16xf32>, %k: tensor<1x8x2x16xf32>) -> tensor<1x4x4x16xf32>
+    attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [3, 64], workgroup = [4, 2, 1], depth = 63, instruction = "dot">} {
+  // expected-error @+1 {{instruction "dot" needs 16 lanes of f32, an even size of heads, an even number of tile rows and no max_rows, got:}}
+  %0 = dsc.attention %q, %k, %k {scale = 1.0 : f32} : (tensor<1x4x4x16xf32>, tensor<1x8x2x16xf32>, tensor<1x8x2x16xf32>) -> tensor<1x4x4x16xf32>
+  return %0 : tensor<1x4x4x16xf32>
+}
+
+// -----
+
 func.func private @attention_heads(%q: tensor<1x4x4x16xf32>, %k: tensor<1x8x2x16xf32>) -> tensor<1x4x4x16xf32>
     attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [4, 64], workgroup = [4, 3, 1], depth = 64>} {
   // expected-error @+1 {{workgroup heads must divide the 2 that read the same keys, got: 3}}

@@ -14,7 +14,15 @@ from deepseek.executable import Executable
 _TYPES = {"f32": np.float32, "bf16": ml_dtypes.bfloat16, "f16": np.float16, "f64": np.float64}
 
 
-def _module(heads: int, kv_heads: int, size: int, element: str = "f32", causal: bool = True, cache: bool = True) -> str:
+def _module(
+    heads: int,
+    kv_heads: int,
+    size: int,
+    element: str = "f32",
+    causal: bool = True,
+    cache: bool = True,
+    precision: str = "",
+) -> str:
     query, names = f"tensor<?x?x{heads}x{size}x{element}>", '{dsc.dims = #dsc.dims<["b", "s", "_", "_"]>}'
     flags = f"{{{'causal, ' if causal else ''}scale = {size**-0.5!r} : f32}}"
     if cache:
@@ -28,7 +36,7 @@ def _module(heads: int, kv_heads: int, size: int, element: str = "f32", causal: 
         operands, types = "%q, %k, %v", f"{query}, {kv}, {kv}"
     return f"""module {{
       func.func @main(%q: {query} {names}, {arguments}) -> {query} {{
-        %y = dsc.attention {operands} {flags} : ({types}) -> {query}
+        %y = dsc.attention {operands} {precision} {flags} : ({types}) -> {query}
         return %y : {query}
       }}
     }}"""
@@ -184,3 +192,73 @@ def test_schedules_that_users_write(element: str, kernel: str, schedule: str) ->
     for rows in (2, 8, 9, 127, 200):
         inputs = _inputs(2, rows, 233, 8, 2, 40, element)
         _check(_run(text, inputs), _reference(*inputs), element)
+
+
+_HALVES = "precision <lhs = bf16, rhs = bf16, acc = f32>"
+
+
+def _has_dots(text: str) -> bool:
+    return 'instruction = "dot"' in lower_text(text, to_phase="schedule")
+
+
+def _check_rounded(result: np.ndarray, expected: np.ndarray) -> None:
+    """Queries, keys, values and weights are off by 2^-9 at most, of order 1, and independently."""
+    np.testing.assert_allclose(result.astype(np.float64), expected, rtol=0, atol=2**-5)
+    assert np.sqrt(np.mean((result - expected) ** 2)) < 2**-9
+
+
+@pytest.mark.parametrize("size", [2, 16, 40, 64, 80, 128, 256])
+@pytest.mark.parametrize("heads", [(1, 1), (9, 3), (7, 1)])
+@pytest.mark.parametrize("causal", [True, False])
+def test_factors_may_be_rounded(heads: tuple[int, int], size: int, causal: bool) -> None:
+    text = _module(*heads, size, causal=causal, precision=_HALVES)
+    for rows, capacity in ((9, 9), (33, 100), (127, 127), (127, 1000), (200, 233)):
+        inputs = _inputs(2, rows, capacity, *heads, size)
+        _check_rounded(_run(text, inputs, threads=2), _reference(*inputs, causal))
+
+
+def test_rounded_or_not_is_a_choice_of_the_schedule() -> None:
+    assert not _has_dots(_module(9, 3, 64))
+    assert not _has_dots(_module(9, 3, 63, precision=_HALVES))
+    text = lower_text(_module(9, 3, 64, precision=_HALVES), to_phase="schedule")
+    if "+avx512bf16" in text and "+amx-bf16" not in text:
+        assert _has_dots(text)
+
+
+@pytest.mark.parametrize("rows", [9, 127])
+def test_rounded_rows_ignore_what_only_later_rows_see(rows: int) -> None:
+    inputs = _inputs(1, rows, rows, 4, 2, 64)
+    expected = _reference(*inputs)
+    for first in (rows - 1, rows - 2):
+        inputs[1][:, :, :, first:] = np.nan
+        result = _run(_module(4, 2, 64, precision=_HALVES), inputs)
+        _check_rounded(result[:, :first], expected[:, :first])
+        assert np.isnan(result[:, first:]).all()
+
+
+def test_rounded_rows_that_see_nothing_are_zero() -> None:
+    inputs = _inputs(2, 33, 130, 4, 2, 64)
+    inputs[2][:] = 0, 16
+    inputs[1][0], inputs[1][1, :, :, 16:] = np.nan, np.nan
+    _check_rounded(_run(_module(4, 2, 64, precision=_HALVES), inputs), _reference(*inputs))
+
+
+_DOT_SCHEDULES = [
+    'tile = [8, 48], workgroup = [5, 2, 1], depth = 64, instruction = "dot"',
+    'tile = [4, 16], workgroup = [100, 1, 1], depth = 128, instruction = "dot"',
+    'tile = [6, 32], workgroup = [33, 4, 1], depth = 12, instruction = "dot"',
+]
+
+
+@pytest.mark.parametrize("schedule", _DOT_SCHEDULES)
+def test_rounding_schedules_that_users_write(schedule: str) -> None:
+    text = lower_text(_module(8, 2, 40, precision=_HALVES), to_phase="schedule")
+    if "+avx512bf16" not in text:
+        pytest.skip("this machine has no dot products of bf16: test/passes/generate-kernels.mlir")
+    text = re.sub(
+        r"(func private @attention_0\(.*?#dsc\.variant<)[^>]*>", lambda match: match[1] + schedule + ">", text, flags=re.S
+    )
+    assert schedule in text
+    for rows in (9, 127, 200):
+        inputs = _inputs(2, rows, 233, 8, 2, 40)
+        _check_rounded(_run(text, inputs), _reference(*inputs))

@@ -227,7 +227,15 @@ class _Forward:
         q = acg.rope(q, cos, sin, interleaved=config.interleaved)
         k = acg.rope(k, cos, sin, interleaved=config.interleaved)
         cache = acg.kv_append(saturate(k, cache), saturate(v, cache), cache, start)
-        out = acg.attention(q, cache=cache, lengths=lengths, causal=True, scale=config.head_dim**-0.5)
+        stored = config.tensors[f"{config.module('self_attn.o_proj', layer)}.weight"]
+        out = acg.attention(
+            q,
+            cache=cache,
+            lengths=lengths,
+            causal=True,
+            scale=config.head_dim**-0.5,
+            factors=factors(stored, self.precision),
+        )
         out = out.reshape(b, s, config.heads * config.head_dim)
         return self.linear(out, "self_attn.o_proj", layer), cache
 

@@ -82,8 +82,7 @@ def matmul(
     factors: "bf16" allows both operands of an f32 product to be rounded to bf16 where that is faster; sums stay f32.
     """
     a, b = as_array(a), as_array(b)
-    if factors not in (None, "bf16"):
-        fail(f'matmul: factors must be "bf16" or None, got {factors!r}', "leave it out to multiply what is there")
+    _check_factors("matmul", factors)
     if not a.ndim or not b.ndim:
         fail(f"matmul needs arrays of at least one dim, got {describe(a)} and {describe(b)}", "use * for scalars")
     dtype = common_type([a, b])
@@ -122,6 +121,11 @@ def matmul(
     if vector_a:
         out = squeeze(out, -2)
     return squeeze(out, -1) if vector_b else out
+
+
+def _check_factors(name: str, factors: str | None) -> None:
+    if factors not in (None, "bf16"):
+        fail(f'{name}: factors must be "bf16" or None, got {factors!r}', "leave it out to multiply what is there")
 
 
 def _untransposed(x: Array, transposed: bool) -> tuple[Array, bool]:
@@ -276,12 +280,15 @@ def attention(
     lengths: Any = None,
     causal: bool = False,
     scale: float | None = None,
+    factors: str | None = None,
 ) -> Array:
     """softmax(q k^T * scale) v with grouped heads: q [b, s, h, d], k and v [b, t, h_kv, d], h % h_kv == 0.
 
     With `cache` [b, 2, h_kv, capacity, d] and `lengths` [b] (valid positions, the s current ones included)
     instead of k and v. causal: query i is at position t - s + i (lengths - s + i). scale None: d ** -0.5.
+    factors: "bf16" allows what both products multiply to be rounded to bf16 where that is faster; sums stay f32.
     """
+    _check_factors("attention", factors)
     q = _float(q)
     _rank(q, 4, "q of attention", "[b, s, h, d]")
     if (cache is None) == (k is None or v is None) or (cache is None) != (lengths is None):
@@ -314,6 +321,8 @@ def attention(
         )
     scale = int(q.shape[3]) ** -0.5 if scale is None else scale
     attributes = f"{'causal, ' if causal else ''}scale = {_number(scale)}"
+    if factors and q.type is F32:
+        template += f" precision <lhs = {factors}, rhs = {factors}, acc = f32>"
     template += f" {{{{{attributes}}}}} : ({{t0}}, {{t1}}, {{t2}}) -> {{r}}"
     return make(ir.Op(template, [o.acg_value for o in [q, *sources]], q.sizes, q.type), q, *sources)
 
