@@ -200,9 +200,13 @@ struct FewRowsEmitter : AttentionEmitter {
     accumulate(firstRow, block, constant(whole), llvm::divideCeil(left, plan.lanes), mask);
   }
 
-  /// Where split `split` begins: all are as long, but for whole vectors of keys.
+  /// Where split `split` begins. Those that are not empty are as long, but for whole vectors of keys, at least a
+  /// block, and spread evenly among the others: threads take runs of them.
   Value splitBegin(Value split) {
-    Value begin = kernel.floorDiv(kernel.mul(split, keys), plan.splits);
+    Value least = kernel.floorDiv(keys, plan.keys);
+    Value used = kernel.min(arith::MaxSIOp::create(kernel, least, one), constant(plan.splits));
+    Value number = kernel.floorDiv(kernel.mul(split, used), plan.splits);
+    Value begin = kernel.createOrFold<arith::DivUIOp>(kernel.mul(number, keys), used);
     return kernel.min(kernel.mul(ceilDiv(begin, plan.lanes), constant(plan.lanes)), keys);
   }
 
