@@ -92,8 +92,7 @@ struct ManyRowsEmitter : AttentionEmitter {
   Value readPair(int64_t plane, Value row, Value element) {
     auto two = VectorType::get({2}, kernel.getBF16Type()), one = VectorType::get({1}, kernel.getI32Type());
     Value pair = vector::LoadOp::create(kernel, two, staged[plane], ValueRange{row, element});
-    Value word =
-        vector::ExtractOp::create(kernel, vector::BitCastOp::create(kernel, one, pair), ArrayRef<int64_t>{0});
+    Value word = vector::ExtractOp::create(kernel, vector::BitCastOp::create(kernel, one, pair), ArrayRef<int64_t>{0});
     return kernel.splat(word);
   }
 

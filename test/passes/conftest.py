@@ -19,6 +19,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode adds no path
+
 V3 = "+sse4.1,+avx,+avx2,+fma,+f16c"
 V4 = V3 + ",+avx512f,+avx512bw,+avx512cd,+avx512dq,+avx512vl"
 X86, ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"

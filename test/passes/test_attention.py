@@ -256,7 +256,10 @@ def test_rounding_schedules_that_users_write(schedule: str) -> None:
     if "+avx512bf16" not in text:
         pytest.skip("this machine has no dot products of bf16: test/passes/generate-kernels.mlir")
     text = re.sub(
-        r"(func private @attention_0\(.*?#dsc\.variant<)[^>]*>", lambda match: match[1] + schedule + ">", text, flags=re.S
+        r"(func private @attention_0\(.*?#dsc\.variant<)[^>]*>",
+        lambda match: match[1] + schedule + ">",
+        text,
+        flags=re.S,
     )
     assert schedule in text
     for rows in (9, 127, 200):
