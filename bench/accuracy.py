@@ -3,7 +3,7 @@
 Mean KL divergence of the next-token distributions, share of positions with the same most probable token, and the
 greatest difference of logits, over windows of text from Python's own documentation (pydoc_data).
 
-python bench/accuracy.py [--tokens 8192] [--window 1024] [--precision as-stored ...] [--threads 2] [--json]
+python bench/accuracy.py [--tokens 8192] [--window 1024] [--precision as-stored ...] [--decode] [--threads 2] [--json]
 """
 
 from __future__ import annotations
@@ -34,11 +34,20 @@ def compare(expected: torch.Tensor, actual: np.ndarray) -> dict[str, float]:
     }
 
 
+def logits_of(model: Model, window: list[int], decode: bool) -> np.ndarray:
+    """[s, vocabulary] f32: of the whole window, or of each token after those before it."""
+    if not decode:
+        return model.forward(np.array([window], np.int32))[0]
+    session = model.session()
+    return np.concatenate([session.forward([[token]])[0] for token in window])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=8192)
     parser.add_argument("--window", type=int, default=1024)
     parser.add_argument("--precision", nargs="+", default=PRECISIONS, choices=PRECISIONS)
+    parser.add_argument("--decode", action="store_true", help="one token at a time, not a window at once")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -57,7 +66,7 @@ def main() -> None:
         with torch.inference_mode():
             expected = reference(torch.tensor([window])).logits[0]
         for precision, model in models.items():
-            part = compare(expected, model.forward(np.array([window], np.int32))[0])
+            part = compare(expected, logits_of(model, window, options.decode))
             total = totals[precision]
             total["kl"] += part["kl"] / len(ids)
             total["top1"] += part["top1"] / len(ids)
