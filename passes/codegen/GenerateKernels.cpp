@@ -109,6 +109,74 @@ void emitTransposedMap(KernelBuilder &kernel, Region &region, VariantAttr varian
   });
 }
 
+/// Loops over panels of words: reads runs of words from as many rows as a vector has lanes, and writes their
+/// transposes.
+void emitWordPack(KernelBuilder &kernel, linalg::PackOp pack, VariantAttr variant) {
+  auto [output, buffer] = kernel.outputs[0];
+  int64_t panel = pack.getStaticInnerTiles()[0], group = pack.getStaticInnerTiles()[1], lanes = kernel.vectorBytes / 4;
+  int64_t rowDim = pack.getInnerDimsPos()[0], depthDim = pack.getInnerDimsPos()[1];
+  auto source = cast<RankedTensorType>(pack.getSource().getType());
+  int64_t block[] = {variant.getWorkgroup()[0], static_cast<int64_t>(llvm::alignTo(variant.getWorkgroup()[1], 16))};
+  Value steps = kernel.size(output, 1), columns = kernel.constantIndex(panel);
+  SmallVector<Value> counts{kernel.size(output, 0)};
+  for (auto [size, step] : {std::pair(steps, block[0]), std::pair(columns, block[1])})
+    counts.push_back(kernel.floorDiv(kernel.add(size, kernel.constantIndex(step - 1)), step));
+  SmallVector<Value> at = kernel.delinearize(kernel.workgroup, counts);
+  auto [runBegin, runEnd] = blockRange(kernel, at[1], block[0], steps);
+  auto [begin, end] = blockRange(kernel, at[2], block[1], columns);
+  Value zero = kernel.constantIndex(0), lastRow = kernel.constantIndex(source.getDimSize(rowDim) - 1);
+  bool padded = source.getDimSize(rowDim) % panel != 0;
+
+  VectorType rowType = VectorType::get({lanes * group}, source.getElementType());
+  Value tile = kernel.allocate(MemRefType::get({lanes, lanes * group}, source.getElementType()));
+  Value flat = memref::CollapseShapeOp::create(kernel, buffer, SmallVector<ReassociationIndices>{{0}, {1}, {2, 3}});
+  kernel.vectorLoop(runBegin, runEnd, lanes, [&](Value run) {
+    bool tail = static_cast<bool>(std::exchange(kernel.mask, Value()));
+    Value first = kernel.mul(run, kernel.constantIndex(group)), left;
+    if (tail)
+      left = kernel.mul(kernel.sub(runEnd, run), kernel.constantIndex(group));
+    kernel.forLoop(begin, end, lanes, [&](Value column) {
+      kernel.forLoop(zero, kernel.constantIndex(lanes), 1, [&](Value i) {
+        Value row = kernel.add(kernel.mul(at[0], columns), kernel.add(column, i));
+        for (int64_t part = 0; part < group; ++part) {
+          Value offset = kernel.constantIndex(part * lanes);
+          SmallVector<Index> point(2);
+          point[rowDim] = Index::uniform(padded ? kernel.min(row, lastRow) : row);
+          point[depthDim] = Index::lanes(kernel.add(first, offset));
+          if (tail)
+            kernel.mask = vector::CreateMaskOp::create(kernel, kernel.vectorType(kernel.getI1Type()),
+                                                       ValueRange{kernel.sub(left, offset)});
+          Value value = kernel.splat(kernel.pull(pack.getSource(), point));
+          kernel.mask = {};
+          if (padded) {
+            Value inside = arith::CmpIOp::create(kernel, arith::CmpIPredicate::sle, row, lastRow);
+            value = arith::SelectOp::create(kernel, kernel.splat(inside), value,
+                                            kernel.splat(kernel.scalar(pack.getPaddingValue())));
+          }
+          kernel.store(value, tile, {Index::uniform(i), Index::lanes(offset)});
+        }
+      });
+      SmallVector<Value> rows;
+      for (int64_t i = 0; i < lanes; ++i) {
+        Value row = vector::LoadOp::create(kernel, rowType, tile, ValueRange{kernel.constantIndex(i), zero});
+        rows.push_back(vector::BitCastOp::create(kernel, VectorType::get({lanes}, kernel.getI32Type()), row));
+      }
+      for (auto [i, words] : llvm::enumerate(transposeSquare(kernel, rows))) {
+        Value position = kernel.add(run, kernel.constantIndex(i));
+        auto store = [&, words = words] {
+          Value row = vector::BitCastOp::create(kernel, rowType, words);
+          Value element = kernel.mul(column, kernel.constantIndex(group));
+          vector::StoreOp::create(kernel, row, flat, ValueRange{at[0], position, element});
+        };
+        if (tail)
+          kernel.ifThen(arith::CmpIOp::create(kernel, arith::CmpIPredicate::slt, position, runEnd), store);
+        else
+          store();
+      }
+    });
+  });
+}
+
 /// Loops over the results of a kernel that has no main operation.
 void emitMap(KernelBuilder &kernel, Region &region, VariantAttr variant) {
   Value output = kernel.outputs[0].first;
@@ -140,6 +208,8 @@ void emitMap(KernelBuilder &kernel, Region &region, VariantAttr variant) {
   }
   if (std::optional<int64_t> dim = transposedDim(region))
     return emitTransposedMap(kernel, region, variant, *dim);
+  if (linalg::PackOp pack = wordPack(region))
+    return emitWordPack(kernel, pack, variant);
   Value columns = kernel.size(output, sizes.size() - 1);
   Value columnBlocks = kernel.floorDiv(kernel.add(columns, kernel.constantIndex(block[1] - 1)), block[1]);
   Value rowBlock = kernel.createOrFold<arith::DivUIOp>(kernel.workgroup, columnBlocks);

@@ -44,6 +44,20 @@ std::optional<int64_t> transposedDim(Region &region) {
   return dim == rank - 1 ? std::nullopt : std::optional(dim);
 }
 
+linalg::PackOp wordPack(Region &region) {
+  OperandRange results = region.front().getTerminator()->getOperands();
+  auto pack = results.size() == 1 ? results[0].getDefiningOp<linalg::PackOp>() : linalg::PackOp();
+  if (!pack || findMainOp(region) || pack.getSourceRank() != 2 || pack.getInnerDimsPos().size() != 2)
+    return {};
+  auto source = cast<RankedTensorType>(pack.getSource().getType());
+  int64_t panel = pack.getStaticInnerTiles()[0], group = pack.getStaticInnerTiles()[1];
+  int64_t rows = pack.getInnerDimsPos()[0], depth = pack.getInnerDimsPos()[1];
+  bool panels = source.hasStaticShape() && panel > 0 && panel % 16 == 0 && contiguousDim(pack.getSource()) == depth &&
+                (pack.getOuterDimsPerm().empty() ? 0 : pack.getOuterDimsPerm()[0]) == rows;
+  bool words = group > 1 && group * source.getElementTypeBitWidth() == 32 && source.getDimSize(depth) % group == 0;
+  return panels && words ? pack : linalg::PackOp();
+}
+
 MemRefType bufferType(Type tensorType) {
   auto type = cast<RankedTensorType>(tensorType);
   Type element = type.getElementType();
@@ -60,7 +74,7 @@ ScheduleAttr defaultSchedule(Region &region, TargetAttr target, DimsAnalysis &di
   if (isFlatMap(region))
     return singleVariant(region.getContext(), {lanes}, {16384});
   // Square tiles are transposed in registers; a workgroup reads long runs of few rows.
-  if (transposedDim(region))
+  if (transposedDim(region) || wordPack(region))
     return singleVariant(region.getContext(), {lanes, lanes}, {512, 32});
   return singleVariant(region.getContext(), {1, lanes}, {16, 4096});
 }
@@ -157,6 +171,8 @@ AffineExpr workgroupCount(Region &region, VariantAttr variant, DimsAnalysis &dim
   if (isFlatMap(region))
     return elementCount(sizes, context).ceilDiv(block.back());
   AffineExpr columns = sizes.pop_back_val();
+  if (wordPack(region))
+    return sizes[0] * sizes[1].ceilDiv(block[0]) * sizes[2].ceilDiv(llvm::alignTo(block[1], 16));
   if (std::optional<int64_t> dim = transposedDim(region)) {
     AffineExpr run = sizes[*dim];
     sizes.erase(sizes.begin() + *dim);

@@ -1,5 +1,6 @@
 //===- KernelPlan.h - what phases before codegen ask about a kernel -------===//
 #pragma once
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "passes/DimsAnalysis.h"
 #include "passes/codegen/KernelInterfaces.h"
 
@@ -16,6 +17,10 @@ int64_t contiguousDim(Value tensor);
 
 /// That dimension of a map's only result if it is not the last: the map is a transpose, whatever else it computes.
 std::optional<int64_t> transposedDim(Region &region);
+
+/// The pack that makes a region's only result, if groups of contiguous elements stay together in it as words of 32
+/// bits: words are transposed.
+linalg::PackOp wordPack(Region &region);
 
 /// Rows of the panels that a product would like its left side in, 0: as it is. A weight can be stored so.
 int64_t preferredRowPanel(MatmulOp op, TargetAttr target);

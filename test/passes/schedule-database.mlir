@@ -1,13 +1,14 @@
 // What was chosen goes into a file, for every target; equal kernels are one entry.
-// RUN: rm -f %t.json
-// RUN: dsc-opt %s --dsc-set-target=target=cpu:x86-64-v3 --dsc-schedule-dispatches=record=%t.json -o /dev/null
-// RUN: dsc-opt %s --dsc-compile="target=cpu:x86-64-v4 to=schedule record=%t.json" -o /dev/null
-// RUN: FileCheck %s --check-prefix=FILE --input-file=%t.json
-// RUN: sed -e 's/workgroup = .144, 128./workgroup = [48, 64]/' %t.json > %t.edited.json
-// RUN: dsc-opt %s --dsc-compile="target=cpu:x86-64-v4 to=schedule schedules=%t.edited.json" | FileCheck %s --check-prefix=EDITED
-// RUN: dsc-opt %s --dsc-set-target=target=cpu:x86-64-v4 --dsc-schedule-dispatches=schedules=%t.edited.json --mlir-pass-statistics -o /dev/null 2>&1 | FileCheck %s --check-prefix=STATS
+// In a folder of its own, so that no path stands in an option: it may hold blanks.
+// RUN: rm -rf %t.dir && mkdir -p %t.dir && cd %t.dir
+// RUN: dsc-opt %s --dsc-set-target=target=cpu:x86-64-v3 --dsc-schedule-dispatches=record=recorded.json -o /dev/null
+// RUN: dsc-opt %s --dsc-compile="target=cpu:x86-64-v4 to=schedule record=recorded.json" -o /dev/null
+// RUN: FileCheck %s --check-prefix=FILE --input-file=recorded.json
+// RUN: sed -e 's/workgroup = .144, 128./workgroup = [48, 64]/' recorded.json > edited.json
+// RUN: dsc-opt %s --dsc-compile="target=cpu:x86-64-v4 to=schedule schedules=edited.json" | FileCheck %s --check-prefix=EDITED
+// RUN: dsc-opt %s --dsc-set-target=target=cpu:x86-64-v4 --dsc-schedule-dispatches=schedules=edited.json --mlir-pass-statistics -o /dev/null 2>&1 | FileCheck %s --check-prefix=STATS
 // Another target's schedules are not taken.
-// RUN: dsc-opt %s --dsc-set-target=target=cpu:x86-64 --dsc-schedule-dispatches=schedules=%t.edited.json --mlir-pass-statistics -o /dev/null 2>&1 | FileCheck %s --check-prefix=NONE
+// RUN: dsc-opt %s --dsc-set-target=target=cpu:x86-64 --dsc-schedule-dispatches=schedules=edited.json --mlir-pass-statistics -o /dev/null 2>&1 | FileCheck %s --check-prefix=NONE
 
 // FILE: "version": 1
 // FILE: "target": "#dsc.target<\"cpu:x86-64-v3\"
@@ -21,27 +22,27 @@
 // STATS: (S) 2 from-file
 // NONE: (S) 0 from-file
 
-// RUN: not dsc-opt %s --dsc-set-target --dsc-schedule-dispatches=schedules=%t.missing 2>&1 | FileCheck %s --check-prefix=ERR-MISSING
-// RUN: echo '{"version": 1, "schedules": [' > %t.cut.json
-// RUN: not dsc-opt %s --dsc-set-target --dsc-schedule-dispatches=schedules=%t.cut.json 2>&1 | FileCheck %s --check-prefix=ERR-CUT
-// RUN: echo '{"version": 2, "schedules": []}' > %t.version.json
-// RUN: not dsc-opt %s --dsc-set-target --dsc-schedule-dispatches=record=%t.version.json 2>&1 | FileCheck %s --check-prefix=ERR-VERSION
-// RUN: echo '{"version": 1, "schedules": [{"kernel": "0", "target": "cpu"}]}' > %t.entry.json
-// RUN: not dsc-opt %s --dsc-set-target --dsc-schedule-dispatches=schedules=%t.entry.json 2>&1 | FileCheck %s --check-prefix=ERR-ENTRY
-// RUN: not dsc-opt %s --dsc-set-target --dsc-schedule-dispatches=record=%t.missing/x.json 2>&1 | FileCheck %s --check-prefix=ERR-WRITE
-// RUN: sed -e 's/workgroup = .144, 128./workgroup = [0, 64]/' %t.json > %t.zero.json
-// RUN: not dsc-opt %s --dsc-compile="target=cpu:x86-64-v4 to=schedule schedules=%t.zero.json" 2>&1 | FileCheck %s --check-prefix=ERR-ZERO
-// RUN: sed -e 's/workgroup = .144, 128./workgroup = [144]/' %t.json > %t.rank.json
-// RUN: not dsc-opt %s --dsc-compile="target=cpu:x86-64-v4 to=schedule schedules=%t.rank.json" 2>&1 | FileCheck %s --check-prefix=ERR-RANK
+// RUN: not dsc-opt %s --dsc-set-target --dsc-schedule-dispatches=schedules=missing 2>&1 | FileCheck %s --check-prefix=ERR-MISSING
+// RUN: echo '{"version": 1, "schedules": [' > cut.json
+// RUN: not dsc-opt %s --dsc-set-target --dsc-schedule-dispatches=schedules=cut.json 2>&1 | FileCheck %s --check-prefix=ERR-CUT
+// RUN: echo '{"version": 2, "schedules": []}' > version.json
+// RUN: not dsc-opt %s --dsc-set-target --dsc-schedule-dispatches=record=version.json 2>&1 | FileCheck %s --check-prefix=ERR-VERSION
+// RUN: echo '{"version": 1, "schedules": [{"kernel": "0", "target": "cpu"}]}' > entry.json
+// RUN: not dsc-opt %s --dsc-set-target --dsc-schedule-dispatches=schedules=entry.json 2>&1 | FileCheck %s --check-prefix=ERR-ENTRY
+// RUN: not dsc-opt %s --dsc-set-target --dsc-schedule-dispatches=record=missing/x.json 2>&1 | FileCheck %s --check-prefix=ERR-WRITE
+// RUN: sed -e 's/workgroup = .144, 128./workgroup = [0, 64]/' recorded.json > zero.json
+// RUN: not dsc-opt %s --dsc-compile="target=cpu:x86-64-v4 to=schedule schedules=zero.json" 2>&1 | FileCheck %s --check-prefix=ERR-ZERO
+// RUN: sed -e 's/workgroup = .144, 128./workgroup = [144]/' recorded.json > rank.json
+// RUN: not dsc-opt %s --dsc-compile="target=cpu:x86-64-v4 to=schedule schedules=rank.json" 2>&1 | FileCheck %s --check-prefix=ERR-RANK
 
-// ERR-MISSING: error: the schedules in {{.*}}.missing cannot be used: No such file or directory
-// ERR-CUT: error: the schedules in {{.*}}.cut.json cannot be used: [2:0, byte={{[0-9]+}}]:
+// ERR-MISSING: error: the schedules in missing cannot be used: No such file or directory
+// ERR-CUT: error: the schedules in cut.json cannot be used: [2:0, byte={{[0-9]+}}]:
 // ERR-VERSION: cannot be used: expected {"version": 1, "schedules": [...]}
 // ERR-ENTRY: cannot be used: entry 0 needs a kernel, a target and a schedule as the IR spells them
-// ERR-WRITE: error: the schedules cannot be written to {{.*}}.missing/x.json:
-// ERR-ZERO: error: the schedules in {{.*}}.zero.json cannot be used: entry 1 needs
+// ERR-WRITE: error: the schedules cannot be written to missing/x.json:
+// ERR-ZERO: error: the schedules in zero.json cannot be used: entry 1 needs
 // ERR-RANK: 'dsc.dispatch' op schedule needs 2 tile and 2 workgroup sizes, got: 2 and 1
-// ERR-RANK: error: {{.*}}'dsc.dispatch' op got its schedule from {{.*}}.rank.json, kernel {{[0-9a-f]+}}
+// ERR-RANK: error: {{.*}}'dsc.dispatch' op got its schedule from rank.json, kernel {{[0-9a-f]+}}
 
 module attributes {dsc.phase = "fuse", dsc.symbols = ["n"]} {
 func.func @main(%x: tensor<?x576xf32> {dsc.dims = #dsc.dims<["n", "_"]>}, %w: tensor<576x64xf32>, %v: tensor<576x64xf32>)

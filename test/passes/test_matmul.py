@@ -85,6 +85,20 @@ def test_threads_do_not_change_bits(element: str) -> None:
     np.testing.assert_array_equal(_product(text, a, b), _product(text, a, b, threads=2))
 
 
+@pytest.mark.parametrize("target", ["cpu", "cpu:x86-64-v3"])
+@pytest.mark.parametrize("element", _TYPES)
+def test_weights_whose_rows_are_columns(element: str, target: str) -> None:
+    for m, n, k in ((3, 1, 1000), (13, 33, 66), (2, 127, 576), (5, 1000, 34), (7, 64, 1028), (4, 50, 333)):
+        a, b = _operands(m, n, k, element)
+        text = _module(n, k, element).replace(f"tensor<{k}x{n}x{element}>", f"tensor<{n}x{k}x{element}>")
+        text = text.replace("dsc.matmul %a, %b :", "dsc.matmul %a, %b {transpose_rhs} :")
+        code = compile_text(text, target=target)
+        executable = Executable(code.object, code.manifest, threads=2)
+        executable.bind_weights({"b": np.ascontiguousarray(b.T)})
+        (result,) = executable(a)
+        _check(result, a, b)
+
+
 def test_strict_products_keep_subnormals() -> None:
     a, b = (np.full(shape, value, ml_dtypes.bfloat16) for shape, value in (((24, 64), 2.0**-130), ((64, 32), 2.0**100)))
     text = _module(32, 64, "bf16")
