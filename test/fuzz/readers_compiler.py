@@ -89,7 +89,8 @@ def _lit_cases() -> list[tuple[str, str, bool]]:
         options = set()
         for line in re.findall(r"// RUN: dsc-opt %s(.*)", text):
             found = re.findall(r'--(?:dsc-[a-z-]+|canonicalize|cse)(?:=(?:"[^"]*"|\S+))?', line.partition("|")[0])
-            options.add(" ".join(option for option in found if "%" not in option))
+            # Those that name files belong to their test.
+            options.add(" ".join(option for option in found if not re.search("%|schedules=|record=", option)))
         for option in sorted(options):
             cases += [(option, _COMMENT.sub("", case), "expected-error" not in case) for case in text.split("// -----")]
     return cases
