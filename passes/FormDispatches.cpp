@@ -99,6 +99,7 @@ private:
       return;
     Group *to = groupOf[consumer];
     bool onlyUse = llvm::all_of(from->ops, [&](Operation *op) {
+      // What a body reads (tensor.extract) it may read many times: such a user is neither.
       return llvm::all_of(op->getUsers(),
                           [&](Operation *user) { return user == consumer || groupOf.lookup(user) == from; });
     });
@@ -139,6 +140,13 @@ private:
           if (dependsOnMain && !cast<KernelOpInterface>(op).readsAtIndex(operand.getOperandNumber()))
             return false;
         }
+    // A body reads tensors at positions of its own.
+    for (Operation *result : mainGroup->atIndex)
+      for (Operation *user : result->getUsers()) {
+        Group *reader = user->getBlock() == &block ? nullptr : groupOf.lookup(ancestor(user));
+        if (reader && (reader == from || reader == to))
+          return false;
+      }
     return true;
   }
 
@@ -152,10 +160,12 @@ private:
     SmallVector<Operation *> worklist;
     DenseSet<Operation *> seen;
     auto visitUsers = [&](Operation *op) {
-      for (Operation *user : op->getUsers())
-        if (user->getBlock() == &block && (!order.contains(user) || order.lookup(user) <= last) &&
-            !members.contains(user) && seen.insert(user).second)
+      for (Operation *use : op->getUsers()) {
+        Operation *user = ancestor(use);
+        if (user && (!order.contains(user) || order.lookup(user) <= last) && !members.contains(user) &&
+            seen.insert(user).second)
           worklist.push_back(user);
+      }
     };
     for (Operation *op : members)
       visitUsers(op);
@@ -167,16 +177,19 @@ private:
       if (Group *other = groupOf.lookup(op)) // a dispatch waits for all its inputs
         group = other->ops;
       for (Operation *member : group)
-        for (Operation *user : member->getUsers()) {
+        for (Operation *use : member->getUsers()) {
+          Operation *user = ancestor(use);
           if (members.contains(user))
             return false;
-          if (user->getBlock() == &block && order.contains(user) && order.lookup(user) <= last &&
-              seen.insert(user).second)
+          if (user && order.contains(user) && order.lookup(user) <= last && seen.insert(user).second)
             worklist.push_back(user);
         }
     }
     return true;
   }
+
+  /// The operation of the block that `user` is or is inside of: bodies read tensors too.
+  Operation *ancestor(Operation *user) { return block.findAncestorOpInBlock(*user); }
 
   Block &block;
   SmallVector<std::unique_ptr<Group>> storage;

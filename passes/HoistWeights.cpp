@@ -26,6 +26,11 @@ void dropUnusedWeights(func::FuncOp main) {
   (void)main.eraseArguments(dead);
 }
 
+/// Whether what an operation computes depends on the sizes of a call.
+bool readsDims(Operation &op) {
+  return op.walk([](DimOp) { return WalkResult::interrupt(); }).wasInterrupted();
+}
+
 /// Whether a result leaves @main, as it is or under another shape.
 bool isReturned(Operation *op) {
   return llvm::any_of(op->getUsers(), [](Operation *user) {
@@ -47,7 +52,7 @@ struct HoistWeightsPass : impl::HoistWeightsPassBase<HoistWeightsPass> {
                            return argument ? isWeightArgument(main, argument.getArgNumber())
                                            : movedSet.contains(operand.getDefiningOp());
                          });
-      if (!fromWeights || isReturned(&op))
+      if (!fromWeights || isReturned(&op) || readsDims(op))
         continue;
       moved.push_back(&op);
       movedSet.insert(&op);

@@ -1,11 +1,10 @@
 //===- DscBlocks.cpp - weights in GGUF block formats ----------------------===//
 
+#include "dialects/dsc/DscChecks.h"
 #include "dialects/dsc/DscOps.h"
 
 using namespace mlir;
 using namespace mlir::dsc;
-
-static RankedTensorType tensorType(Value value) { return cast<RankedTensorType>(value.getType()); }
 
 //===----------------------------------------------------------------------===//
 // dequantize

@@ -1,38 +1,16 @@
 //===- DscOps.cpp - verifiers, shapes, costs and folders of dsc ops -------===//
 
 #include "dialects/dsc/DscOps.h"
+#include "dialects/dsc/DscChecks.h"
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/Matchers.h"
 #include "mlir/IR/PatternMatch.h"
-#include "mlir/IR/TypeUtilities.h"
 
 using namespace mlir;
 using namespace mlir::dsc;
 
 #define GET_OP_CLASSES
 #include "dialects/dsc/DscOps.cpp.inc"
-
-static RankedTensorType tensorType(Value value) { return cast<RankedTensorType>(value.getType()); }
-
-static LogicalResult checkRank(Operation *op, StringRef what, Value value, int64_t rank) {
-  if (tensorType(value).getRank() == rank)
-    return success();
-  return op->emitOpError() << what << " must have rank " << rank << ", got: " << value.getType();
-}
-
-/// Two sizes that must agree; a dynamic one agrees with everything.
-static LogicalResult checkSize(Operation *op, StringRef what, int64_t lhs, int64_t rhs) {
-  if (ShapedType::isDynamic(lhs) || ShapedType::isDynamic(rhs) || lhs == rhs)
-    return success();
-  return op->emitOpError() << what << " must match, got: " << lhs << " != " << rhs;
-}
-
-static LogicalResult checkElementTypes(Operation *op, Value lhs, Value rhs) {
-  Type left = getElementTypeOrSelf(lhs), right = getElementTypeOrSelf(rhs);
-  if (left == right)
-    return success();
-  return op->emitOpError() << "element types must match, got: " << left << " != " << right;
-}
 
 LogicalResult mlir::dsc::checkResultShapes(Operation *op) {
   MLIRContext *context = op->getContext();

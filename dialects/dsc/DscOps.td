@@ -327,6 +327,62 @@ def Dsc_SoftmaxOp : Dsc_GraphOp<"softmax", [SameOperandsAndResultType, DeclareOp
   let hasFolder = 1;
 }
 
+//===----------------------------------------------------------------------===//
+// Order: what one element depends on all before it for
+//===----------------------------------------------------------------------===//
+
+def Dsc_ScanOp : Dsc_GraphOp<"scan", [SameOperandsAndResultType]> {
+  let summary = "running totals along the last dimension";
+  let description = [{
+    `result[.., i] = input[.., 0] op .. op input[.., i]`, `kind` being `add`,
+    `mul`, `max`, `min` or `logaddexp` (`log(exp(a) + exp(b))`). A NaN stays in
+    all that follow it. Totals of f16 and bf16 are kept in f32.
+
+    Example:
+    ```mlir
+    %y = dsc.scan %x {kind = "add"} : tensor<?x?xf32>
+    ```
+  }];
+  let arguments = (ins Dsc_NumberTensor:$input, StrAttr:$kind);
+  let results = (outs Dsc_NumberTensor:$result);
+  let assemblyFormat = "$input attr-dict `:` type($result)";
+}
+
+def Dsc_SortOp : Dsc_GraphOp<"sort"> {
+  let summary = "the positions that sort the last dimension";
+  let description = [{
+    `input[.., result[.., 0]] <= input[.., result[.., 1]] <= ..`, with
+    `descending` the other way round. Equal elements keep their order; a NaN is
+    greater than all numbers. Integers are signed.
+
+    Example:
+    ```mlir
+    %order = dsc.sort %x {descending} : tensor<?x?xf32> -> tensor<?x?xi64>
+    ```
+  }];
+  let arguments = (ins Dsc_NumberTensor:$input, UnitAttr:$descending);
+  let results = (outs RankedTensorOf<[I64]>:$result);
+  let assemblyFormat = "$input attr-dict `:` type($input) `->` type($result)";
+}
+
+def Dsc_ScatterOp : Dsc_GraphOp<"scatter", [AllTypesMatch<["input", "result"]>]> {
+  let summary = "rows written, or combined, at given positions";
+  let description = [{
+    `result = input`, then for every j in order `result[indices[j], :] =
+    result[indices[j], :] op updates[j, :]`, `kind` being `set`, `add`, `mul`,
+    `max` or `min`. A row outside `input` is not written.
+
+    Example:
+    ```mlir
+    %y = dsc.scatter %x, %i, %u {kind = "add"} : (tensor<?x64xf32>, tensor<?xi64>, tensor<?x64xf32>) -> tensor<?x64xf32>
+    ```
+  }];
+  let arguments = (ins Dsc_NumberTensor:$input, RankedTensorOf<[I64]>:$indices, Dsc_NumberTensor:$updates,
+                       StrAttr:$kind);
+  let results = (outs Dsc_NumberTensor:$result);
+  let assemblyFormat = "$input `,` $indices `,` $updates attr-dict `:` functional-type(operands, results)";
+}
+
 def Dsc_DequantizeOp : Dsc_GraphOp<"dequantize"> {
   let summary = "values of a weight in a GGUF block format";
   let description = [{

@@ -187,6 +187,8 @@ void emitMap(KernelBuilder &kernel, Region &region, VariantAttr variant) {
     kernel.storeOutputs({});
     return;
   }
+  if (llvm::is_contained(sizes, getAffineConstantExpr(0, kernel.getContext())))
+    return; // no element, so no workgroup either
   if (isFlatMap(region)) {
     auto flatten = [&](Value &memref) {
       auto type = cast<MemRefType>(memref.getType());

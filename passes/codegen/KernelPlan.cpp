@@ -190,6 +190,7 @@ void registerKernelModels(DialectRegistry &registry) {
         registerRowModels(context);
         registerMatmulModel(context);
         registerAttentionModels(context);
+        registerOrderModels(context);
       });
 }
 

@@ -52,5 +52,6 @@ void registerPackBlocksModel(MLIRContext *context);
 void registerRowModels(MLIRContext *context);
 void registerMatmulModel(MLIRContext *context);
 void registerAttentionModels(MLIRContext *context);
+void registerOrderModels(MLIRContext *context);
 
 } // namespace mlir::dsc

@@ -183,6 +183,50 @@ def softmax(element: str, *dims: str | int) -> Program:
     return Program(f"softmax-{element}-{len(dims)}d", builder.module((value, tensor)), arguments, within(r))
 
 
+def _ties(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Few different values, one of them NaN."""
+    return rng.choice([-2.0, -0.5, 0.25, 3.0, np.nan], shape)
+
+
+def scan(element: str, kind: str) -> Program:
+    tensor = Tensor(element, ("m", "n"))
+    values = {"mul": lambda rng, shape: rng.choice([-1.0, 1.0, 2.0, 0.5], shape)}.get(kind)
+    arguments = (Argument("x", tensor, values if element in EPSILON else integers(-9, 9)),)
+    builder = Builder(*arguments)
+    value = builder.value(f'dsc.scan %x {{kind = "{kind}"}} : {tensor}')
+
+    def magnitude(inputs: list[np.ndarray]) -> np.ndarray:
+        return inputs[0].shape[-1] * np.sum(np.abs(inputs[0]) + 1, -1, keepdims=True)
+
+    # A sum of n terms in order: n u sum|x| (Higham 2002, eq. 4.4); order and powers of two are exact.
+    exact = kind in ("max", "min", "mul") or element not in EPSILON
+    narrow = 2 * EPSILON[element] if element in ("f16", "bf16") else 0.0
+    total = relative_to(magnitude, 2 * EPSILON["f64" if element == "f64" else "f32"])
+    tolerance = within(0.0) if exact else lambda *a: total(*a) + narrow
+    return Program(f"scan-{kind}-{element}", builder.module((value, tensor)), arguments, tolerance, limit=20_000)
+
+
+def sort(element: str, flags: str = "") -> Program:
+    tensor, order = Tensor(element, ("m", "n")), Tensor("i64", ("m", "n"))
+    arguments = (Argument("x", tensor, _ties if element in EPSILON else integers(-3, 3)),)
+    builder = Builder(*arguments)
+    value = builder.value(f"dsc.sort %x {flags}: {tensor} -> {order}")
+    name = f"sort-{element}{'-descending' if flags else ''}"
+    return Program(name, builder.module((value, order)), arguments, within(0.0), limit=20_000)
+
+
+def scatter(element: str, kind: str) -> Program:
+    """dsc.scatter at positions that repeat and reach outside; whole numbers, so that every order is exact."""
+    table, updates = Tensor(element, ("n", "d")), Tensor(element, ("m", "d"))
+    small = integers(-2, 2)
+    arguments = (Argument("x", table, small), Argument("i", Tensor("i64", ("m",)), integers(-1, 9)),
+                 Argument("u", updates, small if kind != "mul" else integers(-1, 1)))  # fmt: skip
+    builder = Builder(*arguments)
+    types = ", ".join(str(a.tensor) for a in arguments)
+    value = builder.value(f'dsc.scatter %x, %i, %u {{kind = "{kind}"}} : ({types}) -> {table}')
+    return Program(f"scatter-{kind}-{element}", builder.module((value, table)), arguments, within(0.0), limit=20_000)
+
+
 def dequantize(format: str, rows: int = 7, blocks: int = 3) -> Program:
     """dsc.dequantize of a weight, whole and as the right side of a product."""
     block_bytes, block_values, _ = BLOCKS[format]
@@ -262,5 +306,14 @@ DSC_PROGRAMS = (
     softmax("f64", "m", "n"),
     softmax("f16", "m", "n"),
     softmax("bf16", "m", "n"),
+    *(scan("f32", kind) for kind in ("add", "mul", "max", "min", "logaddexp")),
+    scan("i64", "add"),
+    scan("i32", "min"),
+    scan("bf16", "add"),
+    scan("f64", "logaddexp"),
+    *(sort(element, flags) for element in ("f32", "i64", "f64") for flags in ("", "{descending} ")),
+    *(scatter("f32", kind) for kind in ("set", "add", "mul", "max", "min")),
+    scatter("i64", "add"),
+    scatter("i8", "set"),
     *map(dequantize, BLOCKS),
 )  # fmt: skip

@@ -34,6 +34,7 @@ def load(path):
     import tokenizers
 """,
     "python/deepseek/reference/numerics.py": "import ml_dtypes\n",
+    "frontend/torch/importer.py": "import torch\n",
     "frontend/torch_export.py": "from deepseek import ACG\ndef export(module):\n    import torch\n",
     "test/python/test_model.py": "import torch\nimport deepseek.reference\n",
 }

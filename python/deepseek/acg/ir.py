@@ -228,11 +228,16 @@ class Body:
         return f"%ten{self.tensors.index(value)}"
 
 
-Map = tuple["int | None", ...]
+Map = tuple["int | str | None", ...]
+
+
+def _affine(entry: int | str | None) -> str:
+    return "0" if entry is None else entry if isinstance(entry, str) else f"d{entry}"
 
 
 class Generic(Node):
-    """linalg.generic. A map lists, per operand dim, the loop that indexes it, or None for constant 0.
+    """linalg.generic. A map lists, per operand dim, the loop that indexes it, None for constant 0, or an affine
+    expression of loops as text ("d2 * 2 + d5").
 
     `starts` are the scalar texts that the results begin from (reductions), e.g. "0.0 : f32"; None for elementwise.
     """
@@ -266,7 +271,7 @@ class Generic(Node):
         body = self._body(p)
         loops = ", ".join(f"d{i}" for i in range(self.loops))
         maps = [
-            f"affine_map<({loops}) -> ({', '.join('0' if d is None else f'd{d}' for d in m)})>"
+            f"affine_map<({loops}) -> ({', '.join(map(_affine, m))})>"
             for m in [*self.maps, *[self.result_map] * len(outs)]
         ]
         kinds = ['"parallel"' if i in self.result_map else '"reduction"' for i in range(self.loops)]

@@ -18,7 +18,10 @@ _scopes = threading.local()
 
 
 def user_frame() -> tuple[str, int]:
-    """(absolute file, line) of the innermost frame outside this package."""
+    """(absolute file, line) of the innermost frame outside this package, or what `position` says."""
+    said = getattr(_scopes, "position", None)
+    if said is not None:
+        return said
     frame = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame = frame.f_back
@@ -65,10 +68,25 @@ def scope(name: str) -> Iterator[None]:
         _scopes.names.pop()
 
 
+@contextmanager
+def position(file: str, line: int, name: str) -> Iterator[None]:
+    """What is made inside comes from this line of a program that others have traced, and is named `name`."""
+    before = getattr(_scopes, "position", None), getattr(_scopes, "names", None)
+    _scopes.position, _scopes.names = (file, line), [name]
+    try:
+        yield
+    finally:
+        _scopes.position, _scopes.names = before
+
+
+def show_line(file: str, line: int) -> str:
+    """`model.py:7: `y = x @ w``, as messages begin."""
+    text = linecache.getline(file, line).strip()
+    return f"{short_name(file)}:{line}:" + (f" `{text}`" if text else "")
+
+
 def fail(problem: str, instead: str = "") -> NoReturn:
     """Raises CompileError: `file:line`, the source line, the problem, and what to use instead."""
-    file, line = user_frame()
-    source = linecache.getline(file, line).strip()
-    shown = f" `{source}`:" if source else ""
+    shown = show_line(*user_frame())
     hint = f"; {instead}" if instead else ""
-    raise CompileError(f"{short_name(file)}:{line}:{shown} {problem}{hint}")
+    raise CompileError(f"{shown.rstrip(':')}: {problem}{hint}")

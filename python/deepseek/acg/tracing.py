@@ -139,13 +139,15 @@ def trace(
     return trace_bound(fn, parameters, parameters.bind(examples, keyword_examples), dims or {})
 
 
-def trace_bound(fn: Callable[..., Any], parameters: Parameters, bound: Bound, dims: Mapping[str, Any]) -> Graph:
-    """The graph of `fn` for bound and flattened examples."""
+def trace_bound(
+    fn: Callable[..., Any], parameters: Parameters, bound: Bound, dims: Mapping[str, Any], kind: str | None = None
+) -> Graph:
+    """The graph of `fn` for bound and flattened examples; `kind` is whose rules hold, torch's if any is a tensor."""
     from .array import Array
 
     structure, leaves = bound.structure, bound.leaves
     keys = [leaf_key(leaf) for _, leaf in leaves]
-    running = Trace("torch" if any(is_torch(leaf) for _, leaf in leaves) else "numpy")
+    running = Trace(kind or ("torch" if any(is_torch(leaf) for _, leaf in leaves) else "numpy"))
     sources: dict[str, list[int]] = {}
     inputs: list[Any] = []
     for path, leaf in leaves:

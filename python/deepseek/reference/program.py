@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from deepseek.errors import InputError
-from deepseek.reference import arith, attention, dsc, math, structured, tensor  # noqa: F401 (they register)
+from deepseek.reference import arith, attention, dsc, math, order, structured, tensor  # noqa: F401 (they register)
 from deepseek.reference.interpreter import DYNAMIC, Interpreter, Node, operation
 from deepseek.reference.numerics import Numerics, element_of
 

@@ -602,3 +602,51 @@ func.func @attention_wide_cache(%q: tensor<1x2x4x8xf16>, %c: tensor<1x2x4x16x8xf
       : (tensor<1x2x4x8xf16>, tensor<1x2x4x16x8xf32>, tensor<1xi32>) -> tensor<1x2x4x8xf16>
   return %0 : tensor<1x2x4x8xf16>
 }
+
+// -----
+
+func.func @scan_kind(%x: tensor<4xf32>) {
+  // expected-error @+1 {{kind must be one of add, mul, max, min, logaddexp, got: sub}}
+  %0 = dsc.scan %x {kind = "sub"} : tensor<4xf32>
+  return
+}
+
+// -----
+
+func.func @scan_scalar(%x: tensor<f32>) {
+  // expected-error @+1 {{input must have a dimension, got: 'tensor<f32>'}}
+  %0 = dsc.scan %x {kind = "add"} : tensor<f32>
+  return
+}
+
+// -----
+
+func.func @scan_integers(%x: tensor<4xi32>) {
+  // expected-error @+1 {{logaddexp needs floats, got: 'tensor<4xi32>'}}
+  %0 = dsc.scan %x {kind = "logaddexp"} : tensor<4xi32>
+  return
+}
+
+// -----
+
+func.func @sort_sizes(%x: tensor<2x4xf32>) {
+  // expected-error @+1 {{inferred and written result sizes must match, got: 4 != 5}}
+  %0 = dsc.sort %x : tensor<2x4xf32> -> tensor<2x5xi64>
+  return
+}
+
+// -----
+
+func.func @scatter_rows(%x: tensor<2x4xf32>, %i: tensor<3xi64>, %u: tensor<5x4xf32>) {
+  // expected-error @+1 {{row counts of indices and updates must match, got: 3 != 5}}
+  %0 = dsc.scatter %x, %i, %u {kind = "set"} : (tensor<2x4xf32>, tensor<3xi64>, tensor<5x4xf32>) -> tensor<2x4xf32>
+  return
+}
+
+// -----
+
+func.func @scatter_columns(%x: tensor<2x4xf32>, %i: tensor<3xi64>, %u: tensor<3x5xf32>) {
+  // expected-error @+1 {{row sizes of input and updates must match, got: 4 != 5}}
+  %0 = dsc.scatter %x, %i, %u {kind = "set"} : (tensor<2x4xf32>, tensor<3xi64>, tensor<3x5xf32>) -> tensor<2x4xf32>
+  return
+}

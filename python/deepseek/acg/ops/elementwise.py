@@ -23,6 +23,9 @@ def _public(name: str, doc: str, fn: Callable[..., Any]) -> Callable[..., Any]:
     return function(fn)
 
 
+_FLOATING = (np.true_divide, np.arctan2, np.copysign)
+
+
 def _arithmetic(name: str, ufunc: np.ufunc, formula: Callable[..., str], exact: bool = False) -> Callable[..., Any]:
     """A binary function whose operands and result have the type that `ufunc` gives."""
 
@@ -31,7 +34,7 @@ def _arithmetic(name: str, ufunc: np.ufunc, formula: Callable[..., str], exact: 
         kind = joint_kind(a, b)
         if kind == "torch":
             result = common_type([a, b])
-            result = dtypes.float_of(result, kind) if ufunc is np.true_divide else result
+            result = dtypes.float_of(result, kind) if ufunc in _FLOATING else result
         else:
             result = dtypes.of_ufunc(ufunc, [weak_type(a), weak_type(b)], kind)
         scalars = exact and kind == "torch"
@@ -94,6 +97,9 @@ remainder = _arithmetic("remainder", np.remainder, scalar.remainder)
 minimum = _arithmetic("minimum", np.minimum, scalar.extreme("min"))
 maximum = _arithmetic("maximum", np.maximum, scalar.extreme("max"))
 _power = _arithmetic("power", np.power, scalar.power)
+fmod = _arithmetic("fmod", np.fmod, scalar.truncated_remainder)
+arctan2 = _arithmetic("arctan2", np.arctan2, scalar.binary_math("atan2"))
+copysign = _arithmetic("copysign", np.copysign, scalar.binary_math("copysign"))
 equal = _comparison("equal", "eq")
 not_equal = _comparison("not_equal", "ne")
 less = _comparison("less", "lt")
@@ -157,6 +163,22 @@ sin = _floating("sin", scalar.math("sin"))
 cos = _floating("cos", scalar.math("cos"))
 tanh = _floating("tanh", scalar.math("tanh"))
 erf = _floating("erf", scalar.math("erf"))
+erfc = _floating("erfc", scalar.math("erfc"))
+cbrt = _floating("cbrt", scalar.math("cbrt"), np.cbrt)
+tan = _floating("tan", scalar.math("tan"))
+arcsin = _floating("arcsin", scalar.math("asin"))
+arccos = _floating("arccos", scalar.math("acos"))
+arctan = _floating("arctan", scalar.math("atan"))
+sinh = _floating("sinh", scalar.math("sinh"))
+cosh = _floating("cosh", scalar.math("cosh"))
+arcsinh = _floating("arcsinh", scalar.math("asinh"))
+arccosh = _floating("arccosh", scalar.math("acosh"))
+arctanh = _floating("arctanh", scalar.math("atanh"))
+exp2 = _floating("exp2", scalar.math("exp2"))
+expm1 = _floating("expm1", scalar.math("expm1"))
+log2 = _floating("log2", scalar.math("log2"))
+log10 = _floating("log10", scalar.math("log10"))
+log1p = _floating("log1p", scalar.math("log1p"))
 rsqrt = _floating("rsqrt", scalar.rsqrt)
 reciprocal = _floating("reciprocal", scalar.reciprocal)
 sigmoid = _floating("sigmoid", scalar.sigmoid)

@@ -148,6 +148,10 @@ def _regroup(x: Array, after: tuple[Size, ...]) -> Array:
             merged[-1] = (merged[-1][0] + left, merged[-1][1] + right)
         else:
             merged.append((left, right))
+    # Sizes that were found equal may still be written differently.
+    for left, right in merged:
+        if len(left) == len(right) == 1:
+            after = (*after[: right[0]], x.sizes[left[0]], *after[right[0] + 1 :])
     collapsed: list[Size] = []
     for left, right in merged:
         if len(left) == 1:

@@ -74,9 +74,14 @@ def _sum_type(x: Array) -> DType:
     return U64 if x.type.kind == "u" and x.kind == "numpy" else I64
 
 
+def accumulation_type(x: Array, dtype: Any = None) -> DType:
+    """The type that sums and products of `x` have: `dtype` if it is given."""
+    return dtypes.parse(dtype) if dtype is not None else _sum_type(x)
+
+
 def _folded(x: Any, axis: Axes, keepdims: bool, dtype: Any, start: int, op: tuple[str, str]) -> Array:
     x = as_array(x)
-    result = dtypes.parse(dtype) if dtype is not None else _sum_type(x)
+    result = accumulation_type(x, dtype)
     accumulator = result.compute
     formula = scalar.simple(*op)
     out = reduce(
@@ -138,11 +143,13 @@ def std(x: Any, axis: Axes = None, keepdims: bool = False, ddof: int = 0) -> Arr
     return convert(elementwise.sqrt(_wide_var(x, normalize_axes(axis, x.ndim), keepdims, ddof)), _mean_type(x))
 
 
-def _lowest(dtype: DType) -> Any:
+def lowest(dtype: DType) -> Any:
+    """What is not above any value of the type."""
     return float("-inf") if dtype.is_float else np.iinfo(dtype.numpy).min if dtype is not BOOL else False
 
 
-def _highest(dtype: DType) -> Any:
+def highest(dtype: DType) -> Any:
+    """What is not below any value of the type."""
     return float("inf") if dtype.is_float else np.iinfo(dtype.numpy).max if dtype is not BOOL else True
 
 
@@ -168,8 +175,8 @@ def _extreme(name: str, formula: str, start: Callable[[DType], Any]) -> Callable
     return function(apply)
 
 
-max = _extreme("max", "max", _lowest)
-min = _extreme("min", "min", _highest)
+max = _extreme("max", "max", lowest)
+min = _extreme("min", "min", highest)
 
 
 def _truth(name: str, op: str, start: bool) -> Callable[..., Any]:
@@ -238,8 +245,8 @@ def _prefer_nan(body: Body, dtype: DType, element: str, earlier: str, take: str)
     return body.emit(f"arith.ori {nan}, {take} : i1")
 
 
-argmax = _arg("argmax", "gt", _lowest)
-argmin = _arg("argmin", "lt", _highest)
+argmax = _arg("argmax", "gt", lowest)
+argmin = _arg("argmin", "lt", highest)
 
 
 @function

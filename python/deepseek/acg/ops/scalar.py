@@ -48,6 +48,10 @@ def math(op: str) -> Callable[..., str]:
     return lambda body, dtype, x: body.emit(f"math.{op} {x} : {dtype.mlir}")
 
 
+def binary_math(op: str) -> Callable[..., str]:
+    return lambda body, dtype, x, y: body.emit(f"math.{op} {x}, {y} : {dtype.mlir}")
+
+
 def _any(body: Body, x: str, y: str) -> str:
     return body.emit(f"arith.ori {x}, {y} : i1")
 
@@ -119,6 +123,14 @@ def floor_divide(body: Body, dtype: DType, x: str, y: str) -> str:
 
 def remainder(body: Body, dtype: DType, x: str, y: str) -> str:
     return (_float_divmod if dtype.is_float else _integer_divmod)(body, dtype, x, y)[1]
+
+
+def truncated_remainder(body: Body, dtype: DType, x: str, y: str) -> str:
+    """C's fmod and %: the sign of the dividend; integers by 0 give 0."""
+    if dtype.is_float:
+        return body.emit(f"arith.remf {x}, {y} : {dtype.mlir}")
+    safe, _, _ = _safe_divisor(body, dtype, y)
+    return body.emit(f"arith.rem{'s' if dtype.kind == 'i' else 'u'}i {x}, {safe} : {dtype.mlir}")
 
 
 def power(body: Body, dtype: DType, x: str, y: str) -> str:

@@ -1,0 +1,366 @@
+"""Walks the FX graph of an exported program and records it as a dsc graph.
+
+An operation with a function in the registry is imported by it; another one is decomposed by PyTorch's own rules, on
+the shapes that export found, and its parts are imported.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import operator
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from deepseek import ACG
+from deepseek.acg import source, tracing
+from deepseek.acg.binding import Parameters
+from deepseek.acg.graph import Graph
+from deepseek.errors import CompileError
+
+from . import registry
+from .decompose import decompose, is_mutable
+from .lines import at_node
+
+_IGNORED = {
+    "aten::_assert_tensor_metadata", "aten::_assert_scalar", "aten::_assert_async", "aten::sym_constrain_range",
+    "aten::sym_constrain_range_for_size", "aten::_functional_assert_async", "aten::_print",
+}  # fmt: skip
+_RANDOM = {
+    "rand",
+    "randn",
+    "randint",
+    "randperm",
+    "bernoulli",
+    "multinomial",
+    "normal",
+    "uniform",
+    "rand_like",
+    "randn_like",
+}
+
+
+@dataclass
+class Imported:
+    """A graph, and how calls of the module become calls of it."""
+
+    graph: Graph
+    weights: dict[str, torch.Tensor]
+    inputs: list[int]  # numbers of the tensors among the flat arguments
+    buffers: list[str]  # buffers that are inputs because the module changes them, in the order of their arguments
+    outputs: list[Any]  # per flat output ("result", n), ("value", v) or ("input", n)
+    mutations: list[tuple[str, str, int]]  # ("buffer" | "input", name or number, result)
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+def import_program(exported: torch.export.ExportedProgram, examples: list[Any]) -> Imported:
+    """The dsc graph of an exported program; `examples` are the flat arguments that it was exported with."""
+    if any(is_mutable(node) for module in _modules(exported.graph_module) for node in module.graph.nodes):
+        exported = exported.run_decompositions({})
+    return _Importer(exported, examples).run()
+
+
+def _modules(module: torch.fx.GraphModule) -> list[torch.fx.GraphModule]:
+    return [m for m in module.modules() if isinstance(m, torch.fx.GraphModule)]
+
+
+class _Importer:
+    def __init__(self, exported: torch.export.ExportedProgram, examples: list[Any]) -> None:
+        self.exported, self.examples = exported, examples
+        self.module = exported.graph_module
+        self.counts: Counter[str] = Counter()
+        self.weights: dict[str, torch.Tensor] = {}
+        self.canonical: dict[Any, str] = {}
+
+    def run(self) -> Imported:
+        from torch.export.graph_signature import InputKind, OutputKind
+
+        signature = self.exported.graph_signature
+        changed = {
+            spec.target
+            for spec in signature.output_specs
+            if spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION)
+        }
+        placeholders = [node for node in self.module.graph.nodes if node.op == "placeholder"]
+        arrays: list[tuple[str, torch.Tensor, Any]] = []
+        bind: list[tuple[torch.fx.Node, Any]] = []  # placeholder -> ("array", n), ("weight", name) or ("value", v)
+        inputs, buffers = [], []
+        number = 0
+        for node, spec in zip(placeholders, signature.input_specs):
+            if spec.kind is InputKind.USER_INPUT:
+                example = self.examples[number]
+                if isinstance(node.meta.get("val"), torch.Tensor):
+                    inputs.append(number)
+                    bind.append((node, ("array", len(arrays))))
+                    arrays.append((node.name, example, node.meta["val"]))
+                elif isinstance(node.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool)):
+                    bind.append((node, ("symbol", node.meta["val"])))
+                else:
+                    bind.append((node, ("value", example)))
+                number += 1
+            elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
+                tensor = self._tensor(spec.target)
+                if spec.target in changed:
+                    buffers.append(spec.target)
+                    bind.append((node, ("buffer", len(buffers) - 1)))
+                else:
+                    bind.append((node, ("weight", (spec.target, tensor))))
+            else:
+                raise CompileError(f"an input of kind {spec.kind.name} ({node.name}) is not supported")
+        first_buffer = len(arrays)
+        arrays += [(name.replace(".", "_"), self._tensor(name), None) for name in buffers]
+        parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name, _, _ in arrays]
+        known = Parameters(lambda: None, inspect.Signature(parameters))
+        known.name = "main"
+        examples = [torch.empty(_hints(tensor), dtype=tensor.dtype) for _, tensor, _ in arrays]
+        names = _DimNames(self.exported)
+        dims = {name: names.of(name, val) for name, _, val in arrays if val is not None}
+        dims |= {name: tuple(tensor.shape) for name, tensor, val in arrays if val is None}
+        described: dict[str, Any] = {}
+
+        def body(*values: Any) -> Any:
+            env: dict[torch.fx.Node, Any] = {}
+            for node, (kind, what) in bind:
+                if kind == "weight":
+                    env[node] = self._weight(*what)
+                elif kind == "symbol":
+                    env[node] = names.size(what)
+                else:
+                    env[node] = what if kind == "value" else values[what + (first_buffer if kind == "buffer" else 0)]
+            names.learn(values)
+            outputs = self._walk(self.module, env)
+            results, found, mutations = [], [], []
+            position = {id(v): i for i, v in enumerate(values)}
+            user_inputs = [
+                node.name
+                for node, spec in zip(placeholders, signature.input_specs)
+                if spec.kind is InputKind.USER_INPUT
+            ]
+            for value, spec in zip(outputs, signature.output_specs):
+                if not isinstance(value, (ACG.Array, ACG.SymInt)):
+                    found.append(("value", value))
+                    continue
+                if spec.kind is OutputKind.USER_OUTPUT and id(value) in position and position[id(value)] < first_buffer:
+                    found.append(("input", inputs[position[id(value)]]))
+                    continue
+                results.append(value)
+                if spec.kind is OutputKind.USER_OUTPUT:
+                    found.append(("result", len(results) - 1))
+                elif spec.kind is OutputKind.USER_INPUT_MUTATION:
+                    mutations.append(("input", user_inputs.index(spec.target), len(results) - 1))
+                elif spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION):
+                    mutations.append(("buffer", spec.target, len(results) - 1))
+            described.update(outputs=found, mutations=mutations)
+            return tuple(results)
+
+        graph = tracing.trace_bound(body, known, known.bind(tuple(examples), {}), dims, "torch")
+        return Imported(graph, self.weights, inputs, buffers, described["outputs"], described["mutations"], self.counts)
+
+    def _tensor(self, name: str) -> torch.Tensor:
+        for store in (self.exported.state_dict, self.exported.constants):
+            if name in store:
+                return store[name]
+        raise CompileError(f"the exported program lacks the tensor {name}")
+
+    def _weight(self, name: str, tensor: torch.Tensor) -> Any:
+        """The weight argument of a parameter; one that shares all of its memory with another is that one."""
+        if tensor.device.type not in ("cpu", "meta"):
+            raise CompileError(f"{name} is on {tensor.device}: this target runs on the CPU, call module.cpu() first")
+        key = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()) if tensor.numel() else name
+        name = self.canonical.setdefault(key, name)
+        self.weights.setdefault(name, tensor)
+        return ACG.weight(name, tuple(tensor.shape), tensor.dtype)
+
+    def _walk(self, module: torch.fx.GraphModule, env: dict[torch.fx.Node, Any]) -> Any:
+        """The outputs of a graph whose placeholders are in `env`."""
+
+        def value(entry: Any) -> Any:
+            return torch.fx.node.map_arg(entry, lambda node: env[node])
+
+        for node in module.graph.nodes:
+            if node.op == "placeholder":
+                continue
+            if node.op == "output":
+                return value(node.args[0])
+            with at_node(node):
+                if node.op == "get_attr":
+                    env[node] = self._attribute(module, node)
+                elif node.op == "call_function":
+                    env[node] = self._call(module, node, value(node.args), value(node.kwargs))
+                else:
+                    source.fail(f"a graph node of kind {node.op} is not supported")
+        return ()
+
+    def _attribute(self, module: torch.fx.GraphModule, node: torch.fx.Node) -> Any:
+        found: Any = module
+        for part in node.target.split("."):
+            found = getattr(found, part)
+        if not isinstance(found, torch.Tensor):
+            return found
+        if found.numel() * found.element_size() <= 4096:
+            return ACG.asarray(found)
+        return self._weight(f"constant.{node.target}", found)
+
+    def _call(self, module: Any, node: torch.fx.Node, args: Any, kwargs: Any) -> Any:
+        target = node.target
+        if isinstance(target, torch._ops.HigherOrderOperator):
+            return self._higher_order(node, args, kwargs)
+        if not isinstance(target, torch._ops.OpOverload):
+            return _python(target, args, kwargs)
+        name = target._schema.name
+        if name in _IGNORED:
+            return None
+        if name in ("aten::sym_size", "aten::sym_numel"):
+            return args[0].shape[args[1]] if len(args) > 1 else args[0].size
+        if name in ("aten::item", "aten::_local_scalar_dense"):
+            source.fail(
+                f"{target} gives a number that depends on values",
+                "keep it in a tensor, or pass the number as an argument",
+            )
+        handler = registry.find(target)
+        if handler is not None:
+            self.counts["direct"] += 1
+            return self._handled(handler, node, args, kwargs)
+        parts = decompose(node)
+        if parts is None:
+            base = name.removeprefix("aten::").rstrip("_")
+            if base in _RANDOM:
+                source.fail(f"{target} draws random numbers", "draw them outside and pass them as an argument")
+            shown = ", ".join(_describe(a) for a in args)
+            source.fail(
+                f"{target} is not supported ({shown})",
+                "write it with other operations, or register it: deepseek.frontend.torch.registry.aten",
+            )
+        self.counts["decomposed"] += 1
+        inner, flat = parts
+        placeholders = [n for n in inner.graph.nodes if n.op == "placeholder"]
+        values = [torch.fx.node.map_arg(a, lambda n: n) for a in flat(args, kwargs)]
+        for part in inner.graph.nodes:
+            part.meta.update({k: node.meta[k] for k in ("stack_trace", "nn_module_stack") if k in node.meta})
+        return self._walk(inner, dict(zip(placeholders, values)))
+
+    def _handled(self, handler: Any, node: torch.fx.Node, args: Any, kwargs: Any) -> Any:
+        try:
+            return handler(*args, **kwargs)
+        except CompileError as error:
+            raise CompileError(f"{error} [{node.target}]") from error
+        except (TypeError, ValueError, IndexError, NotImplementedError, AttributeError) as error:
+            shown = ", ".join(_describe(a) for a in args)
+            raise CompileError(
+                f"{source.show_line(*source.user_frame())}: {node.target}({shown}) is not supported in this form: {error}"
+            ) from error
+
+    def _higher_order(self, node: torch.fx.Node, args: Any, kwargs: Any) -> Any:
+        name = node.target._name if hasattr(node.target, "_name") else str(node.target)
+        if name in ("wrap_with_set_grad_enabled", "wrap_with_autocast"):
+            at = next(i for i, a in enumerate(args) if isinstance(a, torch.fx.GraphModule))
+            return self._inline(args[at], args[at + 1 :])
+        if name == "cond":
+            condition, then, otherwise, operands = args
+            if isinstance(condition, bool):
+                return self._inline(then if condition else otherwise, operands)
+            # Both sides are computed: they have no effects.
+            pairs = zip(self._inline(then, operands), self._inline(otherwise, operands))
+            return tuple(ACG.where(condition, a, b) for a, b in pairs)
+        if name == "scan":
+            return self._scan(*args, **kwargs)
+        source.fail(f"torch.{name} is not supported", "unroll it in Python, or use torch.where")
+
+    def _inline(self, module: torch.fx.GraphModule, operands: Any) -> Any:
+        placeholders = [n for n in module.graph.nodes if n.op == "placeholder"]
+        return self._walk(module, dict(zip(placeholders, operands)))
+
+    def _scan(self, combine: Any, init: Any, xs: Any, additional_inputs: Any = ()) -> Any:
+        """torch's scan, step by step: its length must be known."""
+        count = int(xs[0].shape[0])
+        carry, collected = list(init), []
+        for step in range(count):
+            out = self._inline(combine, [*carry, *(x[step] for x in xs), *additional_inputs])
+            carry, ys = list(out[: len(carry)]), out[len(carry) :]
+            collected.append(ys)
+        return (*carry, *(ACG.stack(ys) for ys in zip(*collected)))
+
+
+def _hints(tensor: torch.Tensor) -> list[int]:
+    return [int(n) for n in tensor.shape]
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, ACG.Array):
+        return f"{value.type.name}[{', '.join(map(str, value.shape))}]"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_describe, value))}]"
+    return str(value)
+
+
+class _DimNames:
+    """Names and ranges of the symbols that export found."""
+
+    def __init__(self, exported: torch.export.ExportedProgram) -> None:
+        self.ranges = exported.range_constraints
+        self.names: dict[Any, str] = {}
+        self.where: dict[Any, tuple[str, int]] = {}
+        self.inputs: list[str] = []
+        self.sizes: dict[Any, Any] = {}
+
+    def of(self, path: str, val: torch.Tensor) -> tuple[Any, ...]:
+        """Per dim a number, a named dim, or None for a size that is an expression in others."""
+        self.inputs.append(path)
+        found: list[Any] = []
+        for axis, n in enumerate(val.shape):
+            if not isinstance(n, torch.SymInt) or n.node.expr.is_number:
+                found.append(int(n))
+                continue
+            symbol = n.node.expr
+            if not symbol.is_symbol:
+                found.append(None)
+                continue
+            name = self.names.setdefault(symbol, f"{path}_{axis}")
+            self.where.setdefault(symbol, (path, axis))
+            bounds = self.ranges.get(symbol)
+            low = int(bounds.lower) if bounds is not None and bounds.lower > 2 else 0
+            high = int(bounds.upper) if bounds is not None and bounds.upper < 2**31 else None
+            found.append(ACG.dim(name, low, high))
+        return tuple(found)
+
+    def learn(self, values: Any) -> None:
+        """What the symbols are in the trace that runs."""
+        shapes = dict(zip(self.inputs, values))
+        self.sizes = {symbol: shapes[path].shape[axis] for symbol, (path, axis) in self.where.items()}
+
+    def size(self, value: Any) -> Any:
+        """The size that a symbolic number argument stands for."""
+        expr = value.node.expr
+        if expr in self.sizes:
+            return self.sizes[expr]
+        raise CompileError(f"the number argument {expr} is not the size of any tensor argument: pass it as a tensor")
+
+
+def _python(target: Any, args: Any, kwargs: Any) -> Any:
+    """Python's and torch's functions on sizes and containers."""
+    if target is operator.getitem:
+        return args[0][args[1]]
+    if target in (torch.sym_max, max):
+        return ACG.max_dim(*args)
+    if target in (torch.sym_min, min):
+        return ACG.min_dim(*args)
+    if target is torch.sym_int:
+        return int(args[0]) if isinstance(args[0], float) else args[0]
+    if target is torch.sym_float:
+        return float(args[0])
+    if target is torch.sym_not:
+        return not args[0]
+    if target is torch.sym_ite:
+        return args[1] if args[0] else args[2]
+    if target in (math.trunc, math.floor, math.ceil) or getattr(target, "__module__", "") in (
+        "_operator",
+        "math",
+        "builtins",
+    ):
+        return target(*args, **kwargs)
+    if getattr(target, "__module__", "").startswith("torch") and all(isinstance(a, (int, float, bool)) for a in args):
+        return target(*args, **kwargs)
+    source.fail(f"the Python function {getattr(target, '__name__', target)} is not supported in a graph")

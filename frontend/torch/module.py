@@ -1,0 +1,165 @@
+"""A compiled PyTorch module: callable like the module, with eager's structure of results."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from deepseek.acg.convert import to_numpy
+from deepseek.acg.graph import Program
+from deepseek.acg.jit import CacheInfo
+from deepseek.errors import InputError
+
+from .exporting import as_module, export_module, named_arguments
+from .importer import Imported, import_program
+
+__all__ = ["CompiledModule"]
+
+
+@dataclass
+class _Entry:
+    """One program: what it was exported for, and its code."""
+
+    spec: Any
+    example: list[Any]
+    imported: Imported
+    program: Program
+    out_spec: Any
+
+    def accepts(self, spec: Any, leaves: list[Any]) -> bool:
+        if spec != self.spec or len(leaves) != len(self.example):
+            return False
+        tensors = set(self.imported.inputs)
+        for i, (leaf, example) in enumerate(zip(leaves, self.example)):
+            if isinstance(example, torch.Tensor):
+                if not isinstance(leaf, torch.Tensor) or leaf.dtype != example.dtype or leaf.ndim != example.ndim:
+                    return False
+            elif i not in tensors and (type(leaf) is not type(example) or leaf != example):
+                return False
+        arrays = [leaves[i] for i in self.imported.inputs]
+        graph = self.imported.graph
+        for argument, array in zip(graph.arguments, arrays):
+            if any(isinstance(n, int) and n != m for n, m in zip(argument.shape, array.shape)):
+                return False
+        return graph.accepts(arrays)
+
+
+class CompiledModule:
+    """What `deepseek.compile` gives. Weights are the module's own memory, read when the program was compiled.
+
+    Calls with other dtypes, ranks, constants or sizes than the program holds for compile another program, unless
+    `dynamic` said what may change.
+    """
+
+    def __init__(
+        self,
+        module: Any,
+        example_inputs: Any,
+        example_kwargs: Mapping[str, Any] | None = None,
+        *,
+        target: str = "cpu",
+        dynamic: Mapping[str, Any] | None = None,
+        dump_ir: str | Path | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self.module = as_module(module)
+        self._target, self._dynamic, self._threads, self._dump = target, dynamic, threads, dump_ir
+        self._entries: list[_Entry] = []
+        self._compiles = self._hits = 0
+        args, kwargs = _arguments(example_inputs)
+        kwargs = {**kwargs, **(example_kwargs or {})}
+        self._entry(args, kwargs)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        leaves, spec = pytree.tree_flatten(self._normal(args, kwargs))
+        entry = next((e for e in self._entries if e.accepts(spec, leaves)), None)
+        if entry is None:
+            if self._dynamic is not None:
+                raise InputError(
+                    f"{self._name} was compiled for {_shown(self._entries[0].example)} with dynamic={dict(self._dynamic)}, "
+                    f"but is called with {_shown(leaves)}"
+                )
+            entry = self._entry(args, kwargs)
+        else:
+            self._hits += 1
+        return self._run(entry, leaves)
+
+    @property
+    def _name(self) -> str:
+        return type(self.module).__name__
+
+    def _normal(self, args: Any, kwargs: Any) -> Any:
+        return named_arguments(self.module, args, kwargs)
+
+    def _entry(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Entry:
+        leaves, spec = pytree.tree_flatten(self._normal(args, kwargs))
+        for leaf in leaves:
+            if isinstance(leaf, torch.Tensor) and leaf.device.type not in ("cpu", "meta"):
+                raise InputError(
+                    f"a tensor argument is on {leaf.device}: this target runs on the CPU, pass it by .cpu()"
+                )
+        exported = export_module(self.module, args, kwargs, self._dynamic)
+        flat = pytree.tree_leaves(exported.example_inputs or (args, kwargs))
+        imported = import_program(exported, flat)
+        program = imported.graph.compile(self._target, self._threads)
+        program.bind_weights({name: to_numpy(tensor) for name, tensor in imported.weights.items()})
+        entry = _Entry(spec, [_signature(leaf) for leaf in leaves], imported, program, exported.call_spec.out_spec)
+        self._entries.append(entry)
+        self._compiles += 1
+        return entry
+
+    def _run(self, entry: _Entry, leaves: list[Any]) -> Any:
+        imported = entry.imported
+        named = {**dict(self.module.named_buffers()), **dict(self.module.named_parameters())}
+        arrays = [leaves[i] for i in imported.inputs] + [named[name].detach() for name in imported.buffers]
+        results = entry.program.run_arrays(arrays)
+        for kind, which, number in imported.mutations:
+            target = named[which] if kind == "buffer" else leaves[which]
+            with torch.no_grad():
+                target.copy_(results[number])
+        pick = {"result": results.__getitem__, "input": leaves.__getitem__, "value": lambda v: v}
+        return pytree.tree_unflatten([pick[kind](which) for kind, which in imported.outputs], entry.out_spec)
+
+    def cache_info(self) -> CacheInfo:
+        """How many programs were compiled, and how many calls reused one."""
+        return CacheInfo(self._compiles, self._hits)
+
+    @property
+    def graph(self) -> Any:
+        """The dsc graph of the first program."""
+        return self._entries[0].imported.graph
+
+    @property
+    def program(self) -> Program:
+        """The first program."""
+        return self._entries[0].program
+
+    def counts(self) -> Counter[str]:
+        """How many operations of the exported graph were imported directly and by decomposition."""
+        return self._entries[0].imported.counts
+
+
+def _arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments from a tuple, a list, a dict of keyword arguments, or one tensor."""
+    if example_inputs is None:
+        return (), {}
+    if isinstance(example_inputs, Mapping):
+        return (), dict(example_inputs)
+    if isinstance(example_inputs, (tuple, list)):
+        return tuple(example_inputs), {}
+    return (example_inputs,), {}
+
+
+def _signature(leaf: Any) -> Any:
+    """A tensor without its data: what calls are compared with."""
+    return torch.empty(leaf.shape, dtype=leaf.dtype, device="meta") if isinstance(leaf, torch.Tensor) else leaf
+
+
+def _shown(leaves: list[Any]) -> str:
+    return ", ".join(f"{str(x.dtype)[6:]}{list(x.shape)}" if isinstance(x, torch.Tensor) else repr(x) for x in leaves)

@@ -1,0 +1,224 @@
+//===- OrderKernels.cpp - scans, sorts and scatters -----------------------===//
+//
+// Elements that depend on those before them: rows, or columns of a scatter,
+// run beside each other, what is in them in order.
+//
+//===----------------------------------------------------------------------===//
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "passes/codegen/Kernels.h"
+
+namespace mlir::dsc {
+namespace {
+
+/// `lhs op rhs` of floats or signed integers, booleans being one bit; null for `set`.
+Value combine(KernelBuilder &kernel, StringRef kind, Value lhs, Value rhs) {
+  Type element = getElementTypeOrSelf(lhs);
+  bool isFloat = isa<FloatType>(element), isBool = element.isInteger(1);
+  if (kind == "add")
+    return isFloat  ? Value(arith::AddFOp::create(kernel, lhs, rhs))
+           : isBool ? Value(arith::OrIOp::create(kernel, lhs, rhs))
+                    : Value(arith::AddIOp::create(kernel, lhs, rhs));
+  if (kind == "mul")
+    return isFloat  ? Value(arith::MulFOp::create(kernel, lhs, rhs))
+           : isBool ? Value(arith::AndIOp::create(kernel, lhs, rhs))
+                    : Value(arith::MulIOp::create(kernel, lhs, rhs));
+  if (kind == "max")
+    return isFloat  ? Value(arith::MaximumFOp::create(kernel, lhs, rhs))
+           : isBool ? Value(arith::OrIOp::create(kernel, lhs, rhs))
+                    : Value(arith::MaxSIOp::create(kernel, lhs, rhs));
+  if (kind == "min")
+    return isFloat  ? Value(arith::MinimumFOp::create(kernel, lhs, rhs))
+           : isBool ? Value(arith::AndIOp::create(kernel, lhs, rhs))
+                    : Value(arith::MinSIOp::create(kernel, lhs, rhs));
+  if (kind == "logaddexp") {
+    // max + log1p(exp(min - max)); two equal infinities would give inf - inf.
+    Value top = arith::MaximumFOp::create(kernel, lhs, rhs), low = arith::MinimumFOp::create(kernel, lhs, rhs);
+    Value grown = math::Log1pOp::create(kernel, math::ExpOp::create(kernel, arith::SubFOp::create(kernel, low, top)));
+    Value equal = arith::CmpFOp::create(kernel, arith::CmpFPredicate::OEQ, low, top);
+    Value doubled = arith::AddFOp::create(kernel, top, kernel.constant(element, 0.6931471805599453));
+    Value sum = arith::AddFOp::create(kernel, top, grown);
+    return arith::SelectOp::create(kernel, equal, doubled, sum);
+  }
+  return rhs;
+}
+
+/// Rows are all dimensions but the last.
+template <typename Model, typename ConcreteOp>
+struct OrderedRowModel : KernelOpInterface::ExternalModel<Model, ConcreteOp> {
+  bool isMain(Operation *) const { return true; }
+  ScheduleAttr getDefaultSchedule(Operation *op, TargetAttr, DimsAnalysis &) const {
+    return singleVariant(op->getContext(), {1}, {1});
+  }
+  AffineExpr getWorkgroups(Operation *op, VariantAttr variant, DimsAnalysis &dims) const {
+    Dims rows = dims.get(op->getOperand(0));
+    rows.pop_back();
+    return elementCount(rows, op->getContext()).ceilDiv(variant.getWorkgroup()[0]);
+  }
+  LogicalResult emitKernel(Operation *op, KernelBuilder &kernel, VariantAttr variant) const {
+    Dims rows = kernel.dims.get(op->getOperand(0));
+    rows.pop_back();
+    forRows(kernel, rows, variant.getWorkgroup()[0],
+            [&](ArrayRef<Value> row) { Model::emitRow(cast<ConcreteOp>(op), kernel, row); });
+    return success();
+  }
+  static SmallVector<Index> at(ArrayRef<Value> row, Value column) {
+    SmallVector<Index> index(llvm::map_range(row, Index::uniform));
+    index.push_back(Index::uniform(column));
+    return index;
+  }
+};
+
+struct ScanModel : OrderedRowModel<ScanModel, ScanOp> {
+  bool readsOnce(Operation *, unsigned) const { return true; }
+
+  static void emitRow(ScanOp op, KernelBuilder &kernel, ArrayRef<Value> row) {
+    Type element = getElementTypeOrSelf(op.getType());
+    Type type = isa<FloatType>(element) ? defaultAccumulatorType(element) : element;
+    Value columns = kernel.size(op.getInput(), row.size()), zero = kernel.constantIndex(0);
+    kernel.forLoop(zero, columns, 1, {kernel.zero(type)}, [&](Value i, ValueRange carried) {
+      Value x = kernel.convert(kernel.pull(op.getInput(), at(row, i)), type);
+      Value isFirst = arith::CmpIOp::create(kernel, arith::CmpIPredicate::eq, i, zero);
+      Value total =
+          arith::SelectOp::create(kernel, isFirst, x, combine(kernel, op.getKind(), carried[0], x)).getResult();
+      kernel.current[op.getResult()] = kernel.convert(total, element);
+      kernel.storeOutputs(at(row, i));
+      return SmallVector<Value>{total};
+    });
+  }
+};
+
+/// Batcher's odd-even merge sort (Knuth, The Art of Computer Programming 3, 5.2.2, algorithm M) of positions in the
+/// result's buffer.
+struct SortModel : OrderedRowModel<SortModel, SortOp> {
+  bool hasResultAtIndex(Operation *) const { return false; }
+
+  static void emitRow(SortOp op, KernelBuilder &kernel, ArrayRef<Value> row) {
+    Value buffer = kernel.outputs[0].second;
+    Value count = kernel.size(op.getInput(), row.size());
+    Value zero = kernel.constantIndex(0), one = kernel.constantIndex(1);
+    Type i64 = kernel.getI64Type();
+    auto asInteger = [&](Value v) -> Value { return arith::IndexCastOp::create(kernel, i64, v); };
+    auto asIndex = [&](Value v) -> Value { return arith::IndexCastOp::create(kernel, kernel.getIndexType(), v); };
+    kernel.forLoop(zero, count, 1, [&](Value i) { kernel.store(asInteger(i), buffer, at(row, i)); });
+
+    auto loop = [&](Value begin, Value end, Value step, function_ref<void(Value)> body) {
+      auto loop = scf::ForOp::create(kernel, begin, end, step);
+      OpBuilder::InsertionGuard guard(kernel);
+      kernel.setInsertionPointToStart(loop.getBody());
+      body(loop.getInductionVar());
+    };
+    // Rounds double p until it reaches the count.
+    Value most = arith::MaxSIOp::create(kernel, count, one);
+    Value leading = math::CountLeadingZerosOp::create(kernel, asInteger(kernel.sub(most, one)));
+    Value rounds = kernel.sub(kernel.constantIndex(64), asIndex(leading));
+    loop(zero, rounds, one, [&](Value round) {
+      Value p = arith::ShLIOp::create(kernel, one, round), next = kernel.add(round, one);
+      loop(zero, next, one, [&](Value step) {
+        Value k = arith::ShRUIOp::create(kernel, p, step);
+        Value whole = arith::CmpIOp::create(kernel, arith::CmpIPredicate::eq, step, zero);
+        Value start = arith::SelectOp::create(kernel, whole, zero, k);
+        loop(start, kernel.sub(count, k), kernel.add(k, k), [&](Value j) {
+          loop(zero, kernel.min(k, kernel.sub(count, kernel.add(j, k))), one, [&](Value i) {
+            Value low = kernel.add(i, j), high = kernel.add(low, k);
+            Value lowRun = arith::ShRUIOp::create(kernel, low, next),
+                  highRun = arith::ShRUIOp::create(kernel, high, next);
+            Value together = arith::CmpIOp::create(kernel, arith::CmpIPredicate::eq, lowRun, highRun);
+            kernel.ifThen(together, [&] { order(op, kernel, row, buffer, low, high); });
+          });
+        });
+      });
+    });
+  }
+
+  /// Exchanges two entries unless the first comes before the second.
+  static void order(SortOp op, KernelBuilder &kernel, ArrayRef<Value> row, Value buffer, Value low, Value high) {
+    Type i64 = kernel.getI64Type();
+    Value a = kernel.load(buffer, i64, at(row, low)), b = kernel.load(buffer, i64, at(row, high));
+    auto value = [&](Value position) {
+      Value column = arith::IndexCastOp::create(kernel, kernel.getIndexType(), position);
+      return kernel.pull(op.getInput(), at(row, column));
+    };
+    Value x = value(a), y = value(b);
+    if (op.getDescending())
+      std::swap(x, y);
+    // Of equal ones the earlier comes first: no exchange is then without effect on the order.
+    Value later = arith::CmpIOp::create(kernel, arith::CmpIPredicate::sgt, a, b);
+    Value notBefore = arith::AndIOp::create(kernel, notLess(kernel, x, y), later);
+    Value exchange = arith::OrIOp::create(kernel, less(kernel, y, x), notBefore);
+    kernel.ifThen(exchange, [&] {
+      kernel.store(b, buffer, at(row, low));
+      kernel.store(a, buffer, at(row, high));
+    });
+  }
+
+  static Value less(KernelBuilder &kernel, Value x, Value y) {
+    if (!isa<FloatType>(x.getType()))
+      return arith::CmpIOp::create(kernel, arith::CmpIPredicate::slt, x, y);
+    Value smaller = arith::CmpFOp::create(kernel, arith::CmpFPredicate::OLT, x, y);
+    Value isNan = arith::CmpFOp::create(kernel, arith::CmpFPredicate::UNO, y, y);
+    Value isNumber = arith::CmpFOp::create(kernel, arith::CmpFPredicate::ORD, x, x);
+    return arith::OrIOp::create(kernel, smaller, arith::AndIOp::create(kernel, isNan, isNumber));
+  }
+  static Value notLess(KernelBuilder &kernel, Value x, Value y) {
+    Value yes = arith::ConstantOp::create(kernel, kernel.getBoolAttr(true));
+    return arith::XOrIOp::create(kernel, less(kernel, x, y), yes);
+  }
+};
+
+/// A workgroup takes a block of columns, and all rows.
+struct ScatterModel : KernelOpInterface::ExternalModel<ScatterModel, ScatterOp> {
+  bool isMain(Operation *) const { return true; }
+  bool hasResultAtIndex(Operation *) const { return false; }
+  bool readsOnce(Operation *, unsigned operand) const { return operand != 1; }
+
+  ScheduleAttr getDefaultSchedule(Operation *op, TargetAttr target, DimsAnalysis &) const {
+    int64_t lanes = target.getVectorBytes() / 4;
+    return singleVariant(op->getContext(), {1, lanes}, {8 * lanes});
+  }
+  AffineExpr getWorkgroups(Operation *op, VariantAttr variant, DimsAnalysis &dims) const {
+    return dims.get(op->getOperand(0))[1].ceilDiv(variant.getWorkgroup()[0]);
+  }
+  LogicalResult emitKernel(Operation *op, KernelBuilder &kernel, VariantAttr variant) const {
+    auto scatter = cast<ScatterOp>(op);
+    Value buffer = kernel.outputs[0].second, zero = kernel.constantIndex(0);
+    Type element = getElementTypeOrSelf(scatter.getType());
+    Value rows = kernel.size(scatter.getInput(), 0), columns = kernel.size(scatter.getInput(), 1);
+    Value block = kernel.constantIndex(variant.getWorkgroup()[0]);
+    Value begin = kernel.mul(kernel.workgroup, block), end = kernel.min(kernel.add(begin, block), columns);
+    int64_t lanes = kernel.kernelLanes(*op->getParentRegion());
+    auto overColumns = [&](Value row, function_ref<Value(Index)> value) {
+      kernel.vectorLoop(begin, end, lanes, [&](Value j) {
+        kernel.store(kernel.splat(value(Index::lanes(j))), buffer, {Index::uniform(row), Index::lanes(j)});
+      });
+    };
+    kernel.forLoop(zero, rows, 1, [&](Value i) {
+      overColumns(i, [&](Index j) { return kernel.pull(scatter.getInput(), {Index::uniform(i), j}); });
+    });
+    kernel.forLoop(zero, kernel.size(scatter.getIndices(), 0), 1, [&](Value i) {
+      Value position = kernel.pull(scatter.getIndices(), {Index::uniform(i)});
+      Value row = arith::IndexCastOp::create(kernel, kernel.getIndexType(), position);
+      // One unsigned comparison also refuses negative rows.
+      kernel.ifThen(arith::CmpIOp::create(kernel, arith::CmpIPredicate::ult, row, rows), [&] {
+        overColumns(row, [&](Index j) {
+          Value update = kernel.splat(kernel.pull(scatter.getUpdates(), {Index::uniform(i), j}));
+          Value old = kernel.load(buffer, element, {Index::uniform(row), j});
+          return combine(kernel, scatter.getKind(), old, update);
+        });
+      });
+    });
+    return success();
+  }
+};
+
+} // namespace
+
+void registerOrderModels(MLIRContext *context) {
+  ScanOp::attachInterface<ScanModel>(*context);
+  SortOp::attachInterface<SortModel>(*context);
+  ScatterOp::attachInterface<ScatterModel>(*context);
+}
+
+} // namespace mlir::dsc
