@@ -92,6 +92,28 @@ def NameDimsPass : Dsc_Pass<"dsc-name-dims"> {
   }];
 }
 
+def RaisePass : Dsc_Pass<"dsc-raise"> {
+  let summary = "Recognise norms, rotary embeddings and attention in what frontends write";
+  let description = [{
+    Elements are followed through every transpose, reshape, slice and joint, so
+    that a pattern holds for each layout: sums of squares under a root become
+    `dsc.rms_norm` or `dsc.layer_norm`, pairs that are rotated `dsc.rope`, a
+    softmax between two products `dsc.attention`. Masks become `causal` and
+    `window` where they are known to say that; else they stay an operand.
+
+    Sums stay in f32 and results are rounded once, where a frontend may round
+    between. What stands between two products and is no attention is named in
+    `dsc.not_raised` and in a remark.
+
+    ```mlir
+    %p = dsc.softmax %scores : tensor<?x4x?x?xf32>
+    %y = dsc.matmul %p, %v : (tensor<?x4x?x?xf32>, tensor<?x4x?x16xf32>) -> tensor<?x4x?x16xf32>
+    ==>
+    %y = dsc.attention %q, %k, %v {causal, scale = 0.25 : f32} : ...
+    ```
+  }];
+}
+
 def AnnotateCostPass : Dsc_Pass<"dsc-annotate-cost"> {
   let summary = "Write what each operation costs as an expression in the named dimensions";
   let description = [{

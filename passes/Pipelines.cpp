@@ -37,6 +37,10 @@ static void buildImport(OpPassManager &pm) {
   // After naming, equal sizes are equal values: CSE finds what frontends repeat.
   pm.addPass(createCanonicalizerPass());
   pm.addPass(createCSEPass());
+  // One value per computation: patterns compare values.
+  pm.addPass(createRaisePass());
+  pm.addPass(createCanonicalizerPass());
+  pm.addPass(createCSEPass());
 }
 
 static void buildFuse(OpPassManager &pm, const PhaseOptions &options) {

@@ -162,6 +162,23 @@ static LogicalResult checkCache(Operation *op, Value cache) {
   return checkSize(op, "cache planes and key/value", tensorType(cache).getDimSize(1), 2);
 }
 
+/// [b, h_q, s, t], each size being 1 or that of the scores.
+static LogicalResult checkMask(AttentionOp op) {
+  if (!op.getMask())
+    return success();
+  if (failed(checkRank(op, "mask", op.getMask(), 4)))
+    return failure();
+  RankedTensorType mask = tensorType(op.getMask()), query = tensorType(op.getQuery());
+  if (!mask.getElementType().isInteger(1) && !isa<FloatType>(mask.getElementType()))
+    return op.emitOpError("mask must hold booleans or floats, got: ") << mask;
+  int64_t keys = op.getCache() ? tensorType(op.getCache()).getDimSize(3) : tensorType(op.getKey()).getDimSize(1);
+  const int64_t sizes[] = {query.getDimSize(0), query.getDimSize(2), query.getDimSize(1), keys};
+  for (auto [size, expected] : llvm::zip_equal(mask.getShape(), sizes))
+    if (size != 1 && failed(checkSize(op, "mask and score sizes", size, expected)))
+      return failure();
+  return success();
+}
+
 LogicalResult AttentionOp::verify() {
   if (failed(checkRank(*this, "query", getQuery(), 4)))
     return failure();
@@ -201,7 +218,11 @@ LogicalResult AttentionOp::verify() {
     return emitOpError("head counts and head size must be static, got: ") << query;
   if (kvHeads == 0 || heads % kvHeads != 0)
     return emitOpError("query heads must be a multiple of key/value heads, got: ") << heads << " and " << kvHeads;
-  if (failed(checkElementTypes(*this, getQuery(), getResult())))
+  if (getWindow() && *getWindow() <= 0)
+    return emitOpError("window must be positive, got: ") << *getWindow();
+  if (getSoftCap() && !(getSoftCap()->convertToDouble() > 0))
+    return emitOpError("soft_cap must be positive, got: ") << getSoftCapAttr();
+  if (failed(checkMask(*this)) || failed(checkElementTypes(*this, getQuery(), getResult())))
     return failure();
   return checkResultShapes(*this);
 }

@@ -191,9 +191,13 @@ def Dsc_AttentionOp : Dsc_GraphOp<"attention", [AttrSizedOperandSegments, Declar
     positions are valid, the `s` current ones included. A cache may be of a
     narrower float type than `query`: it is widened where it is read.
 
-    `causal`: query `i` sees positions up to `t - s + i` (`lengths - s + i`
-    with a cache). A query that sees nothing gives zeros. A `precision` of bf16
-    `lhs` and `rhs` allows what both products multiply to be rounded to bf16.
+    `causal`: query `i` sees positions up to its own, `t - s + i` (`lengths - s
+    + i` with a cache); `window` = w: none that is w or more before its own. With
+    `soft_cap` = c scores are `c tanh(. / c)`. `mask` is `[b, h_q, s, t]` with
+    sizes of 1 where it is the same for all: booleans say which keys a query
+    sees, numbers are added to scores. A query that sees nothing gives zeros. A
+    `precision` of bf16 `lhs` and `rhs` allows what both products multiply to be
+    rounded to bf16.
 
     Example:
     ```mlir
@@ -203,11 +207,12 @@ def Dsc_AttentionOp : Dsc_GraphOp<"attention", [AttrSizedOperandSegments, Declar
   }];
   let arguments = (ins Dsc_FloatTensor:$query, Optional<Dsc_FloatTensor>:$key,
                        Optional<Dsc_FloatTensor>:$value, Optional<Dsc_FloatTensor>:$cache,
-                       Optional<RankedTensorOf<[I32]>>:$lengths, UnitAttr:$causal, F32Attr:$scale,
-                       OptionalAttr<Dsc_PrecisionAttr>:$precision);
+                       Optional<RankedTensorOf<[I32]>>:$lengths, Optional<Dsc_NumberTensor>:$mask,
+                       UnitAttr:$causal, F32Attr:$scale, OptionalAttr<I64Attr>:$window,
+                       OptionalAttr<F32Attr>:$soft_cap, OptionalAttr<Dsc_PrecisionAttr>:$precision);
   let results = (outs Dsc_FloatTensor:$result);
   let assemblyFormat = [{
-    $query (`,` $key^ `,` $value)? (`cache` $cache^ `lengths` $lengths)?
+    $query (`,` $key^ `,` $value)? (`cache` $cache^ `lengths` $lengths)? (`mask` $mask^)?
     (`precision` $precision^)? attr-dict `:` functional-type(operands, results)
   }];
 }

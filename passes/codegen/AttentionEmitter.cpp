@@ -8,6 +8,8 @@
 
 namespace mlir::dsc {
 
+static constexpr double kLog2e = 1.4426950408889634;
+
 int64_t kvHeads(AttentionOp op) {
   Value source = op.getCache() ? op.getCache() : op.getKey();
   return cast<RankedTensorType>(source.getType()).getDimSize(2);
@@ -126,9 +128,46 @@ Value AttentionEmitter::visible(Value row) {
   return clampToZero(kernel.min(limit, keys));
 }
 
+Value AttentionEmitter::firstVisible(Value row) {
+  if (!op.getWindow())
+    return zero;
+  Value own = kernel.add(kernel.sub(keys, positions), positionOf(row));
+  return clampToZero(kernel.sub(own, constant(*op.getWindow() - 1)));
+}
+
+Value AttentionEmitter::finishScore(Value product) {
+  if (!op.getSoftCap())
+    return product;
+  Value cap = vectorConstant(op.getSoftCap()->convertToDouble() * kLog2e);
+  return arith::MulFOp::create(kernel, math::TanhOp::create(kernel, product), cap);
+}
+
+bool AttentionEmitter::sameForAllRows() {
+  auto mask = cast<RankedTensorType>(op.getMask().getType());
+  return mask.getDimSize(1) == 1 && mask.getDimSize(2) == 1;
+}
+
+Value AttentionEmitter::maskOf(Value row, Value position) {
+  auto mask = cast<RankedTensorType>(op.getMask().getType());
+  SmallVector<Index> at{uniform(batch), uniform(headOf(row)), uniform(positionOf(row)), Index::lanes(position)};
+  for (auto [index, size] : llvm::zip_equal(at, mask.getShape()))
+    if (size == 1)
+      index = uniform(zero);
+  Value value = kernel.splat(kernel.pull(op.getMask(), at)), hidden = vectorConstant(-INFINITY);
+  if (mask.getElementType().isInteger(1))
+    return arith::SelectOp::create(kernel, value, vectorConstant(0), hidden);
+  value = kernel.convert(value, type);
+  // The lowest numbers hide all keys alike, -infinity each of them: only those are weights of zero in any case.
+  Value isHidden = arith::CmpFOp::create(kernel, arith::CmpFPredicate::OEQ, value, hidden);
+  value = arith::MulFOp::create(kernel, value, vectorConstant(kLog2e));
+  value = arith::MaximumFOp::create(kernel, value, vectorConstant(lowest));
+  return arith::SelectOp::create(kernel, isHidden, hidden, value);
+}
+
 void AttentionEmitter::storeQuery(Value row, Value buffer, Value bufferRow) {
   SmallVector<Index> at{uniform(batch), uniform(positionOf(row)), uniform(headOf(row)), {}};
-  double scale = op.getScale().convertToDouble() * 1.4426950408889634; // log2(e)
+  double scale = op.getScale().convertToDouble();
+  scale = op.getSoftCap() ? scale / op.getSoftCap()->convertToDouble() : scale * kLog2e;
   kernel.vectorLoop(zero, constant(plan.depth), plan.lanes, [&](Value depth) {
     at[3] = Index::lanes(depth);
     Value query = kernel.splat(kernel.convert(kernel.pull(op.getQuery(), at), type));

@@ -73,6 +73,13 @@ struct AttentionEmitter {
   Value headOf(Value row);
   /// Number of keys that a row sees; grows with the row.
   Value visible(Value row);
+  /// The first key that a row sees; grows with the row.
+  Value firstVisible(Value row);
+  /// Scores from products of keys with what storeQuery wrote.
+  Value finishScore(Value product);
+  bool sameForAllRows();
+  /// A vector of what is added to the scores of a row, from key `position` on.
+  Value maskOf(Value row, Value position);
   /// Writes a row of queries, such that powers of two of scores are weights; zeros follow it in its last vector.
   void storeQuery(Value row, Value buffer, Value bufferRow);
   /// Where a split leaves element `depth` of a row; its largest score and the sum of its weights stand behind the last.

@@ -121,7 +121,18 @@ struct FewRowsEmitter : AttentionEmitter {
     Value after = kernel.forLoop(zero, count, plan.lanes, before, [&](Value key, ValueRange carried) {
       Value valid = vector::CreateMaskOp::create(kernel, VectorType::get({plan.lanes}, kernel.getI1Type()),
                                                  ValueRange{kernel.sub(left, key)});
-      Value score = arith::SelectOp::create(kernel, valid, loadVector(weights, row, key), masked);
+      if (op.getWindow()) {
+        Value early = vector::CreateMaskOp::create(
+            kernel, valid.getType(), ValueRange{kernel.sub(kernel.sub(firstVisible(row), block), key)});
+        valid = arith::CmpIOp::create(kernel, arith::CmpIPredicate::ult, early, valid); // not early, and valid
+      }
+      Value score = finishScore(loadVector(weights, row, key));
+      if (op.getMask()) {
+        kernel.mask = valid;
+        score = arith::AddFOp::create(kernel, score, maskOf(row, kernel.add(block, key)));
+        kernel.mask = {};
+      }
+      score = arith::SelectOp::create(kernel, valid, score, masked);
       storeVector(score, weights, row, key);
       return SmallVector<Value>{larger(score, carried[0])};
     })[0];
@@ -245,7 +256,10 @@ struct FewRowsEmitter : AttentionEmitter {
     kernel.forLoop(zero, rows, 1, [&](Value row) { start(row); });
     splitEnd = splitBegin(kernel.add(at[4], one));
     Value end = seen(kernel.sub(rows, one));
-    kernel.forLoop(splitBegin(at[4]), end, plan.keys, [&](Value block) {
+    Value begin = splitBegin(at[4]);
+    if (op.getWindow()) // rows see nothing before that of the first one
+      begin = arith::MaxSIOp::create(kernel, begin, firstVisible(zero));
+    kernel.forLoop(begin, end, plan.keys, [&](Value block) {
       Value blockEnd = kernel.min(kernel.sub(end, block), constant(plan.keys));
       kernel.forLoop(zero, rows, plan.tileRows, [&](Value row) {
         kernel.forLoop(zero, blockEnd, plan.lanes, [&](Value key) { score(row, block, key); });

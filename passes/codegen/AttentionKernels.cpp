@@ -99,6 +99,8 @@ struct AttentionModel : KernelOpInterface::ExternalModel<AttentionModel, Attenti
                        (few ? 0 : (plan.tileColumns + 2 * plan.keys) * plan.paddedDepth());
     if (plan.dots) // pairs of weights, and rows on their way to pairs
       elements += plan.tileColumns * (plan.keys / 2 + plan.pairedDepth());
+    if (attention.getMask() && !few)
+      elements += 2 * plan.tileColumns * llvm::alignTo(plan.keys, lanes);
     int64_t bytes = elements * accumulator(attention).getIntOrFloatBitWidth() / 8;
     if (bytes > kMaxScratchBytes)
       return op->emitOpError("needs ") << bytes << " bytes of scratch, the most is " << kMaxScratchBytes;

@@ -21,7 +21,8 @@ namespace {
 
 struct ManyRowsEmitter : AttentionEmitter {
   Value queries, sums, weights, rows; // [tile * depth, column], the same, [key, column], [row, depth]
-  Value max, total, limits;           // [tile, column]
+  Value max, total, limits, starts;   // [tile, column]; the keys that a row sees lie between the last two
+  Value maskRows, masks;              // [row, key] and [key, row] of a tile, or one row for all
   Value staged[2];                    // keys and values of a block, where they must be converted
   Value rowHalves, pairs;             // with dots: [row, depth], [key / 2, column] of two weights each
 
@@ -36,6 +37,14 @@ struct ManyRowsEmitter : AttentionEmitter {
     max = allocate({tiles, columns});
     total = allocate({tiles, columns});
     limits = allocate({tiles, columns}, kernel.getI32Type());
+    if (op.getWindow())
+      starts = allocate({tiles, columns}, kernel.getI32Type());
+    if (op.getMask()) {
+      int64_t keys = llvm::alignTo(plan.keys, plan.lanes);
+      maskRows = allocate({sameForAllRows() ? 1 : columns, keys});
+      if (!sameForAllRows())
+        masks = allocate({keys, columns});
+    }
     if (plan.dots) {
       Type half = kernel.getBF16Type();
       rowHalves = allocate({columns, plan.pairedDepth()}, half);
@@ -142,12 +151,18 @@ struct ManyRowsEmitter : AttentionEmitter {
     auto vector = VectorType::get({plan.lanes}, kernel.getI32Type());
     Value position = arith::IndexCastOp::create(kernel, kernel.getI32Type(), kernel.add(block.first, key));
     position = vector::BroadcastOp::create(kernel, vector, position);
-    SmallVector<Value> masks;
+    SmallVector<Value> found;
     for (int64_t v = 0; v < plan.vectors(); ++v) {
       Value limit = vector::LoadOp::create(kernel, vector, limits, ValueRange{block.tile, column(v)});
-      masks.push_back(arith::CmpIOp::create(kernel, arith::CmpIPredicate::slt, position, limit));
+      Value isSeen = arith::CmpIOp::create(kernel, arith::CmpIPredicate::slt, position, limit);
+      if (starts) {
+        Value start = vector::LoadOp::create(kernel, vector, starts, ValueRange{block.tile, column(v)});
+        Value late = arith::CmpIOp::create(kernel, arith::CmpIPredicate::sge, position, start);
+        isSeen = arith::AndIOp::create(kernel, isSeen, late);
+      }
+      found.push_back(isSeen);
     }
-    return masks;
+    return found;
   }
 
   /// Fills tile `tile` of `to` with the transpose of `rows`, or the reverse.
@@ -195,6 +210,10 @@ struct ManyRowsEmitter : AttentionEmitter {
         });
       Value limit = arith::IndexCastOp::create(kernel, kernel.getI32Type(), visible(row));
       memref::StoreOp::create(kernel, limit, limits, ValueRange{tile, i});
+      if (starts) {
+        Value start = arith::IndexCastOp::create(kernel, kernel.getI32Type(), firstVisible(row));
+        memref::StoreOp::create(kernel, start, starts, ValueRange{tile, i});
+      }
     });
     Value base = depthRow(tile, zero);
     if (plan.dots)
@@ -208,6 +227,22 @@ struct ManyRowsEmitter : AttentionEmitter {
     storeVectors(lows, max, tile);
     storeVectors(zeros, total, tile);
     kernel.width = 1;
+  }
+
+  /// What the mask adds to the scores of a block.
+  void readMask(const Block &block) {
+    Value firstRow = kernel.mul(block.tile, constant(plan.tileColumns));
+    kernel.width = 1;
+    kernel.forLoop(zero, constant(sameForAllRows() ? 1 : plan.tileColumns), 1, [&](Value i) {
+      kernel.vectorLoop(zero, kernel.min(block.count, kernel.sub(keys, block.first)), plan.lanes, [&](Value key) {
+        Value added = maskOf(kernel.add(firstRow, i), kernel.add(block.first, key));
+        kernel.mask = {};
+        storeVector(added, maskRows, i, key);
+      });
+    });
+    if (masks)
+      transpose(maskRows, masks, zero, zero, plan.tileColumns, llvm::alignTo(plan.keys, plan.lanes));
+    kernel.width = plan.lanes;
   }
 
   /// Stores the scores of all keys of a block; the largest ones, beginning with `largest`.
@@ -236,6 +271,13 @@ struct ManyRowsEmitter : AttentionEmitter {
       SmallVector<Value> most(carried);
       for (auto [r, key] : llvm::enumerate(keyNumbers)) {
         MutableArrayRef<Value> row = MutableArrayRef(scores).slice(r * vectors, vectors);
+        for (auto [v, value] : llvm::enumerate(row)) {
+          value = finishScore(value);
+          if (maskRows) {
+            Value added = masks ? loadVector(masks, key, column(v)) : kernel.splat(loadScalar(maskRows, {zero, key}));
+            value = arith::AddFOp::create(kernel, value, added);
+          }
+        }
         if (block.masked)
           for (auto [value, mask] : llvm::zip_equal(row, seen(block, key)))
             value =
@@ -349,6 +391,8 @@ struct ManyRowsEmitter : AttentionEmitter {
 
   void meet(const Block &block) {
     kernel.width = plan.lanes;
+    if (maskRows)
+      readMask(block);
     SmallVector<Value> factor = normalize(block);
     int64_t rest = plan.depth % plan.tileRows;
     kernel.forLoop(zero, constant(plan.depth - rest), plan.tileRows,
@@ -397,7 +441,8 @@ struct ManyRowsEmitter : AttentionEmitter {
       Value next = kernel.mul(kernel.add(tile, one), constant(plan.tileColumns));
       return kernel.sub(kernel.min(next, count), one);
     };
-    kernel.forLoop(zero, visible(lastRow(kernel.sub(tiles, one))), plan.keys, [&](Value first) {
+    Value begin = kernel.mul(kernel.floorDiv(firstVisible(zero), plan.keys), constant(plan.keys));
+    kernel.forLoop(begin, visible(lastRow(kernel.sub(tiles, one))), plan.keys, [&](Value first) {
       if (staged[0] || staged[1])
         stage(first, kernel.min(kernel.sub(kernel.add(keys, constant(plan.tileRows)), first), constant(plan.keys)));
       kernel.forLoop(zero, tiles, 1, [&](Value tile) {
@@ -406,6 +451,10 @@ struct ManyRowsEmitter : AttentionEmitter {
         };
         Value seenByAll = keysOf(kernel.mul(tile, constant(plan.tileColumns))), seenByAny = keysOf(lastRow(tile));
         Value whole = arith::CmpIOp::create(kernel, arith::CmpIPredicate::eq, seenByAll, constant(plan.keys));
+        if (starts) {
+          Value late = arith::CmpIOp::create(kernel, arith::CmpIPredicate::sge, first, firstVisible(lastRow(tile)));
+          whole = arith::AndIOp::create(kernel, whole, late);
+        }
         auto branch = scf::IfOp::create(kernel, whole, /*withElseRegion=*/true);
         OpBuilder::InsertionGuard guard(kernel);
         kernel.setInsertionPointToStart(branch.thenBlock());

@@ -49,7 +49,15 @@ def matmul(
     return Program(f"matmul-{name}", builder.module((value, result)), tuple(arguments), tolerance, limit=60_000)
 
 
-def attention(element: str, flags: str, heads: int, kv_heads: int, size: int, cache: bool) -> Program:
+def _hiding(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """A mask to add: small numbers, some that hide one key, and rows of the lowest number."""
+    drawn = np.where(rng.random(shape) < 0.2, -np.inf, rng.standard_normal(shape))
+    return np.where(rng.random((*shape[:-1], 1)) < 0.1, float(np.finfo(np.float32).min), drawn)
+
+
+def attention(
+    element: str, flags: str, heads: int, kv_heads: int, size: int, cache: bool, mask: Tensor | None = None
+) -> Program:
     """dsc.attention on keys and values or on a cache whose rows have any valid length."""
     query = Tensor(element, ("b", "s", heads, size))
     attributes = ", ".join([*filter(None, [flags]), f"scale = {size**-0.5!r} : f32"])
@@ -64,6 +72,9 @@ def attention(element: str, flags: str, heads: int, kv_heads: int, size: int, ca
         keys = Tensor(element, ("b", "t", kv_heads, size))
         arguments = (Argument("q", query, normal), Argument("k", keys, normal), Argument("v", keys, normal))
         operands = "%q, %k, %v"
+    if mask is not None:
+        arguments = (*arguments, Argument("m", mask, None if mask.element == "i1" else _hiding))
+        operands += " mask %m"
 
     def any_length(rng: np.random.Generator, arrays: list[np.ndarray]) -> None:
         capacity = arrays[1].shape[3]
@@ -76,7 +87,8 @@ def attention(element: str, flags: str, heads: int, kv_heads: int, size: int, ca
     value = builder.value(f"dsc.attention {operands} {{{attributes}}} : ({types}) -> {query}")
     # Scores of unit normals have an absolute error of some d u = 64 u, hence probabilities a relative one.
     return Program(
-        f"attention-{'cache' if cache else 'kv'}-{element}-{flags or 'full'}-{heads}/{kv_heads}x{size}",
+        f"attention-{'cache' if cache else 'kv'}-{element}-{flags or 'full'}-{heads}/{kv_heads}x{size}"
+        + (f"-{mask}" if mask else ""),
         builder.module((value, query)),
         arguments,
         within(max(4 * EPSILON[element], 1e-5 if element != "f64" else 1e-12)),
@@ -285,6 +297,17 @@ DSC_PROGRAMS = (
     attention("bf16", "causal", 4, 2, 32, cache=True),
     attention("f16", "", 4, 2, 32, cache=False),
     attention("f64", "causal", 4, 2, 16, cache=False),
+    attention("f32", "causal, window = 5 : i64", 4, 2, 16, cache=False),
+    attention("f32", "causal, window = 9 : i64", 6, 2, 64, cache=True),
+    attention("f32", "window = 3 : i64", 4, 4, 32, cache=False),
+    attention("f32", "causal, soft_cap = 2.5 : f32", 4, 2, 32, cache=False),
+    attention("f32", "causal, soft_cap = 2.5 : f32, window = 4 : i64", 4, 2, 32, cache=True),
+    attention("f32", "", 4, 2, 32, cache=False, mask=Tensor("f32", ("b", 4, "s", "t"))),
+    attention("f32", "causal", 4, 2, 16, cache=False, mask=Tensor("i1", ("b", 1, 1, "t"))),
+    attention("f32", "", 3, 3, 40, cache=False, mask=Tensor("i1", (1, 1, "s", "t"))),
+    attention("f32", "", 4, 2, 32, cache=False, mask=Tensor("f32", (1, 4, 1, "t"))),
+    attention("bf16", "causal", 4, 2, 32, cache=False, mask=Tensor("i1", ("b", 4, "s", "t"))),
+    attention("f64", "causal", 4, 2, 16, cache=False, mask=Tensor("f64", (1, 4, 1, "t"))),
     kv_append("f32"),
     kv_append("bf16"),
     rms_norm("f32", "b", "s", 576),

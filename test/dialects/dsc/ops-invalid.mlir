@@ -566,7 +566,7 @@ func.func @pack_other_size(%w: tensor<33x40xi8>) -> tensor<1x2x640xi8> {
 
 func.func @attention_key_without_value(%q: tensor<1x2x4x8xf32>) {
   // expected-error @+1 {{needs values with its keys}}
-  %0 = "dsc.attention"(%q, %q) <{operandSegmentSizes = array<i32: 1, 1, 0, 0, 0>, scale = 1.0 : f32}> : (tensor<1x2x4x8xf32>, tensor<1x2x4x8xf32>) -> tensor<1x2x4x8xf32>
+  %0 = "dsc.attention"(%q, %q) <{operandSegmentSizes = array<i32: 1, 1, 0, 0, 0, 0>, scale = 1.0 : f32}> : (tensor<1x2x4x8xf32>, tensor<1x2x4x8xf32>) -> tensor<1x2x4x8xf32>
   return
 }
 
@@ -574,7 +574,7 @@ func.func @attention_key_without_value(%q: tensor<1x2x4x8xf32>) {
 
 func.func @attention_cache_without_lengths(%q: tensor<1x2x4x8xf32>, %c: tensor<1x2x4x16x8xf32>) {
   // expected-error @+1 {{needs lengths with its cache}}
-  %0 = "dsc.attention"(%q, %c) <{operandSegmentSizes = array<i32: 1, 0, 0, 1, 0>, scale = 1.0 : f32}> : (tensor<1x2x4x8xf32>, tensor<1x2x4x16x8xf32>) -> tensor<1x2x4x8xf32>
+  %0 = "dsc.attention"(%q, %c) <{operandSegmentSizes = array<i32: 1, 0, 0, 1, 0, 0>, scale = 1.0 : f32}> : (tensor<1x2x4x8xf32>, tensor<1x2x4x16x8xf32>) -> tensor<1x2x4x8xf32>
   return
 }
 
@@ -648,5 +648,41 @@ func.func @scatter_rows(%x: tensor<2x4xf32>, %i: tensor<3xi64>, %u: tensor<5x4xf
 func.func @scatter_columns(%x: tensor<2x4xf32>, %i: tensor<3xi64>, %u: tensor<3x5xf32>) {
   // expected-error @+1 {{row sizes of input and updates must match, got: 4 != 5}}
   %0 = dsc.scatter %x, %i, %u {kind = "set"} : (tensor<2x4xf32>, tensor<3xi64>, tensor<3x5xf32>) -> tensor<2x4xf32>
+  return
+}
+
+// -----
+
+func.func @attention_mask_sizes(%q: tensor<1x2x4x8xf32>, %k: tensor<1x6x2x8xf32>, %m: tensor<1x4x2x5xf32>) {
+  // expected-error @+1 {{mask and score sizes must match, got: 5 != 6}}
+  %0 = dsc.attention %q, %k, %k mask %m {scale = 1.0 : f32}
+      : (tensor<1x2x4x8xf32>, tensor<1x6x2x8xf32>, tensor<1x6x2x8xf32>, tensor<1x4x2x5xf32>) -> tensor<1x2x4x8xf32>
+  return
+}
+
+// -----
+
+func.func @attention_mask_type(%q: tensor<1x2x4x8xf32>, %k: tensor<1x6x2x8xf32>, %m: tensor<1x1x1x6xi32>) {
+  // expected-error @+1 {{mask must hold booleans or floats, got: 'tensor<1x1x1x6xi32>'}}
+  %0 = dsc.attention %q, %k, %k mask %m {scale = 1.0 : f32}
+      : (tensor<1x2x4x8xf32>, tensor<1x6x2x8xf32>, tensor<1x6x2x8xf32>, tensor<1x1x1x6xi32>) -> tensor<1x2x4x8xf32>
+  return
+}
+
+// -----
+
+func.func @attention_window(%q: tensor<1x2x4x8xf32>, %k: tensor<1x6x2x8xf32>) {
+  // expected-error @+1 {{window must be positive, got: 0}}
+  %0 = dsc.attention %q, %k, %k {scale = 1.0 : f32, window = 0 : i64}
+      : (tensor<1x2x4x8xf32>, tensor<1x6x2x8xf32>, tensor<1x6x2x8xf32>) -> tensor<1x2x4x8xf32>
+  return
+}
+
+// -----
+
+func.func @attention_soft_cap(%q: tensor<1x2x4x8xf32>, %k: tensor<1x6x2x8xf32>) {
+  // expected-error @+1 {{soft_cap must be positive, got: -1.000000e+00 : f32}}
+  %0 = dsc.attention %q, %k, %k {scale = 1.0 : f32, soft_cap = -1.0 : f32}
+      : (tensor<1x2x4x8xf32>, tensor<1x6x2x8xf32>, tensor<1x6x2x8xf32>) -> tensor<1x2x4x8xf32>
   return
 }

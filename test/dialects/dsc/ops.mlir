@@ -126,7 +126,7 @@ func.func @attention(%q: tensor<?x?x9x64xbf16>, %k: tensor<?x?x3x64xbf16>, %v: t
 // CHECK-LABEL: func.func @attention_cache
 // CHECK: dsc.attention %{{.*}} cache %{{.*}} lengths %{{.*}} {causal, scale = 1.250000e-01 : f32} : (tensor<?x?x9x64xf32>, tensor<?x2x3x?x64xf32>, tensor<?xi32>) -> tensor<?x?x9x64xf32>
 // GENERIC-LABEL: sym_name = "attention_cache"
-// GENERIC: "dsc.attention"(%{{.*}}, %{{.*}}, %{{.*}}) <{causal, operandSegmentSizes = array<i32: 1, 0, 0, 1, 1>, scale = 1.250000e-01 : f32}>
+// GENERIC: "dsc.attention"(%{{.*}}, %{{.*}}, %{{.*}}) <{causal, operandSegmentSizes = array<i32: 1, 0, 0, 1, 1, 0>, scale = 1.250000e-01 : f32}>
 func.func @attention_cache(%q: tensor<?x?x9x64xf32>, %c: tensor<?x2x3x?x64xf32>, %n: tensor<?xi32>) -> tensor<?x?x9x64xf32> {
   %y = dsc.attention %q cache %c lengths %n {causal, scale = 0.125 : f32}
       : (tensor<?x?x9x64xf32>, tensor<?x2x3x?x64xf32>, tensor<?xi32>) -> tensor<?x?x9x64xf32>
@@ -244,5 +244,13 @@ func.func @order(%x: tensor<?x7xf32>, %i: tensor<3xi64>, %u: tensor<3x7xf32>) {
   %1 = dsc.sort %x : tensor<?x7xf32> -> tensor<?x7xi64>
   %2 = dsc.sort %x {descending} : tensor<?x7xf32> -> tensor<?x7xi64>
   %3 = dsc.scatter %x, %i, %u {kind = "add"} : (tensor<?x7xf32>, tensor<3xi64>, tensor<3x7xf32>) -> tensor<?x7xf32>
+  return
+}
+
+// CHECK-LABEL: func.func @attention_masks
+// CHECK: dsc.attention %{{.*}}, %{{.*}}, %{{.*}} mask %{{.*}} {causal, scale = 1.000000e+00 : f32, soft_cap = 5.000000e+01 : f32, window = 8 : i64}
+func.func @attention_masks(%q: tensor<1x?x4x8xf32>, %k: tensor<1x?x2x8xf32>, %m: tensor<1x1x?x?xi1>) {
+  %0 = dsc.attention %q, %k, %k mask %m {causal, scale = 1.0 : f32, soft_cap = 50.0 : f32, window = 8 : i64}
+      : (tensor<1x?x4x8xf32>, tensor<1x?x2x8xf32>, tensor<1x?x2x8xf32>, tensor<1x1x?x?xi1>) -> tensor<1x?x4x8xf32>
   return
 }

@@ -278,14 +278,19 @@ def attention(
     *,
     cache: Any = None,
     lengths: Any = None,
+    mask: Any = None,
     causal: bool = False,
+    window: int | None = None,
     scale: float | None = None,
+    soft_cap: float | None = None,
     factors: str | None = None,
 ) -> Array:
     """softmax(q k^T * scale) v with grouped heads: q [b, s, h, d], k and v [b, t, h_kv, d], h % h_kv == 0.
 
     With `cache` [b, 2, h_kv, capacity, d] and `lengths` [b] (valid positions, the s current ones included)
-    instead of k and v. causal: query i is at position t - s + i (lengths - s + i). scale None: d ** -0.5.
+    instead of k and v. causal: query i is at position t - s + i (lengths - s + i) and sees none behind it;
+    window: nor any that is `window` or more before it. mask: broadcasts to [b, h, s, t]; booleans say which keys a
+    query sees, numbers are added to scores. scale None: d ** -0.5. soft_cap c: scores become c tanh(scores / c).
     factors: "bf16" allows what both products multiply to be rounded to bf16 where that is faster; sums stay f32.
     """
     _check_factors("attention", factors)
@@ -297,7 +302,7 @@ def attention(
         sources = [as_array(cache), as_array(lengths)]
         _rank(sources[0], 5, "the cache of attention", "[b, 2, h_kv, capacity, d]")
         _rank(sources[1], 1, "the lengths of attention", "[b]")
-        heads, depth = sources[0].sizes[2], sources[0].sizes[4]
+        heads, keys, depth = sources[0].sizes[2:]
         _must_equal(sources[1].sizes[0], q.sizes[0], "attention: lengths must be [b]", sources[1], q)
         template = "dsc.attention {0} cache {1} lengths {2}"
         if sources[1].type is not I32:
@@ -308,7 +313,7 @@ def attention(
             _rank(source, 4, "k and v of attention", "[b, t, h_kv, d]")
         for axis in range(4):
             _must_equal(*(s.sizes[axis] for s in sources), "attention: k and v must have one shape", *sources)
-        heads, depth = sources[0].sizes[2:]
+        keys, heads, depth = sources[0].sizes[1:]
         template = "dsc.attention {0}, {1}, {2}"
     _must_equal(q.sizes[0], sources[0].sizes[0], "attention: batch sizes must match", q, sources[0])
     _must_equal(q.sizes[3], depth, "attention: head sizes must match", q, sources[0])
@@ -321,10 +326,33 @@ def attention(
         )
     scale = int(q.shape[3]) ** -0.5 if scale is None else scale
     attributes = f"{'causal, ' if causal else ''}scale = {_number(scale)}"
+    if window is not None:
+        if window < 1:
+            fail(f"attention: window must be at least 1, got {window}")
+        attributes += f", window = {int(window)} : i64"
+    if soft_cap is not None:
+        if not soft_cap > 0:
+            fail(f"attention: soft_cap must be positive, got {soft_cap}")
+        attributes += f", soft_cap = {_number(soft_cap)}"
+    if mask is not None:
+        sources.append(_mask(as_array(mask), q, keys))
+        template += " mask {3}"
     if factors and q.type is F32:
         template += f" precision <lhs = {factors}, rhs = {factors}, acc = f32>"
-    template += f" {{{{{attributes}}}}} : ({{t0}}, {{t1}}, {{t2}}) -> {{r}}"
+    types = ", ".join(f"{{t{i}}}" for i in range(1 + len(sources)))
+    template += f" {{{{{attributes}}}}} : ({types}) -> {{r}}"
     return make(ir.Op(template, [o.acg_value for o in [q, *sources]], q.sizes, q.type), q, *sources)
+
+
+def _mask(mask: Array, q: Array, keys: Any) -> Array:
+    """A mask of attention as [b, h, s, t] with sizes of 1."""
+    if mask.ndim > 4 or not (mask.type.is_float or mask.type.kind == "b"):
+        fail(f"attention: a mask must be booleans or floats of at most 4 dims, got {describe(mask)}")
+    mask = expand_dims(mask, tuple(range(4 - mask.ndim)))
+    for axis, size in enumerate((q.sizes[0], q.sizes[2], q.sizes[1], keys)):
+        if active().dims.resolve(mask.sizes[axis]) != 1:
+            _must_equal(mask.sizes[axis], size, "attention: a mask must broadcast to [b, h, s, t]", mask, q)
+    return mask
 
 
 @function
