@@ -54,6 +54,7 @@ class Imported:
     outputs: list[Any]  # per flat output ("result", n), ("value", v) or ("input", n)
     mutations: list[tuple[str, str, int]]  # ("buffer" | "input", name or number, result)
     counts: Counter[str] = field(default_factory=Counter)
+    ranges: dict[str, tuple[int, float]] = field(default_factory=dict)  # of named dims
 
 
 def import_program(exported: torch.export.ExportedProgram, examples: list[Any]) -> Imported:
@@ -157,7 +158,16 @@ class _Importer:
             return tuple(results)
 
         graph = tracing.trace_bound(body, known, known.bind(tuple(examples), {}), dims, "torch")
-        return Imported(graph, self.weights, inputs, buffers, described["outputs"], described["mutations"], self.counts)
+        return Imported(
+            graph,
+            self.weights,
+            inputs,
+            buffers,
+            described["outputs"],
+            described["mutations"],
+            self.counts,
+            names.bounds,
+        )
 
     def _tensor(self, name: str) -> torch.Tensor:
         for store in (self.exported.state_dict, self.exported.constants):
@@ -305,6 +315,7 @@ class _DimNames:
         self.where: dict[Any, tuple[str, int]] = {}
         self.inputs: list[str] = []
         self.sizes: dict[Any, Any] = {}
+        self.bounds: dict[str, tuple[int, float]] = {}
 
     def of(self, path: str, val: torch.Tensor) -> tuple[Any, ...]:
         """Per dim a number, a named dim, or None for a size that is an expression in others."""
@@ -323,6 +334,7 @@ class _DimNames:
             bounds = self.ranges.get(symbol)
             low = int(bounds.lower) if bounds is not None and bounds.lower > 2 else 0
             high = int(bounds.upper) if bounds is not None and bounds.upper < 2**31 else None
+            self.bounds[name] = (low, math.inf if high is None else high)
             found.append(ACG.dim(name, low, high))
         return tuple(found)
 

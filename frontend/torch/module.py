@@ -43,11 +43,20 @@ class _Entry:
             elif i not in tensors and (type(leaf) is not type(example) or leaf != example):
                 return False
         arrays = [leaves[i] for i in self.imported.inputs]
-        graph = self.imported.graph
-        for argument, array in zip(graph.arguments, arrays):
-            if any(isinstance(n, int) and n != m for n, m in zip(argument.shape, array.shape)):
-                return False
-        return graph.accepts(arrays)
+        return self._fits(arrays) and self.imported.graph.accepts(arrays)
+
+    def _fits(self, arrays: list[torch.Tensor]) -> bool:
+        """Whether sizes are what the export fixed, equal where it needs that, and in the ranges that it found."""
+        sizes: dict[str, int] = {}
+        for argument, array in zip(self.imported.graph.arguments, arrays):
+            for wanted, size in zip(argument.shape, array.shape):
+                if isinstance(wanted, int):
+                    if wanted != size:
+                        return False
+                elif sizes.setdefault(wanted, size) != size:
+                    return False
+        ranges = self.imported.ranges
+        return all(low <= sizes[name] <= high for name, (low, high) in ranges.items() if name in sizes)
 
 
 class CompiledModule:

@@ -122,8 +122,8 @@ struct FewRowsEmitter : AttentionEmitter {
       Value valid = vector::CreateMaskOp::create(kernel, VectorType::get({plan.lanes}, kernel.getI1Type()),
                                                  ValueRange{kernel.sub(left, key)});
       if (op.getWindow()) {
-        Value early = vector::CreateMaskOp::create(
-            kernel, valid.getType(), ValueRange{kernel.sub(kernel.sub(firstVisible(row), block), key)});
+        Value early = vector::CreateMaskOp::create(kernel, valid.getType(),
+                                                   ValueRange{kernel.sub(kernel.sub(firstVisible(row), block), key)});
         valid = arith::CmpIOp::create(kernel, arith::CmpIPredicate::ult, early, valid); // not early, and valid
       }
       Value score = finishScore(loadVector(weights, row, key));

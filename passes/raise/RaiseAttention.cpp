@@ -205,8 +205,7 @@ struct Raiser {
       return found;
     Dims dims;
     for (AffineExpr dim : all)
-      dims.push_back(isa<AffineDimExpr>(dim) && terms.dependsOn(term, dim) ? dim
-                                                                           : terms.positions.newDim(constant(1)));
+      dims.push_back(isa<AffineDimExpr>(dim) && terms.dependsOn(term, dim) ? dim : terms.positions.newDim(constant(1)));
     return terms.materialize(term, dims, root);
   }
 
@@ -291,7 +290,8 @@ struct Raiser {
       return {};
     if (rank == 3) {
       // Heads may be part of the batch; the reshape that joined them tells how many there are.
-      heads = std::max<int64_t>(1, divisorOf(operand(root.getRhs(), root.getTransposeRhs(), leading, key, column), dims[0]));
+      heads = std::max<int64_t>(
+          1, divisorOf(operand(root.getRhs(), root.getTransposeRhs(), leading, key, column), dims[0]));
       batch = terms.positions.newDim(terms.positions.simplify(terms.positions.extentOf(dims[0]).floorDiv(heads)));
       head = terms.positions.newDim(constant(heads));
       leading = {heads == 1 ? batch : batch * heads + head};
@@ -312,8 +312,8 @@ struct Raiser {
     if (product.getBias() || cast<RankedTensorType>(product.getRhs().getType()).getRank() != productRank ||
         scores.product->index[productRank - 2] != query || scores.product->index[productRank - 1] != key)
       return {};
-    AffineExpr depth = terms.positions.newDim(
-        terms.sizes.get(product.getLhs())[productRank - (product.getTransposeLhs() ? 2 : 1)]);
+    AffineExpr depth =
+        terms.positions.newDim(terms.sizes.get(product.getLhs())[productRank - (product.getTransposeLhs() ? 2 : 1)]);
     TermRef q = operand(product.getLhs(), product.getTransposeLhs(), at, query, depth);
     // The right side of the product is [depth, key], transposed [key, depth].
     TermRef k = operand(product.getRhs(), !product.getTransposeRhs(), at, key, depth);
@@ -352,9 +352,9 @@ struct Raiser {
     }
     auto number = [&](std::optional<int64_t> value) { return value ? b.getI64IntegerAttr(*value) : IntegerAttr(); };
     Value result = AttentionOp::create(b, loc, queries.getType(), queries, keys, values, /*cache=*/Value(),
-                                       /*lengths=*/Value(), mask,
-                                       seen.causal ? b.getUnitAttr() : UnitAttr(), b.getF32FloatAttr(scores.scale),
-                                       number(seen.window), scores.cap ? b.getF32FloatAttr(scores.cap) : FloatAttr(),
+                                       /*lengths=*/Value(), mask, seen.causal ? b.getUnitAttr() : UnitAttr(),
+                                       b.getF32FloatAttr(scores.scale), number(seen.window),
+                                       scores.cap ? b.getF32FloatAttr(scores.cap) : FloatAttr(),
                                        /*precision=*/PrecisionAttr());
     result = terms.transpose(b, loc, result, {0, 2, 1, 3});
     if (rank == 3)

@@ -153,11 +153,14 @@ bool Terms::collectLeaves(TermRef term, ArrayRef<AffineExpr> dims, Operation *be
   if (term->kind == Term::Reduce)
     return false;
   if (term->kind == Term::Position)
-    return !term->position.walk([&](AffineExpr expr) {
-      bool isForeign = isa<AffineDimExpr>(expr) && !llvm::is_contained(dims, expr);
-      return isForeign ? WalkResult::interrupt() : WalkResult::advance();
-    }).wasInterrupted();
-  return llvm::all_of(term->operands, [&](TermRef operand) { return collectLeaves(operand, dims, before, leaves, chosen); });
+    return !term->position
+                .walk([&](AffineExpr expr) {
+                  bool isForeign = isa<AffineDimExpr>(expr) && !llvm::is_contained(dims, expr);
+                  return isForeign ? WalkResult::interrupt() : WalkResult::advance();
+                })
+                .wasInterrupted();
+  return llvm::all_of(term->operands,
+                      [&](TermRef operand) { return collectLeaves(operand, dims, before, leaves, chosen); });
 }
 
 Value Terms::materialize(TermRef term, ArrayRef<AffineExpr> dims, Operation *before, Type elementType) {

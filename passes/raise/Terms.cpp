@@ -361,7 +361,8 @@ bool Terms::same(TermRef lhs, TermRef rhs, unsigned depth) {
   if (left == right)
     return true;
   if (left->kind != Term::Apply || right->kind != Term::Apply || left->op->getName() != right->op->getName() ||
-      left->op->getAttrDictionary() != right->op->getAttrDictionary() || left->operands.size() != right->operands.size())
+      left->op->getAttrDictionary() != right->op->getAttrDictionary() ||
+      left->operands.size() != right->operands.size())
     return false;
   return llvm::all_of(llvm::zip_equal(left->operands, right->operands),
                       [&](auto pair) { return same(std::get<0>(pair), std::get<1>(pair), depth - 1); });

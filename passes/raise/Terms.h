@@ -50,8 +50,7 @@ public:
   /// What an element is computed from; the term itself if that is not a formula.
   TermRef expand(TermRef term);
   /// The operands of a scalar operation; nothing if the term is another one.
-  template <typename Op>
-  ArrayRef<TermRef> match(TermRef term) {
+  template <typename Op> ArrayRef<TermRef> match(TermRef term) {
     TermRef found = expand(term);
     return found->kind == Term::Apply && isa<Op>(found->op) ? ArrayRef(found->operands) : ArrayRef<TermRef>();
   }

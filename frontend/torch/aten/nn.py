@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from deepseek import ACG
-from deepseek.errors import CompileError
+from deepseek.acg import source
 
 from ..registry import aten
 
@@ -138,9 +138,7 @@ def native_batch_norm(
 @aten("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
 def dropout(input: Any, p: float, train: bool) -> Any:
     if train and p > 0:
-        raise CompileError(
-            "dropout of a module in training mode draws random numbers: call module.eval() before compiling"
-        )
+        source.fail("dropout of a module in training mode draws random numbers", "call module.eval() before compiling")
     return input
 
 

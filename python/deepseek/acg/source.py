@@ -71,7 +71,7 @@ def scope(name: str) -> Iterator[None]:
 @contextmanager
 def position(file: str, line: int, name: str) -> Iterator[None]:
     """What is made inside comes from this line of a program that others have traced, and is named `name`."""
-    before = getattr(_scopes, "position", None), getattr(_scopes, "names", None)
+    before = getattr(_scopes, "position", None), getattr(_scopes, "names", [])
     _scopes.position, _scopes.names = (file, line), [name]
     try:
         yield
