@@ -25,7 +25,8 @@ BUILD_KEY = { git ls-files -coz --exclude-standard -- $(BUILD_SOURCES) || \
 	find $(BUILD_SOURCES) -type f -not -name '*.pyc' -print0; } 2>/dev/null | \
 	{ sort -z | xargs -0 sha256sum 2>/dev/null || true; } | sha256sum
 
-.PHONY: help demo test build wheel sdist test-wheel test-asan fmt lint lit docs docs-check site bench fuzz clean
+.PHONY: help demo test build wheel sdist test-wheel test-asan fmt lint lit docs docs-check site bench coverage-opinfo \
+  coverage-hf fuzz clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -103,6 +104,12 @@ site: docs $(STAMPS)/docs ## docs/ as a web site in build/site
 bench: build $(STAMPS)/model $(STAMPS)/test ## products, SmolLM2-135M, its kernels and peers: build/bench.md, docs/roofline.svg
 	@.venv/bin/python bench/report.py --threads $(JOBS)
 
+coverage-opinfo: build $(STAMPS)/model $(STAMPS)/coverage ## PyTorch's OpInfo, f32, against eager: which operations compile (6 minutes)
+	@.venv/bin/python bench/coverage_opinfo.py
+
+coverage-hf: build $(STAMPS)/model $(STAMPS)/test ## small random models of transformers against eager (3 minutes)
+	@.venv/bin/python bench/coverage_hf.py
+
 fuzz: build $(STAMPS)/model $(STAMPS)/test ## damaged inputs for every reader: COUNT each (default 20000)
 	@nice .venv/bin/python test/fuzz/fuzz.py $(or $(READER),all) --count $(or $(COUNT),20000) --jobs $(JOBS)
 
@@ -139,6 +146,10 @@ $(STAMPS)/packaging: $(STAMPS)/build-tools
 $(STAMPS)/docs: $(STAMPS)/build-tools
 	@echo "[4/5] installing MkDocs (about 15 MB)"
 	$(call pip_lists,docs)
+	@touch $@
+
+$(STAMPS)/coverage: $(STAMPS)/test
+	$(call pip_lists,coverage)
 	@touch $@
 
 $(STAMPS)/test: $(STAMPS)/build-tools
