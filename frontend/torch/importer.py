@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.utils import _pytree as pytree
 
 from deepseek import ACG
 from deepseek.acg import source, tracing
@@ -180,6 +181,7 @@ class _Importer:
         def value(entry: Any) -> Any:
             return torch.fx.node.map_arg(entry, lambda node: env[node])
 
+        known: dict[Any, Any] = {}  # operations are pure: the same one of the same values is made once
         for node in module.graph.nodes:
             if node.op == "placeholder":
                 continue
@@ -189,7 +191,10 @@ class _Importer:
                 if node.op == "get_attr":
                     env[node] = self._attribute(module, node)
                 elif node.op == "call_function":
-                    env[node] = self._call(module, node, value(node.args), value(node.kwargs))
+                    key = _key((node.target, node.args, node.kwargs))
+                    if key is None or key not in known:
+                        known[key] = self._call(module, node, value(node.args), value(node.kwargs))
+                    env[node] = known[key]
                 else:
                     source.fail(f"a graph node of kind {node.op} is not supported")
         return ()
@@ -282,6 +287,17 @@ class _Importer:
             carry, ys = list(out[: len(carry)]), out[len(carry) :]
             collected.append(ys)
         return (*carry, *(ACG.stack(ys) for ys in zip(*collected)))
+
+
+def _key(entry: Any) -> Any:
+    """A call as a key: numbers with their types, since 1 and 1.0 and True are equal; None if it has none."""
+    try:
+        leaves, spec = pytree.tree_flatten(entry)
+        key = (str(spec), tuple((type(leaf), leaf) for leaf in leaves))
+        hash(key)
+    except TypeError:
+        return None
+    return key
 
 
 def _hints(tensor: torch.Tensor) -> list[int]:

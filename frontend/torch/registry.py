@@ -16,7 +16,10 @@ def aten(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
     def register(fn: Callable[..., Any]) -> Callable[..., Any]:
         for name in names:
-            _HANDLERS[name if "::" in name else f"aten::{name}"] = fn
+            full = name if "::" in name else f"aten::{name}"
+            if full in _HANDLERS:
+                raise ValueError(f"{full} is registered twice, by {_HANDLERS[full].__name__} and {fn.__name__}")
+            _HANDLERS[full] = fn
         return fn
 
     return register

@@ -358,6 +358,16 @@ def _chebyshev(kind: str) -> Any:
     return polynomials
 
 
+def _shifted_chebyshev(kind: str) -> Any:
+    """Of 2 x - 1: DLMF 18.1.3."""
+    plain = _chebyshev(kind)
+
+    def polynomials(x: Scalar, n: Scalar) -> Scalar:
+        return plain(2.0 * x - 1.0, n)
+
+    return polynomials
+
+
 _MOST_STEPS = 64
 
 
@@ -403,6 +413,7 @@ _register(("special_spherical_bessel_j0", "prims::spherical_bessel_j0"), spheric
 _register(("special_airy_ai",), airy_ai)
 for _kind in "tuvw":
     _register((f"special_chebyshev_polynomial_{_kind}",), _chebyshev(_kind), 2)
+    _register((f"special_shifted_chebyshev_polynomial_{_kind}",), _shifted_chebyshev(_kind), 2)
 _register(("special_hermite_polynomial_h",), _hermite_h, 2)
 _register(("special_hermite_polynomial_he",), _hermite_he, 2)
 _register(("special_laguerre_polynomial_l",), _laguerre, 2)
