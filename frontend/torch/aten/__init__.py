@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
-from . import create, elementwise, gamma, index, layout, nn, products, reduce, special, windows
+from . import (
+    create,
+    distances,
+    elementwise,
+    gamma,
+    groups,
+    index,
+    layout,
+    nn,
+    products,
+    reduce,
+    resample,
+    special,
+    windows,
+)
 
 from . import prims  # isort: skip (names what the others hold)
 
-__all__ = ["create", "elementwise", "gamma", "index", "layout", "nn", "prims", "products", "reduce", "special", "windows"]
+__all__ = ["create", "distances", "elementwise", "gamma", "groups", "index", "layout", "nn", "prims", "products"]
+__all__ += ["reduce", "resample", "special", "windows"]

@@ -61,7 +61,9 @@ def _incomplete(upper: bool) -> Any:
         edge = ((a == 0.0) & (x > 0.0)).select(at_infinity, (x == 0.0).select(at_zero, x + math.nan))
         edge = ((a == 0.0) & (x == 0.0)).select(math.nan, edge)
         edge = ((x == math.inf) & (a >= 0.0)).select(at_infinity, edge)
-        edge = ((a == math.inf) & (x >= 0.0)).select((x == math.inf).select(math.nan, (x >= 0.0).select(at_zero, x)), edge)
+        edge = ((a == math.inf) & (x >= 0.0)).select(
+            (x == math.inf).select(math.nan, (x >= 0.0).select(at_zero, x)), edge
+        )
         return inside.select(found, ((a < 0.0) | (x < 0.0)).select(math.nan, edge))
 
     return gamma
