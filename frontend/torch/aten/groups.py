@@ -133,7 +133,7 @@ def segment_reduce(
     return ACG.where(ACG.equal(count, 0), math.nan if initial is None else float(initial), mean).astype(data.type)
 
 
-@aten("_grouped_mm")
+@aten("_grouped_mm", "transformers::grouped_mm_fallback")
 def grouped_mm(self: Any, mat2: Any, offs: Any = None, bias: Any = None, out_dtype: Any = None) -> Any:
     """Products of groups, which end at `offs` along the dim that both 2-d operands or the result have.
 
