@@ -28,7 +28,7 @@ from .lines import at_node
 
 _IGNORED = {
     "aten::_assert_tensor_metadata", "aten::_assert_scalar", "aten::_assert_async", "aten::sym_constrain_range",
-    "aten::sym_constrain_range_for_size", "aten::_functional_assert_async", "aten::_print",
+    "aten::sym_constrain_range_for_size", "aten::_functional_assert_async", "aten::_print", "aten::_linalg_check_errors",
 }  # fmt: skip
 _RANDOM = {
     "rand",

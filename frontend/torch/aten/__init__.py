@@ -11,14 +11,28 @@ from . import (
     index,
     layout,
     nn,
+    orthogonal,
     products,
     reduce,
     resample,
+    solve,
     special,
     windows,
 )
 
 from . import prims  # isort: skip (names what the others hold)
 
-__all__ = ["create", "distances", "elementwise", "gamma", "groups", "index", "layout", "nn", "prims", "products"]
-__all__ += ["reduce", "resample", "special", "windows"]
+__all__ = [
+    "create",
+    "distances",
+    "elementwise",
+    "gamma",
+    "groups",
+    "index",
+    "layout",
+    "nn",
+    "orthogonal",
+    "prims",
+    "products",
+]
+__all__ += ["reduce", "resample", "solve", "special", "windows"]
