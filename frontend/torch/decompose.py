@@ -19,7 +19,9 @@ def _table() -> dict[Any, Any]:
 
     rules = {**decomposition_table, **core_aten_decompositions()}
     return {
-        op: rule for op, rule in rules.items() if not isinstance(op, torch._ops.OpOverload) or registry.find(op) is None
+        op: rule
+        for op, rule in rules.items()
+        if not isinstance(op, torch._ops.OpOverload) or (registry.find(op) or registry.find(op, True)) is None
     }
 
 

@@ -25,6 +25,7 @@ from deepseek.errors import CompileError
 from . import registry
 from .decompose import decompose, is_mutable
 from .lines import at_node
+from .pairs import Complex, is_complex, real_view
 
 _IGNORED = {
     "aten::_assert_tensor_metadata", "aten::_assert_scalar", "aten::_assert_async", "aten::sym_constrain_range",
@@ -52,7 +53,7 @@ class Imported:
     weights: dict[str, torch.Tensor]
     inputs: list[int]  # numbers of the tensors among the flat arguments
     buffers: list[str]  # buffers that are inputs because the module changes them, in the order of their arguments
-    outputs: list[Any]  # per flat output ("result", n), ("value", v) or ("input", n)
+    outputs: list[Any]  # per flat output ("result", n), ("complex", (n, m)), ("value", v) or ("input", n)
     mutations: list[tuple[str, str, int]]  # ("buffer" | "input", name or number, result)
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -95,8 +96,8 @@ class _Importer:
                 example = self.examples[number]
                 if isinstance(node.meta.get("val"), torch.Tensor):
                     inputs.append(number)
-                    bind.append((node, ("array", len(arrays))))
-                    arrays.append((node.name, example, node.meta["val"]))
+                    bind.append((node, ("complex" if example.is_complex() else "array", len(arrays))))
+                    arrays.append((node.name, real_view(example), node.meta["val"]))
                 elif isinstance(node.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool)):
                     bind.append((node, ("symbol", node.meta["val"])))
                 else:
@@ -104,6 +105,8 @@ class _Importer:
                 number += 1
             elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
                 tensor = self._tensor(spec.target)
+                if spec.target in changed and tensor.is_complex():
+                    raise CompileError(f"the module changes its complex buffer {spec.target}: that is not supported")
                 if spec.target in changed:
                     buffers.append(spec.target)
                     bind.append((node, ("buffer", len(buffers) - 1)))
@@ -129,6 +132,8 @@ class _Importer:
                     env[node] = self._weight(*what)
                 elif kind == "symbol":
                     env[node] = names.size(what)
+                elif kind == "complex":
+                    env[node] = Complex.of_pairs(values[what])
                 else:
                     env[node] = what if kind == "value" else values[what + (first_buffer if kind == "buffer" else 0)]
             names.learn(values)
@@ -141,6 +146,14 @@ class _Importer:
                 if spec.kind is InputKind.USER_INPUT
             ]
             for value, spec in zip(outputs, signature.output_specs):
+                if is_complex(value):
+                    if spec.kind is not OutputKind.USER_OUTPUT:
+                        raise CompileError(
+                            f"the module writes into the complex tensor {spec.target}: return it instead"
+                        )
+                    found.append(("complex", (len(results), len(results) + 1)))
+                    results += [value.re, value.im]
+                    continue
                 if not isinstance(value, (ACG.Array, ACG.SymInt)):
                     found.append(("value", value))
                     continue
@@ -172,8 +185,9 @@ class _Importer:
             raise CompileError(f"{name} is on {tensor.device}: this target runs on the CPU, call module.cpu() first")
         key = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()) if tensor.numel() else name
         name = self.canonical.setdefault(key, name)
-        self.weights.setdefault(name, tensor)
-        return ACG.weight(name, tuple(tensor.shape), tensor.dtype)
+        parts = self.weights.setdefault(name, real_view(tensor))
+        found = ACG.weight(name, tuple(parts.shape), parts.dtype)
+        return Complex.of_pairs(found) if tensor.is_complex() else found
 
     def _walk(self, module: torch.fx.GraphModule, env: dict[torch.fx.Node, Any]) -> Any:
         """The outputs of a graph whose placeholders are in `env`."""
@@ -206,7 +220,8 @@ class _Importer:
         if not isinstance(found, torch.Tensor):
             return found
         if found.numel() * found.element_size() <= 4096:
-            return ACG.asarray(found)
+            parts = ACG.asarray(real_view(found))
+            return Complex.of_pairs(parts) if found.is_complex() else parts
         return self._weight(f"constant.{node.target}", found)
 
     def _call(self, module: Any, node: torch.fx.Node, args: Any, kwargs: Any) -> Any:
@@ -225,7 +240,13 @@ class _Importer:
                 f"{target} gives a number that depends on values",
                 "keep it in a tensor, or pass the number as an argument",
             )
-        handler = registry.find(target)
+        of_complex = any(map(is_complex, pytree.tree_leaves((args, kwargs))))
+        handler = registry.find(target, of_complex)
+        if handler is None and of_complex and registry.find(target) is not None:
+            source.fail(
+                f"complex tensors are not supported by {target}",
+                "compute with the parts (torch.view_as_real), or register it: deepseek.frontend.torch.registry.on_complex",
+            )
         if handler is not None:
             self.counts["direct"] += 1
             return self._handled(handler, node, args, kwargs)
@@ -305,8 +326,8 @@ def _hints(tensor: torch.Tensor) -> list[int]:
 
 
 def _describe(value: Any) -> str:
-    if isinstance(value, ACG.Array):
-        return f"{value.type.name}[{', '.join(map(str, value.shape))}]"
+    if isinstance(value, (ACG.Array, Complex)):
+        return f"{'complex ' * is_complex(value)}{value.type.name}[{', '.join(map(str, value.shape))}]"
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_describe, value))}]"
     return str(value)
@@ -340,7 +361,7 @@ class _DimNames:
             low = int(bounds.lower) if bounds is not None and bounds.lower > 2 else 0
             high = int(bounds.upper) if bounds is not None and bounds.upper < 2**31 else None
             found.append(ACG.dim(name, low, high))
-        return tuple(found)
+        return (*found, 2) if val.is_complex() else tuple(found)
 
     def learn(self, values: Any) -> None:
         """What the symbols are in the trace that runs."""

@@ -18,6 +18,7 @@ from deepseek.errors import InputError
 
 from .exporting import as_module, export_module, named_arguments
 from .importer import Imported, import_program
+from .pairs import real_view
 
 __all__ = ["CompiledModule"]
 
@@ -42,7 +43,7 @@ class _Entry:
                     return False
             elif i not in tensors and (type(leaf) is not type(example) or leaf != example):
                 return False
-        arrays = [leaves[i] for i in self.imported.inputs]
+        arrays = [real_view(leaves[i]) for i in self.imported.inputs]
         graph = self.imported.graph
         for argument, array in zip(graph.arguments, arrays):
             if any(isinstance(n, int) and n != m for n, m in zip(argument.shape, array.shape)):
@@ -117,13 +118,14 @@ class CompiledModule:
     def _run(self, entry: _Entry, leaves: list[Any]) -> Any:
         imported = entry.imported
         named = {**dict(self.module.named_buffers()), **dict(self.module.named_parameters())}
-        arrays = [leaves[i] for i in imported.inputs] + [named[name].detach() for name in imported.buffers]
+        arrays = [real_view(leaves[i]) for i in imported.inputs] + [named[name].detach() for name in imported.buffers]
         results = entry.program.run_arrays(arrays)
         for kind, which, number in imported.mutations:
             target = named[which] if kind == "buffer" else leaves[which]
             with torch.no_grad():
                 target.copy_(results[number])
         pick = {"result": results.__getitem__, "input": leaves.__getitem__, "value": lambda v: v}
+        pick["complex"] = lambda parts: torch.complex(*(results[n] for n in parts))
         return pytree.tree_unflatten([pick[kind](which) for kind, which in imported.outputs], entry.out_spec)
 
     def cache_info(self) -> CacheInfo:

@@ -20,19 +20,8 @@ from . import (
     windows,
 )
 
+from . import complexes, fourier  # isort: skip (takes what the others hold, part by part)
 from . import prims  # isort: skip (names what the others hold)
 
-__all__ = [
-    "create",
-    "distances",
-    "elementwise",
-    "gamma",
-    "groups",
-    "index",
-    "layout",
-    "nn",
-    "orthogonal",
-    "prims",
-    "products",
-]
-__all__ += ["reduce", "resample", "solve", "special", "windows"]
+__all__ = ["complexes", "create", "distances", "elementwise", "fourier", "gamma", "groups", "index", "layout", "nn"]
+__all__ += ["orthogonal", "prims", "products", "reduce", "resample", "solve", "special", "windows"]

@@ -9,6 +9,7 @@ import numpy as np
 
 from deepseek import ACG
 
+from ..pairs import PARTS, Complex
 from ..registry import aten
 
 _UNARY = {
@@ -171,13 +172,17 @@ def logit(self: Any, eps: float | None = None) -> Any:
     return ACG.log(ACG.true_divide(x, ACG.subtract(1, x)))
 
 
+def _of_dtype(x: Any, dtype: Any) -> Any:
+    return Complex.of(x.astype(PARTS[dtype])) if dtype in PARTS else x.astype(dtype)
+
+
 @aten("_to_copy", "to.dtype", "to.device", "to.dtype_layout", "to.other", "to.prim_dtype", "type_as")
 def to(self: Any, *args: Any, dtype: Any = None, **options: Any) -> Any:
     for value in (dtype, *args):
         if isinstance(value, ACG.Array):
             return self.astype(value.type)
         if type(value).__name__ == "dtype":
-            return self.astype(value)
+            return _of_dtype(self, value)
     return self
 
 
@@ -196,7 +201,7 @@ def copy(self: Any, src: Any, non_blocking: bool = False) -> Any:
 
 @aten("prims::convert_element_type")
 def convert_element_type(a: Any, dtype: Any) -> Any:
-    return a.astype(dtype)
+    return _of_dtype(a, dtype)
 
 
 @aten("nextafter")

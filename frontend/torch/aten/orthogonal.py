@@ -181,12 +181,15 @@ def singular(a: Any, vectors: bool, full: bool) -> tuple[Any, Any, Any]:
     return ACG.multiply(u, ACG.expand_dims(turn, -2)), values, transposed(v)
 
 
+def _mirrored(a: Any) -> Any:
+    """The symmetric matrix of a lower triangle."""
+    return ACG.add(ACG.tril(a), transposed(ACG.tril(a, -1)))
+
+
 @aten("_linalg_eigh")
 def linalg_eigh(A: Any, UPLO: str = "L", compute_v: bool = True) -> Any:
     a = wide(A)
-    half = ACG.tril(a, -1) if UPLO.upper() == "L" else transposed(ACG.triu(a, 1))
-    on = ACG.triu(ACG.tril(a))
-    values, vectors = symmetric(ACG.add(ACG.add(half, transposed(half)), on), compute_v)
+    values, vectors = symmetric(_mirrored(a if UPLO.upper() == "L" else transposed(a)), compute_v)
     return values.astype(A.type), vectors.astype(A.type) if compute_v else ACG.zeros((0,), A.type)
 
 
@@ -207,7 +210,7 @@ def linalg_pinv(self: Any, atol: Any = None, rtol: Any = None, hermitian: bool =
         default = max(m, n) * (_EPSILON if self.type.bits == 64 else 2.0**-23)
         rtol = default if atol is None else ACG.where(ACG.greater(atol, 0), 0.0, default)
     if hermitian:
-        s, v = symmetric(wide(self))
+        s, v = symmetric(_mirrored(wide(self)))
         left, right, size = v, transposed(v), ACG.abs(s)
         top = ACG.max(size, -1, True)
     else:
