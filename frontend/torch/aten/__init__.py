@@ -12,6 +12,7 @@ from . import (
     layout,
     nn,
     orthogonal,
+    polynomials,
     products,
     reduce,
     resample,
@@ -24,4 +25,4 @@ from . import complexes, fourier  # isort: skip (takes what the others hold, par
 from . import prims  # isort: skip (names what the others hold)
 
 __all__ = ["complexes", "create", "distances", "elementwise", "fourier", "gamma", "groups", "index", "layout", "nn"]
-__all__ += ["orthogonal", "prims", "products", "reduce", "resample", "solve", "special", "windows"]
+__all__ += ["orthogonal", "polynomials", "prims", "products", "reduce", "resample", "solve", "special", "windows"]

@@ -9,59 +9,29 @@ from deepseek import ACG
 from deepseek.acg import source
 
 from ..registry import aten
-from .index import searchsorted
 
 
-def _ends(x: Any, given: tuple[Any, Any] | None, apart: float) -> tuple[Any, Any]:
-    """The ends of a histogram as f64 arrays: the data's own if none are given; equal ones are moved `apart`."""
-    if given is not None:
-        low, high = (float(v) - sign * apart * (given[0] == given[1]) for v, sign in zip(given, (1, -1)))
-        return ACG.asarray(low, "float64"), ACG.asarray(high, "float64")
+def _ends(x: Any, low: Any, high: Any) -> tuple[Any, Any]:
+    """The ends of a histogram as f64 arrays: the data's own if both are equal, one apart if those are too."""
+    if low != high:
+        return ACG.asarray(float(low), "float64"), ACG.asarray(float(high), "float64")
     if isinstance(x.shape[0], int) and x.shape[0] == 0:
         return ACG.asarray(0.0, "float64"), ACG.asarray(1.0, "float64")
-    low, high = (f(x).astype("float64") for f in (ACG.min, ACG.max))
-    shift = ACG.where(ACG.equal(low, high), apart, 0.0)
-    return ACG.subtract(low, shift), ACG.add(high, shift)
+    start, end = (f(x).astype("float64") for f in (ACG.min, ACG.max))
+    shift = ACG.where(ACG.equal(start, end), 1.0, 0.0)
+    return ACG.subtract(start, shift), ACG.add(end, shift)
 
 
 @aten("histc")
 def histc(self: Any, bins: int = 100, min: Any = 0, max: Any = 0) -> Any:
     """Counts in bins of one width; the last one holds its upper end, elements outside are left out."""
     x = ACG.reshape(self, -1)
-    low, high = _ends(x, None if min == max else (min, max), 1.0)
+    low, high = _ends(x, min, max)
     wide = x.astype("float64")
     place = ACG.true_divide(ACG.multiply(ACG.subtract(wide, low), bins), ACG.subtract(high, low))
     inside = ACG.logical_and(ACG.greater_equal(wide, low), ACG.less_equal(wide, high))
     number = ACG.minimum(ACG.where(inside, place, 0.0).astype("int64"), bins - 1)
     return ACG.put(ACG.zeros((bins,), self.type), [number], inside.astype(self.type), "add")
-
-
-@aten("histogram.bin_ct")
-def histogram(self: Any, bins: int = 100, range: Any = None, weight: Any = None, density: bool = False) -> Any:
-    x = ACG.reshape(self, -1)
-    low, high = _ends(x, range, 0.5)
-    steps = ACG.true_divide(ACG.arange(bins + 1).astype("float64"), bins)
-    edges = ACG.add(low, ACG.multiply(ACG.subtract(high, low), steps)).astype(self.type)
-    return _binned(x, edges, weight, density), edges
-
-
-@aten("histogram.bins_tensor")
-def histogram_edges(self: Any, bins: Any, weight: Any = None, density: bool = False) -> Any:
-    return _binned(ACG.reshape(self, -1), bins, weight, density), bins
-
-
-def _binned(x: Any, edges: Any, weight: Any, density: bool) -> Any:
-    count = edges.shape[0] - 1
-    inside = ACG.logical_and(ACG.greater_equal(x, edges[0]), ACG.less_equal(x, edges[-1]))
-    number = ACG.minimum(ACG.subtract(searchsorted(edges, x, right=True), 1), count - 1)
-    counted = inside.astype(x.type)
-    if weight is not None:
-        counted = ACG.where(inside, ACG.reshape(weight, -1), 0).astype(x.type)
-    found = ACG.put(ACG.zeros((count,), x.type), [ACG.maximum(number, 0)], counted, "add")
-    if not density:
-        return found
-    widths = ACG.subtract(edges[1:], edges[:-1])
-    return ACG.true_divide(found, ACG.multiply(ACG.sum(found), widths))
 
 
 @aten("_embedding_bag", "_embedding_bag_forward_only")

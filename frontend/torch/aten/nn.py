@@ -156,7 +156,12 @@ def instance_norm(
     return (out if bias is None else ACG.add(out, _channels(bias, input.ndim))).astype(input.type)
 
 
-@aten("rrelu_with_noise", "rrelu_with_noise_functional")
+@aten("rrelu_with_noise_functional")
+def rrelu_functional(self: Any, noise: Any, *options: Any, **more: Any) -> Any:
+    return rrelu(self, noise, *options, **more), noise
+
+
+@aten("rrelu_with_noise")
 def rrelu(
     self: Any, noise: Any, lower: float = 0.125, upper: float = 1 / 3, training: bool = False, generator: Any = None
 ) -> Any:

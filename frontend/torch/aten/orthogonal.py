@@ -61,11 +61,6 @@ def linalg_qr(A: Any, mode: str = "reduced") -> Any:
     return reflect(vectors, tau, identity(vectors, m, k)).astype(A.type), r
 
 
-@aten("geqrf")
-def geqrf(self: Any) -> Any:
-    return tuple(x.astype(self.type) for x in reflectors(wide(self)))
-
-
 @aten("linalg_householder_product")
 def linalg_householder_product(input: Any, tau: Any) -> Any:
     m, n = sizes_of(input)

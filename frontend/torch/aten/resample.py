@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 from deepseek import ACG
@@ -154,15 +153,18 @@ def grid_sampler_3d(input: Any, grid: Any, interpolation_mode: int, padding_mode
     if interpolation_mode == 1:
         out = read([ACG.round(place) for place in at])
     else:
-        low = [ACG.floor(place) for place in at]
-        part = [ACG.subtract(place, first) for place, first in zip(at, low)]
-        out = None
-        for corner in itertools.product((0, 1), repeat=3):
-            weight = None
-            for up, share in zip(corner, part):
-                factor = share if up else ACG.subtract(1.0, share)
-                weight = factor if weight is None else ACG.multiply(weight, factor)
-            value = read([ACG.add(first, float(up)) for first, up in zip(low, corner)])
-            term = ACG.multiply(value, ACG.expand_dims(weight, -1))
-            out = term if out is None else ACG.add(out, term)
+        places, weight = [], None
+        for axis, place in enumerate(at):
+            # The neighbours below and above stand in a dim of 2 of their own.
+            shape = [2 if d == axis else 1 for d in range(3)]
+            up = ACG.reshape(ACG.arange(2), shape).astype(place.type)
+            place = ACG.expand_dims(place, (-1, -2, -3))
+            low = ACG.floor(place)
+            part = ACG.subtract(place, low)
+            share = ACG.where(ACG.equal(up, 1.0), part, ACG.subtract(1.0, part))
+            places.append(ACG.add(low, up))
+            weight = share if weight is None else ACG.multiply(weight, share)
+        batch = ACG.expand_dims(batch, (-1, -2, -3))
+        terms = ACG.multiply(read(places), ACG.expand_dims(weight, -1))
+        out = ACG.sum(terms, (4, 5, 6))
     return ACG.transpose(out, (0, 4, 1, 2, 3)).astype(input.type)
