@@ -59,7 +59,7 @@ def location() -> str:
 @contextmanager
 def scope(name: str) -> Iterator[None]:
     """Names the ops made inside, `layers.7/self_attn/q_proj`; scopes inside each other are joined with "/"."""
-    if not hasattr(_scopes, "names"):
+    if getattr(_scopes, "names", None) is None:
         _scopes.names = []
     _scopes.names.append(name)
     try:
