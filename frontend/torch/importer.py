@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch.utils import _pytree as pytree
@@ -30,18 +30,6 @@ _IGNORED = {
     "aten::_assert_tensor_metadata", "aten::_assert_scalar", "aten::_assert_async", "aten::sym_constrain_range",
     "aten::sym_constrain_range_for_size", "aten::_functional_assert_async", "aten::_print", "aten::_linalg_check_errors",
 }  # fmt: skip
-_RANDOM = {
-    "rand",
-    "randn",
-    "randint",
-    "randperm",
-    "bernoulli",
-    "multinomial",
-    "normal",
-    "uniform",
-    "rand_like",
-    "randn_like",
-}
 
 
 @dataclass
@@ -251,14 +239,7 @@ class _Importer:
             return self._handled(handler, node, args, kwargs)
         parts = decompose(node)
         if parts is None:
-            base = name.removeprefix("aten::").rstrip("_")
-            if base in _RANDOM:
-                source.fail(f"{target} draws random numbers", "draw them outside and pass them as an argument")
-            shown = ", ".join(_describe(a) for a in args)
-            source.fail(
-                f"{target} is not supported ({shown})",
-                "write it with other operations, or register it: deepseek.frontend.torch.registry.aten",
-            )
+            _refuse(target, args)
         self.counts["decomposed"] += 1
         inner, flat = parts
         placeholders = [n for n in inner.graph.nodes if n.op == "placeholder"]
@@ -307,6 +288,22 @@ class _Importer:
             carry, ys = list(out[: len(carry)]), out[len(carry) :]
             collected.append(ys)
         return (*carry, *(ACG.stack(ys) for ys in zip(*collected)))
+
+
+def _refuse(target: Any, args: Any) -> NoReturn:
+    """Says why an operation that nothing here imports cannot be, and what to do."""
+    tags = target.tags
+    if torch.Tag.nondeterministic_seeded in tags:
+        source.fail(f"{target} draws random numbers", "draw them outside and pass them as an argument")
+    if torch.Tag.dynamic_output_shape in tags:
+        source.fail(
+            f"{target} gives a tensor whose size depends on values",
+            "keep all elements and mask them (torch.where), or call it outside of the compiled module",
+        )
+    source.fail(
+        f"{target} is not supported ({', '.join(map(_describe, args))})",
+        "write it with other operations, or register it: deepseek.frontend.torch.registry.aten",
+    )
 
 
 def _key(entry: Any) -> Any:

@@ -122,6 +122,10 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "svdvals": (torch.linalg.svdvals, (normal(2, 3, 7),)),
     "eigvalsh": (torch.linalg.eigvalsh, (positive(7, 7),)),
     "eigvalsh_upper": (lambda a: torch.linalg.eigvalsh(a, UPLO="U"), (normal(4, 4),)),
+    "ldl": (torch.linalg.ldl_factor, (normal(3, 7, 7) + normal(3, 7, 7).mT,)),
+    "ldl_1": (torch.linalg.ldl_factor, (normal(1, 1),)),
+    "ldl_pairs": (torch.linalg.ldl_factor, (torch.tensor([[0.0, 1, 2, 3], [1, 0, 4, 5], [2, 4, 0, 6], [3, 5, 6, 0]]),)),
+    "ldl_solve": (torch.linalg.ldl_solve, (*torch.linalg.ldl_factor(normal(3, 7, 7) + normal(3, 7, 7).mT), normal(3, 7, 2))),
     # complex
     "fft_1": (torch.fft.fft, (normal(3, 1),)),
     "fft_7": (torch.fft.fft, (normal(3, 7),)),
@@ -213,7 +217,8 @@ def test_batch_norm_updates_its_statistics() -> None:
         (torch.linalg.inv, (normal(40, 40),), "32 steps are the most"),
         (torch.tanh, (normal(3, dtype=torch.complex64),), "complex tensors are not supported by aten.tanh"),
         (lambda x: F.rrelu(x, training=True), (normal(3),), "call module.eval()"),
-        (lambda x: torch.masked_select(x, x > 0), (normal(3),), "not"),
+        (lambda x: torch.masked_select(x, x > 0), (normal(3),), "size depends on values"),
+        (lambda x: torch.normal(x, 1.0), (normal(3),), "draws random numbers"),
     ],
 )
 def test_refuses(fn: Callable[..., Any], args: tuple[Any, ...], message: str) -> None:

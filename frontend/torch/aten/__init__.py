@@ -8,6 +8,7 @@ from . import (
     elementwise,
     gamma,
     groups,
+    indefinite,
     index,
     layout,
     nn,
@@ -24,5 +25,17 @@ from . import (
 from . import complexes, fourier  # isort: skip (takes what the others hold, part by part)
 from . import prims  # isort: skip (names what the others hold)
 
-__all__ = ["complexes", "create", "distances", "elementwise", "fourier", "gamma", "groups", "index", "layout", "nn"]
+__all__ = [
+    "complexes",
+    "create",
+    "distances",
+    "elementwise",
+    "fourier",
+    "gamma",
+    "groups",
+    "indefinite",
+    "index",
+    "layout",
+    "nn",
+]
 __all__ += ["orthogonal", "polynomials", "prims", "products", "reduce", "resample", "solve", "special", "windows"]

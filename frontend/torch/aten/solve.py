@@ -92,7 +92,7 @@ def lu(a: Any, pivot: bool = True) -> tuple[Any, Any, Any]:
         if pivot:
             size = ACG.where(ACG.greater_equal(ACG.arange(m), j), ACG.abs(a[..., :, j]), -1.0)
             at = ACG.argmax(size, -1)
-            a = _swapped(a, j, at)
+            a = swapped(a, j, at)
         pivots.append(ACG.add(at, 1).astype("int32"))
         top = a[..., j : j + 1, j : j + 1]
         zero = ACG.equal(top, 0.0)
@@ -109,7 +109,7 @@ def lu(a: Any, pivot: bool = True) -> tuple[Any, Any, Any]:
     return a, found, info
 
 
-def _swapped(x: Any, j: int, at: Any) -> Any:
+def swapped(x: Any, j: int, at: Any) -> Any:
     """x [.., m, n] with rows j and `at` [..] exchanged."""
     place = rows(int(x.shape[-2]))
     other = ACG.expand_dims(at, (-1, -2))
@@ -121,7 +121,7 @@ def permutation(pivots: Any, m: int) -> Any:
     """[.., m]: the row of A that stands at each place after the exchanges."""
     order = ACG.broadcast_to(rows(m), (*pivots.shape[:-1], m, 1))
     for j in range(int(pivots.shape[-1])):
-        order = _swapped(order, j, ACG.subtract(pivots[..., j].astype("int64"), 1))
+        order = swapped(order, j, ACG.subtract(pivots[..., j].astype("int64"), 1))
     return ACG.squeeze(order, -1)
 
 
