@@ -42,6 +42,7 @@ class Imported:
     buffers: list[str]  # buffers that are inputs because the module changes them, in the order of their arguments
     outputs: list[Any]  # per flat output ("result", n), ("complex", (n, m)), ("value", v) or ("input", n)
     mutations: list[tuple[str, str, int]]  # ("buffer" | "input", name or number, result)
+    fixed: list[str]  # dims that export left open, but an operation needs as a number
     counts: Counter[str] = field(default_factory=Counter)
 
 
@@ -158,7 +159,14 @@ class _Importer:
             return tuple(results)
 
         graph = tracing.trace_bound(body, known, known.bind(tuple(examples), {}), dims, "torch")
-        return Imported(graph, self.weights, inputs, buffers, described["outputs"], described["mutations"], self.counts)
+        fixed = [
+            f"dim {axis} of {argument.name} (fixed at {size})"
+            for argument in graph.arguments
+            for axis, (size, asked) in enumerate(zip(argument.shape, dims.get(argument.name, ())))
+            if isinstance(size, int) and not isinstance(asked, int) and asked is not None
+        ]
+        outputs, mutations = described["outputs"], described["mutations"]
+        return Imported(graph, self.weights, inputs, buffers, outputs, mutations, fixed, self.counts)
 
     def _tensor(self, name: str) -> torch.Tensor:
         for store in (self.exported.state_dict, self.exported.constants):

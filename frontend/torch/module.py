@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from deepseek.acg.convert import to_numpy
 from deepseek.acg.graph import Program
 from deepseek.acg.jit import CacheInfo
-from deepseek.errors import InputError
+from deepseek.errors import CompileError, InputError
 
 from .exporting import as_module, export_module, named_arguments
 from .importer import Imported, import_program
@@ -108,6 +108,11 @@ class CompiledModule:
         exported = export_module(self.module, args, kwargs, self._dynamic)
         flat = pytree.tree_leaves(exported.example_inputs or (args, kwargs))
         imported = import_program(exported, flat)
+        if self._dynamic is not None and imported.fixed:
+            raise CompileError(
+                f"{self._name}: dynamic asks for sizes that operations need as numbers: {', '.join(imported.fixed)}; "
+                "leave them out of dynamic"
+            )
         program = imported.graph.compile(self._target, self._threads)
         program.bind_weights({name: to_numpy(tensor) for name, tensor in imported.weights.items()})
         entry = _Entry(spec, [_signature(leaf) for leaf in leaves], imported, program, exported.call_spec.out_spec)

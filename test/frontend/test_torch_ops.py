@@ -226,6 +226,17 @@ def test_refuses(fn: Callable[..., Any], args: tuple[Any, ...], message: str) ->
         deepseek.compile(fn, args)
 
 
+def test_a_size_that_must_be_a_number_cannot_be_dynamic() -> None:
+    class Inverse(torch.nn.Module):
+        def forward(self, x: Any) -> Any:
+            return torch.linalg.inv(x)
+
+    with pytest.raises(CompileError, match="dim 0 of x .fixed at 5."):
+        deepseek.compile(Inverse(), (normal(5, 5),), dynamic={"x": {0: "n", 1: "n"}})
+    exe = deepseek.compile(Inverse(), (normal(3, 5, 5),), dynamic={"x": {0: "batch"}})
+    compare(exe(normal(7, 5, 5)), torch.linalg.inv(normal(7, 5, 5)), 1e-4)
+
+
 def test_a_name_is_registered_once() -> None:
     with pytest.raises(ValueError, match="registered twice"):
         registry.aten("add")(lambda: None)
