@@ -19,7 +19,9 @@ def _table() -> dict[Any, Any]:
 
     rules = {**decomposition_table, **core_aten_decompositions()}
     return {
-        op: rule for op, rule in rules.items() if not isinstance(op, torch._ops.OpOverload) or registry.find(op) is None
+        op: rule
+        for op, rule in rules.items()
+        if not isinstance(op, torch._ops.OpOverload) or (registry.find(op) or registry.find(op, True)) is None
     }
 
 
@@ -46,15 +48,16 @@ def decompose(node: torch.fx.Node) -> tuple[torch.fx.GraphModule, Callable[[Any,
         found_args, found_kwargs = pytree.tree_unflatten(full, spec)
         return target(*found_args, **found_kwargs)
 
-    def trace(fn: Any) -> Any:
-        return make_fx(fn, decomposition_table=_table(), tracing_mode="real", _allow_non_fake_inputs=True)
+    def trace(fn: Any, rules: dict[Any, Any]) -> Any:
+        return make_fx(fn, decomposition_table=rules, tracing_mode="real", _allow_non_fake_inputs=True)
 
     inputs = [v for v, is_input in zip(flat, dynamic) if is_input]
     try:
         with modes[0], torch.no_grad(), torch._dispatch.python.enable_python_dispatcher():
-            graph = trace(call)(*inputs)
+            graph = trace(call, _table())(*inputs)
+            # Rules write in place: what they made is traced once more without that.
             if any(is_mutable(n) for n in graph.graph.nodes):
-                graph = trace(torch.func.functionalize(call))(*inputs)
+                graph = trace(torch.func.functionalize(graph), {})(*inputs)
     except (RuntimeError, NotImplementedError, TypeError, ValueError, AssertionError, KeyError):
         return None
     if any(n.target is target for n in graph.graph.nodes):
@@ -69,9 +72,13 @@ def decompose(node: torch.fx.Node) -> tuple[torch.fx.GraphModule, Callable[[Any,
 
 
 def is_mutable(node: torch.fx.Node) -> bool:
-    """Whether a node writes into one of its arguments."""
+    """Whether a node writes into one of its arguments; batch_norm updates its running statistics unannounced."""
     schema = getattr(node.target, "_schema", None)
-    return node.op == "call_function" and schema is not None and schema.is_mutable
+    if node.op != "call_function" or schema is None:
+        return False
+    if node.target is torch.ops.aten.batch_norm.default:
+        return bool(node.args[3] is not None and node.args[5])
+    return schema.is_mutable
 
 
 def _is_leaf(value: Any) -> bool:

@@ -7,13 +7,12 @@ the shapes that export found, and its parts are imported.
 from __future__ import annotations
 
 import inspect
-import math
-import operator
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
+from torch.utils import _pytree as pytree
 
 from deepseek import ACG
 from deepseek.acg import source, tracing
@@ -24,23 +23,13 @@ from deepseek.errors import CompileError
 from . import registry
 from .decompose import decompose, is_mutable
 from .lines import at_node
+from .pairs import Complex, is_complex, real_view
+from .symbols import DimNames, python_function
 
 _IGNORED = {
     "aten::_assert_tensor_metadata", "aten::_assert_scalar", "aten::_assert_async", "aten::sym_constrain_range",
-    "aten::sym_constrain_range_for_size", "aten::_functional_assert_async", "aten::_print",
+    "aten::sym_constrain_range_for_size", "aten::_functional_assert_async", "aten::_print", "aten::_linalg_check_errors",
 }  # fmt: skip
-_RANDOM = {
-    "rand",
-    "randn",
-    "randint",
-    "randperm",
-    "bernoulli",
-    "multinomial",
-    "normal",
-    "uniform",
-    "rand_like",
-    "randn_like",
-}
 
 
 @dataclass
@@ -51,8 +40,9 @@ class Imported:
     weights: dict[str, torch.Tensor]
     inputs: list[int]  # numbers of the tensors among the flat arguments
     buffers: list[str]  # buffers that are inputs because the module changes them, in the order of their arguments
-    outputs: list[Any]  # per flat output ("result", n), ("value", v) or ("input", n)
+    outputs: list[Any]  # per flat output ("result", n), ("complex", (n, m)), ("value", v) or ("input", n)
     mutations: list[tuple[str, str, int]]  # ("buffer" | "input", name or number, result)
+    fixed: list[str]  # dims that export left open, but an operation needs as a number
     counts: Counter[str] = field(default_factory=Counter)
     ranges: dict[str, tuple[int, float]] = field(default_factory=dict)  # of named dims
 
@@ -95,8 +85,8 @@ class _Importer:
                 example = self.examples[number]
                 if isinstance(node.meta.get("val"), torch.Tensor):
                     inputs.append(number)
-                    bind.append((node, ("array", len(arrays))))
-                    arrays.append((node.name, example, node.meta["val"]))
+                    bind.append((node, ("complex" if example.is_complex() else "array", len(arrays))))
+                    arrays.append((node.name, real_view(example), node.meta["val"]))
                 elif isinstance(node.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool)):
                     bind.append((node, ("symbol", node.meta["val"])))
                 else:
@@ -104,6 +94,8 @@ class _Importer:
                 number += 1
             elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
                 tensor = self._tensor(spec.target)
+                if spec.target in changed and tensor.is_complex():
+                    raise CompileError(f"the module changes its complex buffer {spec.target}: that is not supported")
                 if spec.target in changed:
                     buffers.append(spec.target)
                     bind.append((node, ("buffer", len(buffers) - 1)))
@@ -117,7 +109,7 @@ class _Importer:
         known = Parameters(lambda: None, inspect.Signature(parameters))
         known.name = "main"
         examples = [torch.empty(_hints(tensor), dtype=tensor.dtype) for _, tensor, _ in arrays]
-        names = _DimNames(self.exported)
+        names = DimNames(self.exported)
         dims = {name: names.of(name, val) for name, _, val in arrays if val is not None}
         dims |= {name: tuple(tensor.shape) for name, tensor, val in arrays if val is None}
         described: dict[str, Any] = {}
@@ -129,6 +121,8 @@ class _Importer:
                     env[node] = self._weight(*what)
                 elif kind == "symbol":
                     env[node] = names.size(what)
+                elif kind == "complex":
+                    env[node] = Complex.of_pairs(values[what])
                 else:
                     env[node] = what if kind == "value" else values[what + (first_buffer if kind == "buffer" else 0)]
             names.learn(values)
@@ -141,6 +135,14 @@ class _Importer:
                 if spec.kind is InputKind.USER_INPUT
             ]
             for value, spec in zip(outputs, signature.output_specs):
+                if is_complex(value):
+                    if spec.kind is not OutputKind.USER_OUTPUT:
+                        raise CompileError(
+                            f"the module writes into the complex tensor {spec.target}: return it instead"
+                        )
+                    found.append(("complex", (len(results), len(results) + 1)))
+                    results += [value.re, value.im]
+                    continue
                 if not isinstance(value, (ACG.Array, ACG.SymInt)):
                     found.append(("value", value))
                     continue
@@ -158,16 +160,14 @@ class _Importer:
             return tuple(results)
 
         graph = tracing.trace_bound(body, known, known.bind(tuple(examples), {}), dims, "torch")
-        return Imported(
-            graph,
-            self.weights,
-            inputs,
-            buffers,
-            described["outputs"],
-            described["mutations"],
-            self.counts,
-            names.bounds,
-        )
+        fixed = [
+            f"dim {axis} of {argument.name} (fixed at {size})"
+            for argument in graph.arguments
+            for axis, (size, asked) in enumerate(zip(argument.shape, dims.get(argument.name, ())))
+            if isinstance(size, int) and not isinstance(asked, int) and asked is not None
+        ]
+        outputs, mutations = described["outputs"], described["mutations"]
+        return Imported(graph, self.weights, inputs, buffers, outputs, mutations, fixed, self.counts, names.bounds)
 
     def _tensor(self, name: str) -> torch.Tensor:
         for store in (self.exported.state_dict, self.exported.constants):
@@ -181,8 +181,9 @@ class _Importer:
             raise CompileError(f"{name} is on {tensor.device}: this target runs on the CPU, call module.cpu() first")
         key = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()) if tensor.numel() else name
         name = self.canonical.setdefault(key, name)
-        self.weights.setdefault(name, tensor)
-        return ACG.weight(name, tuple(tensor.shape), tensor.dtype)
+        parts = self.weights.setdefault(name, real_view(tensor))
+        found = ACG.weight(name, tuple(parts.shape), parts.dtype)
+        return Complex.of_pairs(found) if tensor.is_complex() else found
 
     def _walk(self, module: torch.fx.GraphModule, env: dict[torch.fx.Node, Any]) -> Any:
         """The outputs of a graph whose placeholders are in `env`."""
@@ -190,6 +191,7 @@ class _Importer:
         def value(entry: Any) -> Any:
             return torch.fx.node.map_arg(entry, lambda node: env[node])
 
+        known: dict[Any, Any] = {}  # operations are pure: the same one of the same values is made once
         for node in module.graph.nodes:
             if node.op == "placeholder":
                 continue
@@ -199,7 +201,10 @@ class _Importer:
                 if node.op == "get_attr":
                     env[node] = self._attribute(module, node)
                 elif node.op == "call_function":
-                    env[node] = self._call(module, node, value(node.args), value(node.kwargs))
+                    key = _key((node.target, node.args, node.kwargs))
+                    if key is None or key not in known:
+                        known[key] = self._call(module, node, value(node.args), value(node.kwargs))
+                    env[node] = known[key]
                 else:
                     source.fail(f"a graph node of kind {node.op} is not supported")
         return ()
@@ -211,7 +216,8 @@ class _Importer:
         if not isinstance(found, torch.Tensor):
             return found
         if found.numel() * found.element_size() <= 4096:
-            return ACG.asarray(found)
+            parts = ACG.asarray(real_view(found))
+            return Complex.of_pairs(parts) if found.is_complex() else parts
         return self._weight(f"constant.{node.target}", found)
 
     def _call(self, module: Any, node: torch.fx.Node, args: Any, kwargs: Any) -> Any:
@@ -219,7 +225,7 @@ class _Importer:
         if isinstance(target, torch._ops.HigherOrderOperator):
             return self._higher_order(node, args, kwargs)
         if not isinstance(target, torch._ops.OpOverload):
-            return _python(target, args, kwargs)
+            return python_function(target, args, kwargs)
         name = target._schema.name
         if name in _IGNORED:
             return None
@@ -230,20 +236,19 @@ class _Importer:
                 f"{target} gives a number that depends on values",
                 "keep it in a tensor, or pass the number as an argument",
             )
-        handler = registry.find(target)
+        of_complex = any(map(is_complex, pytree.tree_leaves((args, kwargs))))
+        handler = registry.find(target, of_complex)
+        if handler is None and of_complex and registry.find(target) is not None:
+            source.fail(
+                f"complex tensors are not supported by {target}",
+                "compute with the parts (torch.view_as_real), or register it: deepseek.frontend.torch.registry.on_complex",
+            )
         if handler is not None:
             self.counts["direct"] += 1
             return self._handled(handler, node, args, kwargs)
         parts = decompose(node)
         if parts is None:
-            base = name.removeprefix("aten::").rstrip("_")
-            if base in _RANDOM:
-                source.fail(f"{target} draws random numbers", "draw them outside and pass them as an argument")
-            shown = ", ".join(_describe(a) for a in args)
-            source.fail(
-                f"{target} is not supported ({shown})",
-                "write it with other operations, or register it: deepseek.frontend.torch.registry.aten",
-            )
+            _refuse(target, args)
         self.counts["decomposed"] += 1
         inner, flat = parts
         placeholders = [n for n in inner.graph.nodes if n.op == "placeholder"]
@@ -294,85 +299,40 @@ class _Importer:
         return (*carry, *(ACG.stack(ys) for ys in zip(*collected)))
 
 
+def _refuse(target: Any, args: Any) -> NoReturn:
+    """Says why an operation that nothing here imports cannot be, and what to do."""
+    tags = target.tags
+    if torch.Tag.nondeterministic_seeded in tags:
+        source.fail(f"{target} draws random numbers", "draw them outside and pass them as an argument")
+    if torch.Tag.dynamic_output_shape in tags:
+        source.fail(
+            f"{target} gives a tensor whose size depends on values",
+            "keep all elements and mask them (torch.where), or call it outside of the compiled module",
+        )
+    source.fail(
+        f"{target} is not supported ({', '.join(map(_describe, args))})",
+        "write it with other operations, or register it: deepseek.frontend.torch.registry.aten",
+    )
+
+
+def _key(entry: Any) -> Any:
+    """A call as a key: numbers with their types, since 1 and 1.0 and True are equal; None if it has none."""
+    try:
+        leaves, spec = pytree.tree_flatten(entry)
+        key = (str(spec), tuple((type(leaf), leaf) for leaf in leaves))
+        hash(key)
+    except TypeError:
+        return None
+    return key
+
+
 def _hints(tensor: torch.Tensor) -> list[int]:
     return [int(n) for n in tensor.shape]
 
 
 def _describe(value: Any) -> str:
-    if isinstance(value, ACG.Array):
-        return f"{value.type.name}[{', '.join(map(str, value.shape))}]"
+    if isinstance(value, (ACG.Array, Complex)):
+        return f"{'complex ' * is_complex(value)}{value.type.name}[{', '.join(map(str, value.shape))}]"
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_describe, value))}]"
     return str(value)
-
-
-class _DimNames:
-    """Names and ranges of the symbols that export found."""
-
-    def __init__(self, exported: torch.export.ExportedProgram) -> None:
-        self.ranges = exported.range_constraints
-        self.names: dict[Any, str] = {}
-        self.where: dict[Any, tuple[str, int]] = {}
-        self.inputs: list[str] = []
-        self.sizes: dict[Any, Any] = {}
-        self.bounds: dict[str, tuple[int, float]] = {}
-
-    def of(self, path: str, val: torch.Tensor) -> tuple[Any, ...]:
-        """Per dim a number, a named dim, or None for a size that is an expression in others."""
-        self.inputs.append(path)
-        found: list[Any] = []
-        for axis, n in enumerate(val.shape):
-            if not isinstance(n, torch.SymInt) or n.node.expr.is_number:
-                found.append(int(n))
-                continue
-            symbol = n.node.expr
-            if not symbol.is_symbol:
-                found.append(None)
-                continue
-            name = self.names.setdefault(symbol, f"{path}_{axis}")
-            self.where.setdefault(symbol, (path, axis))
-            bounds = self.ranges.get(symbol)
-            low = int(bounds.lower) if bounds is not None and bounds.lower > 2 else 0
-            high = int(bounds.upper) if bounds is not None and bounds.upper < 2**31 else None
-            self.bounds[name] = (low, math.inf if high is None else high)
-            found.append(ACG.dim(name, low, high))
-        return tuple(found)
-
-    def learn(self, values: Any) -> None:
-        """What the symbols are in the trace that runs."""
-        shapes = dict(zip(self.inputs, values))
-        self.sizes = {symbol: shapes[path].shape[axis] for symbol, (path, axis) in self.where.items()}
-
-    def size(self, value: Any) -> Any:
-        """The size that a symbolic number argument stands for."""
-        expr = value.node.expr
-        if expr in self.sizes:
-            return self.sizes[expr]
-        raise CompileError(f"the number argument {expr} is not the size of any tensor argument: pass it as a tensor")
-
-
-def _python(target: Any, args: Any, kwargs: Any) -> Any:
-    """Python's and torch's functions on sizes and containers."""
-    if target is operator.getitem:
-        return args[0][args[1]]
-    if target in (torch.sym_max, max):
-        return ACG.max_dim(*args)
-    if target in (torch.sym_min, min):
-        return ACG.min_dim(*args)
-    if target is torch.sym_int:
-        return int(args[0]) if isinstance(args[0], float) else args[0]
-    if target is torch.sym_float:
-        return float(args[0])
-    if target is torch.sym_not:
-        return not args[0]
-    if target is torch.sym_ite:
-        return args[1] if args[0] else args[2]
-    if target in (math.trunc, math.floor, math.ceil) or getattr(target, "__module__", "") in (
-        "_operator",
-        "math",
-        "builtins",
-    ):
-        return target(*args, **kwargs)
-    if getattr(target, "__module__", "").startswith("torch") and all(isinstance(a, (int, float, bool)) for a in args):
-        return target(*args, **kwargs)
-    source.fail(f"the Python function {getattr(target, '__name__', target)} is not supported in a graph")

@@ -14,10 +14,11 @@ from torch.utils import _pytree as pytree
 from deepseek.acg.convert import to_numpy
 from deepseek.acg.graph import Program
 from deepseek.acg.jit import CacheInfo
-from deepseek.errors import InputError
+from deepseek.errors import CompileError, InputError
 
 from .exporting import as_module, export_module, named_arguments
 from .importer import Imported, import_program
+from .pairs import real_view
 
 __all__ = ["CompiledModule"]
 
@@ -42,7 +43,7 @@ class _Entry:
                     return False
             elif i not in tensors and (type(leaf) is not type(example) or leaf != example):
                 return False
-        arrays = [leaves[i] for i in self.imported.inputs]
+        arrays = [real_view(leaves[i]) for i in self.imported.inputs]
         return self._fits(arrays) and self.imported.graph.accepts(arrays)
 
     def _fits(self, arrays: list[torch.Tensor]) -> bool:
@@ -116,6 +117,11 @@ class CompiledModule:
         exported = export_module(self.module, args, kwargs, self._dynamic)
         flat = pytree.tree_leaves(exported.example_inputs or (args, kwargs))
         imported = import_program(exported, flat)
+        if self._dynamic is not None and imported.fixed:
+            raise CompileError(
+                f"{self._name}: dynamic asks for sizes that operations need as numbers: {', '.join(imported.fixed)}; "
+                "leave them out of dynamic"
+            )
         program = imported.graph.compile(self._target, self._threads)
         program.bind_weights({name: to_numpy(tensor) for name, tensor in imported.weights.items()})
         entry = _Entry(spec, [_signature(leaf) for leaf in leaves], imported, program, exported.call_spec.out_spec)
@@ -126,13 +132,14 @@ class CompiledModule:
     def _run(self, entry: _Entry, leaves: list[Any]) -> Any:
         imported = entry.imported
         named = {**dict(self.module.named_buffers()), **dict(self.module.named_parameters())}
-        arrays = [leaves[i] for i in imported.inputs] + [named[name].detach() for name in imported.buffers]
+        arrays = [real_view(leaves[i]) for i in imported.inputs] + [named[name].detach() for name in imported.buffers]
         results = entry.program.run_arrays(arrays)
         for kind, which, number in imported.mutations:
             target = named[which] if kind == "buffer" else leaves[which]
             with torch.no_grad():
                 target.copy_(results[number])
         pick = {"result": results.__getitem__, "input": leaves.__getitem__, "value": lambda v: v}
+        pick["complex"] = lambda parts: torch.complex(*(results[n] for n in parts))
         return pytree.tree_unflatten([pick[kind](which) for kind, which in imported.outputs], entry.out_spec)
 
     def cache_info(self) -> CacheInfo:

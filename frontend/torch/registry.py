@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 _HANDLERS: dict[str, Callable[..., Any]] = {}
+_COMPLEX: dict[str, Callable[..., Any]] = {}
 
 
 def aten(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -13,21 +14,32 @@ def aten(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
     It takes the operation's arguments by their names in the schema, tensors being ACG arrays, and gives its results.
     """
+    return _register(_HANDLERS, names)
 
+
+def on_complex(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Registers a function for operations that have a complex tensor (`pairs.Complex`) among their arguments."""
+    return _register(_COMPLEX, names)
+
+
+def _register(table: dict[str, Callable[..., Any]], names: tuple[str, ...]) -> Any:
     def register(fn: Callable[..., Any]) -> Callable[..., Any]:
         for name in names:
-            _HANDLERS[name if "::" in name else f"aten::{name}"] = fn
+            full = name if "::" in name else f"aten::{name}"
+            if full in table:
+                raise ValueError(f"{full} is registered twice, by {table[full].__name__} and {fn.__name__}")
+            table[full] = fn
         return fn
 
     return register
 
 
-def find(target: Any) -> Callable[..., Any] | None:
+def find(target: Any, of_complex: bool = False) -> Callable[..., Any] | None:
     """The function for an OpOverload: of this overload, else of the operation."""
     from . import aten as _aten  # noqa: F401 (fills the registry)
 
-    name = target._schema.name
-    return _HANDLERS.get(f"{name}.{target._overloadname}", _HANDLERS.get(name))
+    table, name = _COMPLEX if of_complex else _HANDLERS, target._schema.name
+    return table.get(f"{name}.{target._overloadname}", table.get(name))
 
 
 def named(name: str) -> Callable[..., Any] | None:

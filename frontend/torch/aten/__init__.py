@@ -2,8 +2,40 @@
 
 from __future__ import annotations
 
-from . import create, elementwise, index, layout, nn, products, reduce, special, windows
+from . import (
+    create,
+    distances,
+    elementwise,
+    gamma,
+    groups,
+    indefinite,
+    index,
+    layout,
+    nn,
+    orthogonal,
+    polynomials,
+    products,
+    reduce,
+    resample,
+    solve,
+    special,
+    windows,
+)
 
+from . import complexes, fourier  # isort: skip (takes what the others hold, part by part)
 from . import prims  # isort: skip (names what the others hold)
 
-__all__ = ["create", "elementwise", "index", "layout", "nn", "prims", "products", "reduce", "special", "windows"]
+__all__ = [
+    "complexes",
+    "create",
+    "distances",
+    "elementwise",
+    "fourier",
+    "gamma",
+    "groups",
+    "indefinite",
+    "index",
+    "layout",
+    "nn",
+]
+__all__ += ["orthogonal", "polynomials", "prims", "products", "reduce", "resample", "solve", "special", "windows"]

@@ -6,6 +6,7 @@ from typing import Any
 
 from deepseek import ACG
 
+from ..pairs import PARTS, Complex
 from ..registry import aten
 
 
@@ -19,6 +20,9 @@ def _type(dtype: Any, value: Any = None) -> Any:
 
 
 def _full(size: Any, value: Any, dtype: Any) -> Any:
+    if dtype in PARTS:
+        parts = complex(value)
+        return Complex(*(_full(size, part, PARTS[dtype]) for part in (parts.real, parts.imag)))
     if isinstance(value, (ACG.Array, ACG.SymInt)):
         return ACG.broadcast_to(ACG.asarray(value, dtype), tuple(size))
     return ACG.full(tuple(size), value, dtype)

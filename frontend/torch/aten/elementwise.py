@@ -9,6 +9,7 @@ import numpy as np
 
 from deepseek import ACG
 
+from ..pairs import PARTS, Complex
 from ..registry import aten
 
 _UNARY = {
@@ -85,7 +86,7 @@ def _is_float(x: Any) -> bool:
     return x.type.is_float if isinstance(x, ACG.Array) else isinstance(x, float)
 
 
-@aten("pow", "float_power")
+@aten("pow")
 def power(self: Any, exponent: Any) -> Any:
     return ACG.power(self, exponent)
 
@@ -171,20 +172,23 @@ def logit(self: Any, eps: float | None = None) -> Any:
     return ACG.log(ACG.true_divide(x, ACG.subtract(1, x)))
 
 
+def _of_dtype(x: Any, dtype: Any) -> Any:
+    return Complex.of(x.astype(PARTS[dtype])) if dtype in PARTS else x.astype(dtype)
+
+
 @aten("_to_copy", "to.dtype", "to.device", "to.dtype_layout", "to.other", "to.prim_dtype", "type_as")
 def to(self: Any, *args: Any, dtype: Any = None, **options: Any) -> Any:
     for value in (dtype, *args):
         if isinstance(value, ACG.Array):
             return self.astype(value.type)
         if type(value).__name__ == "dtype":
-            return self.astype(value)
+            return _of_dtype(self, value)
     return self
 
 
 @aten(
-    "clone", "alias", "contiguous", "detach", "lift_fresh_copy", "lift_fresh", "lift", "_conj", "resolve_conj",
-    "resolve_neg", "conj", "conj_physical", "real", "positive", "data", "prims::view_of", "copy_to", "view_as_real_copy", "requires_grad_",
-    "_reshape_alias_copy", "alias_copy", "detach_copy",
+    "clone", "alias", "alias_copy", "contiguous", "detach", "detach_copy", "lift", "lift_fresh", "lift_fresh_copy",
+    "conj", "_conj", "conj_physical", "resolve_conj", "resolve_neg", "real", "positive", "prims::view_of",
 )  # fmt: skip
 def same(self: Any, **options: Any) -> Any:
     return self
@@ -197,15 +201,24 @@ def copy(self: Any, src: Any, non_blocking: bool = False) -> Any:
 
 @aten("prims::convert_element_type")
 def convert_element_type(a: Any, dtype: Any) -> Any:
-    return a.astype(dtype)
+    return _of_dtype(a, dtype)
 
 
-@aten("nextafter", "nextafter.Tensor")
+@aten("nextafter")
 def nextafter(self: Any, other: Any) -> Any:
-    """The neighbour towards `other`, by stepping the bits; f32 only."""
-    from deepseek.acg.ops import bits
+    return ACG.nextafter(self, other)
 
-    return bits.nextafter(self, other)
+
+@aten("frexp", "prims::frexp")
+def frexp(self: Any) -> Any:
+    return ACG.frexp(self)
+
+
+@aten("angle")
+def angle(self: Any) -> Any:
+    """Of real numbers: 0, pi for negative ones, NaN for NaN."""
+    x = self if self.type.is_float else self.astype("float32")
+    return ACG.where(ACG.isnan(x), x, ACG.where(ACG.less(x, 0), math.pi, 0.0).astype(x.type))
 
 
 @aten("isposinf")

@@ -18,7 +18,7 @@ def embedding(weight: Any, indices: Any, padding_idx: int = -1, scale_grad: bool
 @aten("index_select", "index_select_copy")
 def index_select(self: Any, dim: int, index: Any) -> Any:
     if not self.ndim:
-        return ACG.reshape(self, index.shape)
+        return self  # one element, whatever the shape of index
     return ACG.take(self, index, axis=dim)
 
 
@@ -285,3 +285,20 @@ def searchsorted(
 @aten("bucketize.Tensor", "bucketize.Scalar")
 def bucketize(self: Any, boundaries: Any, out_int32: bool = False, right: bool = False) -> Any:
     return searchsorted(boundaries, self, out_int32, right)
+
+
+@aten("nonzero_static")
+def nonzero_static(self: Any, size: Any, fill_value: int = -1) -> Any:
+    """Positions of the first `size` elements that are not zero, [size, rank]; rows that are left over are filled."""
+    flat = ACG.not_equal(ACG.reshape(self, -1), 0)
+    number = ACG.subtract(ACG.cumsum(flat.astype("int64"), 0), 1)
+    place = ACG.where(flat, number, size)  # positions outside are left out
+    start = ACG.full((size,), -1, "int64")
+    found = ACG.put(start, [place], ACG.arange(flat.shape[0]), "set")
+    columns, rest = [], found
+    for n in reversed(self.shape):
+        columns.append(ACG.remainder(rest, n))
+        rest = ACG.floor_divide(rest, n)
+    if not columns:
+        return ACG.zeros((size, 0), "int64")
+    return ACG.where(ACG.expand_dims(ACG.less(found, 0), 1), fill_value, ACG.stack(columns[::-1], 1)).astype("int64")

@@ -11,7 +11,7 @@ from ..registry import aten
 _OPEN = 2**62  # ends of slices beyond this mean "to the end"
 
 
-@aten("view.default", "reshape", "_unsafe_view", "view_copy.default", "_reshape_alias", "reshape_as")
+@aten("view.default", "reshape", "_unsafe_view", "view_copy.default", "_reshape_alias")
 def view(self: Any, size: Any, *args: Any) -> Any:
     return ACG.reshape(self, tuple(size))
 

@@ -135,6 +135,41 @@ def native_batch_norm(
     return batch_norm_inference(input, weight, bias, running_mean, running_var, momentum, eps)
 
 
+@aten("instance_norm")
+def instance_norm(
+    input: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any, use_input_stats: bool, momentum: float,
+    eps: float, cudnn_enabled: bool,
+) -> Any:  # fmt: skip
+    """Every example and channel by its own statistics."""
+    if not use_input_stats:
+        return _batch_norm(input, weight, bias, running_mean, running_var, eps)
+    if running_mean is not None:
+        raise CompileError(
+            "instance_norm in training mode changes its running statistics, which torch.export does not record: "
+            "call module.eval(), or set track_running_stats=False"
+        )
+    axes = tuple(range(2, input.ndim))
+    mean, var = ACG.mean(input, axes, True), ACG.var(input, axes, True)
+    out = ACG.multiply(ACG.subtract(input, mean), ACG.rsqrt(ACG.add(var, eps)))
+    if weight is not None:
+        out = ACG.multiply(out, _channels(weight, input.ndim))
+    return (out if bias is None else ACG.add(out, _channels(bias, input.ndim))).astype(input.type)
+
+
+@aten("rrelu_with_noise_functional")
+def rrelu_functional(self: Any, noise: Any, *options: Any, **more: Any) -> Any:
+    return rrelu(self, noise, *options, **more), noise
+
+
+@aten("rrelu_with_noise")
+def rrelu(
+    self: Any, noise: Any, lower: float = 0.125, upper: float = 1 / 3, training: bool = False, generator: Any = None
+) -> Any:
+    if training:
+        raise CompileError("rrelu in training mode draws random numbers: call module.eval() before compiling")
+    return ACG.where(ACG.greater(self, 0), self, ACG.multiply(self, (lower + upper) / 2)).astype(self.type)
+
+
 @aten("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
 def dropout(input: Any, p: float, train: bool) -> Any:
     if train and p > 0:

@@ -10,7 +10,7 @@ from ..registry import aten, named
 
 _SAME = [
     "abs", "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "bitwise_and", "bitwise_not", "bitwise_or",
-    "bitwise_xor", "ceil", "cos", "cosh", "div", "eq", "erf", "erfc", "exp", "exp2", "expm1", "floor", "fmax", "fmin",
+    "bitwise_xor", "ceil", "cos", "cosh", "eq", "erf", "erfc", "exp", "exp2", "expm1", "floor", "fmax", "fmin",
     "fmod", "ge", "gt", "hypot", "isfinite", "le", "log", "log10", "log1p", "log2", "lt", "maximum", "minimum", "mul",
     "ne", "neg", "nextafter", "pow", "reciprocal", "remainder", "round", "rsqrt", "sign", "signbit", "sin", "sinh",
     "sqrt", "sub", "add", "tan", "tanh", "trunc", "where", "clone", "empty_strided", "scalar_tensor",

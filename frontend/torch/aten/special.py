@@ -1,7 +1,6 @@
 """Special functions, computed in f64 from series that need no tables, and rounded to the operand's type.
 
-Sources: DLMF (dlmf.nist.gov), chapters 5 (gamma), 7 (error functions), 9 (Airy), 10 (Bessel), 18 (orthogonal
-polynomials) and 25 (zeta).
+Sources: DLMF (dlmf.nist.gov), chapters 5 (gamma), 7 (error functions), 9 (Airy), 10 (Bessel) and 25 (zeta).
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ def _bernoulli(count: int) -> list[Fraction]:
 _B = [float(b) for b in _bernoulli(24)]
 
 
-def _register(names: tuple[str, ...], fn: Any, arguments: int = 1) -> None:
+def register(names: tuple[str, ...], fn: Any, arguments: int = 1) -> None:
     if arguments == 1:
         aten(*names)(lambda self: ACG.formula(fn, self))
     else:
@@ -322,88 +321,23 @@ def airy_ai(x: Scalar) -> Scalar:
     return (size < 6.0).select(near, (x > 0.0).select(right, left))
 
 
-def _chebyshev(kind: str) -> Any:
-    """DLMF 18.5.1 to 18.5.4, continued outside of [-1, 1] by hyperbolic functions; 0 for a negative degree."""
-
-    def polynomials(x: Scalar, n: Scalar) -> Scalar:
-        n = n.trunc()
-        clipped = (abs(x) < 1.0).select(x, 0.0)
-        angle = clipped.acos()
-        size = (abs(x) > 1.0).select(abs(x), 2.0)
-        grown = size.acosh()
-        odd = (n * 0.5 - (n * 0.5).floor()) > 0.0
-        flipped = (x < 0.0) & odd
-        half, sign = n + 0.5, flipped.select(-1.0, n - n + 1.0)
-        if kind == "t":
-            inside, outside = (n * angle).cos(), sign * (n * grown).cosh()
-            edge = sign
-        elif kind == "u":
-            inside = ((n + 1.0) * angle).sin() / angle.sin()
-            outside = sign * ((n + 1.0) * grown).sinh() / grown.sinh()
-            edge = sign * (n + 1.0)
-        else:
-            first = (half * angle).cos() / (angle * 0.5).cos()
-            second = (half * angle).sin() / (angle * 0.5).sin()
-            inside = first if kind == "v" else second
-            low = (half * grown).cosh() / (grown * 0.5).cosh()
-            high = (half * grown).sinh() / (grown * 0.5).sinh()
-            right, left = (low, high) if kind == "v" else (high, low)
-            outside = (x > 0.0).select(right, sign * left)
-            one, many = n - n + 1.0, 2.0 * n + 1.0
-            right, left = (one, many) if kind == "v" else (many, one)
-            edge = (x > 0.0).select(right, sign * left)
-        found = (abs(x) == 1.0).select(edge, (abs(x) < 1.0).select(inside, outside))
-        return (n < 0.0).select(0.0, found)
-
-    return polynomials
-
-
-_MOST_STEPS = 64
-
-
-def _recurrence(first: Any, step: Any) -> Any:
-    """Orthogonal polynomials by their three-term recurrence (DLMF 18.9.1), for degrees up to 64."""
-
-    def polynomials(x: Scalar, n: Scalar) -> Scalar:
-        n = n.trunc()
-        before, value = x - x + 1.0, first(x)
-        found = (n == 0.0).select(before, (n == 1.0).select(value, x - x))
-        for k in range(1, _MOST_STEPS):
-            before, value = value, step(x, float(k), before, value)
-            found = (n == k + 1.0).select(value, found)
-        return (n > float(_MOST_STEPS)).select(_NAN, found)
-
-    return polynomials
-
-
-_hermite_h = _recurrence(lambda x: 2.0 * x, lambda x, k, p, q: 2.0 * x * q - 2.0 * k * p)
-_hermite_he = _recurrence(lambda x: x, lambda x, k, p, q: x * q - k * p)
-_laguerre = _recurrence(lambda x: 1.0 - x, lambda x, k, p, q: ((2 * k + 1.0 - x) * q - k * p) / (k + 1.0))
-_legendre = _recurrence(lambda x: x, lambda x, k, p, q: ((2 * k + 1.0) * x * q - k * p) / (k + 1.0))
-
-_register(("lgamma", "special_gammaln", "prims::lgamma"), lgamma)
-_register(("digamma", "special_digamma", "special_psi", "prims::digamma"), digamma)
-_register(("erfinv", "special_erfinv", "prims::erf_inv"), erfinv)
-_register(("special_ndtri", "prims::ndtri"), ndtri)
-_register(("special_erfcx", "prims::erfcx"), erfcx)
-_register(("special_zeta", "prims::zeta"), zeta, 2)
-_register(("i0", "special_i0", "prims::bessel_i0", "special_modified_bessel_i0"), _bessel_i(0, False))
-_register(("special_i0e", "prims::bessel_i0e"), _bessel_i(0, True))
-_register(("special_i1", "prims::bessel_i1", "special_modified_bessel_i1"), _bessel_i(1, False))
-_register(("special_i1e", "prims::bessel_i1e"), _bessel_i(1, True))
-_register(("special_bessel_j0", "prims::bessel_j0"), _bessel_j(0))
-_register(("special_bessel_j1", "prims::bessel_j1"), _bessel_j(1))
-_register(("special_bessel_y0",), _bessel_y(0))
-_register(("special_bessel_y1",), _bessel_y(1))
-_register(("special_modified_bessel_k0",), _bessel_k(0, False))
-_register(("special_modified_bessel_k1",), _bessel_k(1, False))
-_register(("special_scaled_modified_bessel_k0",), _bessel_k(0, True))
-_register(("special_scaled_modified_bessel_k1",), _bessel_k(1, True))
-_register(("special_spherical_bessel_j0", "prims::spherical_bessel_j0"), spherical_bessel_j0)
-_register(("special_airy_ai",), airy_ai)
-for _kind in "tuvw":
-    _register((f"special_chebyshev_polynomial_{_kind}",), _chebyshev(_kind), 2)
-_register(("special_hermite_polynomial_h",), _hermite_h, 2)
-_register(("special_hermite_polynomial_he",), _hermite_he, 2)
-_register(("special_laguerre_polynomial_l",), _laguerre, 2)
-_register(("special_legendre_polynomial_p",), _legendre, 2)
+register(("lgamma", "special_gammaln", "prims::lgamma"), lgamma)
+register(("digamma", "special_digamma", "special_psi", "prims::digamma"), digamma)
+register(("erfinv", "special_erfinv", "prims::erf_inv"), erfinv)
+register(("special_ndtri", "prims::ndtri"), ndtri)
+register(("special_erfcx", "prims::erfcx"), erfcx)
+register(("special_zeta", "prims::zeta"), zeta, 2)
+register(("i0", "special_i0", "prims::bessel_i0", "special_modified_bessel_i0"), _bessel_i(0, False))
+register(("special_i0e", "prims::bessel_i0e"), _bessel_i(0, True))
+register(("special_i1", "prims::bessel_i1", "special_modified_bessel_i1"), _bessel_i(1, False))
+register(("special_i1e", "prims::bessel_i1e"), _bessel_i(1, True))
+register(("special_bessel_j0", "prims::bessel_j0"), _bessel_j(0))
+register(("special_bessel_j1", "prims::bessel_j1"), _bessel_j(1))
+register(("special_bessel_y0",), _bessel_y(0))
+register(("special_bessel_y1",), _bessel_y(1))
+register(("special_modified_bessel_k0",), _bessel_k(0, False))
+register(("special_modified_bessel_k1",), _bessel_k(1, False))
+register(("special_scaled_modified_bessel_k0",), _bessel_k(0, True))
+register(("special_scaled_modified_bessel_k1",), _bessel_k(1, True))
+register(("special_spherical_bessel_j0", "prims::spherical_bessel_j0"), spherical_bessel_j0)
+register(("special_airy_ai",), airy_ai)

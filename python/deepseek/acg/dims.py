@@ -193,7 +193,20 @@ class Dims:
             if isinstance(rest, int) or (isinstance(atom, Opaque) and atom not in sizes.atoms(rest)):
                 self._known[atom] = rest
                 return True
-        return False
+        return self._solve_product(size)
+
+    def _solve_product(self, size: Expr) -> bool:
+        """n * m = 6 makes n and m the example's numbers: types cannot say that only their product is fixed."""
+        products = [mono for mono in size.terms if mono]
+        if len(products) != 1 or any(isinstance(atom, Opaque) for atom in products[0]):
+            return False
+        for atom in set(products[0]):
+            hint = self.hint(sizes.of(atom))
+            if hint is None:
+                return False
+            self.guards[Guard("==", sizes.sub(sizes.of(atom), hint))] = None
+            self._known[atom] = hint
+        return True
 
     def _learn_bound(self, fact: Size) -> None:
         """Narrows a symbol's range by `fact` >= 0 if the fact is symbol + c or c - symbol."""

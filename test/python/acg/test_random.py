@@ -44,7 +44,7 @@ def test_distributions() -> None:
     uniform, double, normal, whole = first
     for x in (uniform.astype(np.float64), double):
         # Moments of n draws: five standard errors.
-        assert 0 <= x.min() and x.max() < 1
+        assert x.min() >= 0 and x.max() < 1
         assert abs(x.mean() - 0.5) < 5 * (1 / 12 / n) ** 0.5
         assert abs(x.var() - 1 / 12) < 5 * (1 / 180 / n) ** 0.5
     assert abs(normal.mean()) < 5 / n**0.5 and abs(normal.var() - 1) < 5 * (2 / n) ** 0.5

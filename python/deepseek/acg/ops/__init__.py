@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
-from . import blocks, create, elementwise, formula, index, layout, order, random, reduce, window
+from . import bits, blocks, create, elementwise, formula, index, layout, order, random, reduce, window
 
-__all__ = ["blocks", "create", "elementwise", "formula", "index", "layout", "order", "random", "reduce", "window"]
+__all__ = [
+    "bits",
+    "blocks",
+    "create",
+    "elementwise",
+    "formula",
+    "index",
+    "layout",
+    "order",
+    "random",
+    "reduce",
+    "window",
+]

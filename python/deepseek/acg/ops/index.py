@@ -15,8 +15,9 @@ from ..sizes import Size
 from ..source import fail
 from ..symint import as_size
 from ..tracing import active
+from .create import Fill
 from .layout import _regroup, reshape
-from .pointwise import constant, convert, pointwise
+from .pointwise import constant, convert, literal, pointwise
 from .reduce import normalize_axis
 from .scalar import compare, select
 
@@ -136,6 +137,8 @@ def _extract(x: Array, bounds: list[tuple[Size, Size, int]]) -> Array:
     if all(offset == 0 and step == 1 and count == size for (offset, count, step), size in zip(bounds, x.sizes)):
         return x
     shape = tuple(count for _, count, _ in bounds)
+    if 0 in shape:  # a slice may not begin at the end of a dim, and a dim of size 0 has no other place
+        return make(Fill(literal(0, x.type), shape, x.type), x)
     if any(step < 0 for _, _, step in bounds):
         return _extract_backwards(x, bounds, shape)
     template = "tensor.extract_slice {0}[{offsets}] [{counts}] [{steps}] : {t0} to {r}"
