@@ -318,11 +318,13 @@ Value viewSource(Value value) {
 }
 
 /// Every result that leaves must be made by a dispatch, once: an argument, a
-/// constant or a second use of one result is copied.
+/// constant or a second use of one result is copied, a third one from the copy,
+/// so that no two of them are the same computation.
 void copySharedResults(func::FuncOp function, DimsAnalysis &dims) {
   Operation *terminator = function.front().getTerminator();
   OpBuilder b(terminator);
   DenseSet<Value> returned;
+  DenseMap<Value, Value> copies;
   for (OpOperand &operand : terminator->getOpOperands()) {
     if (!isa<RankedTensorType>(operand.get().getType()) ||
         function.getResultAttr(operand.getOperandNumber(), kTiedAttr))
@@ -332,8 +334,11 @@ void copySharedResults(func::FuncOp function, DimsAnalysis &dims) {
     if (made)
       made =
           cast<KernelOpInterface>(source.getDefiningOp()).getTiedOperand(cast<OpResult>(source).getResultNumber()) < 0;
-    if (!made || !returned.insert(source).second)
-      operand.set(copyOf(b, operand.get().getLoc(), operand.get(), dims));
+    if (made && returned.insert(source).second)
+      continue;
+    Value &copy = copies[operand.get()];
+    copy = copyOf(b, operand.get().getLoc(), copy ? copy : operand.get(), dims);
+    operand.set(copy);
   }
   // A view needs memory to look at.
   function.walk([&](Operation *op) {

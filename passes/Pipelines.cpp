@@ -47,6 +47,8 @@ static void buildFuse(OpPassManager &pm, const PhaseOptions &options) {
   // Changes operand types, so before regions fix them.
   pm.addPass(createPackMatmulPass());
   pm.addPass(createFormDispatchesPass());
+  // What is prepared of one weight for several readers is prepared once: @init returns no value twice.
+  pm.addPass(createCSEPass());
   // Dispatches move whole: decoding and packing one weight stay one kernel.
   pm.addPass(createHoistWeightsPass());
   pm.addPass(createCSEPass());

@@ -20,10 +20,11 @@ from deepseek.acg.binding import Parameters
 from deepseek.acg.graph import Graph
 from deepseek.errors import CompileError
 
-from . import registry
+from . import randomness, registry
 from .decompose import decompose, is_mutable
 from .lines import at_node
 from .pairs import Complex, is_complex, real_view
+from .randomness import NeedsSeedError
 from .symbols import DimNames, python_function
 
 _IGNORED = {
@@ -45,13 +46,18 @@ class Imported:
     fixed: list[str]  # dims that export left open, but an operation needs as a number
     counts: Counter[str] = field(default_factory=Counter)
     ranges: dict[str, tuple[int, float]] = field(default_factory=dict)  # of named dims
+    seeded: bool = False  # the last argument is the seed of random numbers
 
 
 def import_program(exported: torch.export.ExportedProgram, examples: list[Any]) -> Imported:
     """The dsc graph of an exported program; `examples` are the flat arguments that it was exported with."""
     if any(is_mutable(node) for module in _modules(exported.graph_module) for node in module.graph.nodes):
         exported = exported.run_decompositions({})
-    return _Importer(exported, examples).run()
+    importer = _Importer(exported, examples)
+    try:
+        return importer.run()
+    except NeedsSeedError:
+        return importer.run(seeded=True)
 
 
 def _modules(module: torch.fx.GraphModule) -> list[torch.fx.GraphModule]:
@@ -66,7 +72,8 @@ class _Importer:
         self.weights: dict[str, torch.Tensor] = {}
         self.canonical: dict[Any, str] = {}
 
-    def run(self) -> Imported:
+    def run(self, seeded: bool = False) -> Imported:
+        """The graph; `seeded`, its last argument is an int64 that random numbers follow from."""
         from torch.export.graph_signature import InputKind, OutputKind
 
         signature = self.exported.graph_signature
@@ -105,6 +112,8 @@ class _Importer:
                 raise CompileError(f"an input of kind {spec.kind.name} ({node.name}) is not supported")
         first_buffer = len(arrays)
         arrays += [(name.replace(".", "_"), self._tensor(name), None) for name in buffers]
+        if seeded:
+            arrays.append(("random_seed", torch.zeros((), dtype=torch.int64), None))
         parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name, _, _ in arrays]
         known = Parameters(lambda: None, inspect.Signature(parameters))
         known.name = "main"
@@ -126,7 +135,8 @@ class _Importer:
                 else:
                     env[node] = what if kind == "value" else values[what + (first_buffer if kind == "buffer" else 0)]
             names.learn(values)
-            outputs = self._walk(self.module, env)
+            with randomness.seeded(values[-1] if seeded else None):
+                outputs = self._walk(self.module, env)
             results, found, mutations = [], [], []
             position = {id(v): i for i, v in enumerate(values)}
             user_inputs = [
@@ -167,7 +177,9 @@ class _Importer:
             if isinstance(size, int) and not isinstance(asked, int) and asked is not None
         ]
         outputs, mutations = described["outputs"], described["mutations"]
-        return Imported(graph, self.weights, inputs, buffers, outputs, mutations, fixed, self.counts, names.bounds)
+        return Imported(
+            graph, self.weights, inputs, buffers, outputs, mutations, fixed, self.counts, names.bounds, seeded
+        )
 
     def _tensor(self, name: str) -> torch.Tensor:
         for store in (self.exported.state_dict, self.exported.constants):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -79,6 +80,7 @@ class CompiledModule:
         threads: int | None = None,
     ) -> None:
         self.module = as_module(module)
+        self._takes_seed = "seed" in inspect.signature(self.module.forward).parameters
         self._target, self._dynamic, self._threads, self._dump = target, dynamic, threads, dump_ir
         self._entries: list[_Entry] = []
         self._compiles = self._hits = 0
@@ -87,6 +89,10 @@ class CompiledModule:
         self._entry(args, kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's results. `seed=` fixes the random numbers of a module that draws some; without it they follow
+        from torch.manual_seed. They are not those that eager draws.
+        """
+        seed = None if self._takes_seed else kwargs.pop("seed", None)
         leaves, spec = pytree.tree_flatten(self._normal(args, kwargs))
         entry = next((e for e in self._entries if e.accepts(spec, leaves)), None)
         if entry is None:
@@ -98,7 +104,7 @@ class CompiledModule:
             entry = self._entry(args, kwargs)
         else:
             self._hits += 1
-        return self._run(entry, leaves)
+        return self._run(entry, leaves, seed)
 
     @property
     def _name(self) -> str:
@@ -129,10 +135,12 @@ class CompiledModule:
         self._compiles += 1
         return entry
 
-    def _run(self, entry: _Entry, leaves: list[Any]) -> Any:
+    def _run(self, entry: _Entry, leaves: list[Any], seed: int | None) -> Any:
         imported = entry.imported
         named = {**dict(self.module.named_buffers()), **dict(self.module.named_parameters())}
         arrays = [real_view(leaves[i]) for i in imported.inputs] + [named[name].detach() for name in imported.buffers]
+        if imported.seeded:
+            arrays.append(torch.randint(2**63 - 1, ()) if seed is None else torch.tensor(int(seed)))
         results = entry.program.run_arrays(arrays)
         for kind, which, number in imported.mutations:
             target = named[which] if kind == "buffer" else leaves[which]

@@ -149,7 +149,7 @@ bool Terms::follow(Value &tensor, Dims &index) {
     return true;
   }
   if (auto collapse = dyn_cast<tensor::CollapseShapeOp>(op)) {
-    Dims shape = sizes.get(collapse.getSrc()), source(shape.size());
+    Dims shape = sizes.get(collapse.getSrc()), source(shape.size(), getAffineConstantExpr(0, context));
     for (auto [group, linear] : llvm::zip_equal(collapse.getReassociationIndices(), index)) {
       AffineExpr rest = linear;
       for (int64_t i : llvm::reverse(group)) {

@@ -15,6 +15,7 @@ from . import (
     orthogonal,
     polynomials,
     products,
+    random,
     reduce,
     resample,
     solve,
@@ -38,4 +39,15 @@ __all__ = [
     "layout",
     "nn",
 ]
-__all__ += ["orthogonal", "polynomials", "prims", "products", "reduce", "resample", "solve", "special", "windows"]
+__all__ += [
+    "orthogonal",
+    "polynomials",
+    "prims",
+    "products",
+    "random",
+    "reduce",
+    "resample",
+    "solve",
+    "special",
+    "windows",
+]

@@ -1,4 +1,4 @@
-"""Neural network layers of ATen: norms, softmax, attention, dropout."""
+"""Neural network layers of ATen: norms, softmax, attention."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from deepseek import ACG
 from deepseek.acg import source
 
 from ..registry import aten
+from .random import dropout
 
 
 @aten("softmax.int", "_softmax", "special_softmax")
@@ -144,9 +145,9 @@ def instance_norm(
     if not use_input_stats:
         return _batch_norm(input, weight, bias, running_mean, running_var, eps)
     if running_mean is not None:
-        raise CompileError(
-            "instance_norm in training mode changes its running statistics, which torch.export does not record: "
-            "call module.eval(), or set track_running_stats=False"
+        source.fail(
+            "instance_norm in training mode changes its running statistics, which torch.export does not record",
+            "call module.eval(), or set track_running_stats=False",
         )
     axes = tuple(range(2, input.ndim))
     mean, var = ACG.mean(input, axes, True), ACG.var(input, axes, True)
@@ -156,57 +157,31 @@ def instance_norm(
     return (out if bias is None else ACG.add(out, _channels(bias, input.ndim))).astype(input.type)
 
 
-@aten("rrelu_with_noise_functional")
-def rrelu_functional(self: Any, noise: Any, *options: Any, **more: Any) -> Any:
-    return rrelu(self, noise, *options, **more), noise
-
-
-@aten("rrelu_with_noise")
-def rrelu(
-    self: Any, noise: Any, lower: float = 0.125, upper: float = 1 / 3, training: bool = False, generator: Any = None
-) -> Any:
-    if training:
-        raise CompileError("rrelu in training mode draws random numbers: call module.eval() before compiling")
-    return ACG.where(ACG.greater(self, 0), self, ACG.multiply(self, (lower + upper) / 2)).astype(self.type)
-
-
-@aten("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
-def dropout(input: Any, p: float, train: bool) -> Any:
-    if train and p > 0:
-        source.fail("dropout of a module in training mode draws random numbers", "call module.eval() before compiling")
-    return input
-
-
-@aten("native_dropout")
-def native_dropout(input: Any, p: float, train: bool | None) -> Any:
-    return dropout(input, p, bool(train)), ACG.ones(input.shape, "bool")
-
-
 @aten("scaled_dot_product_attention")
 def attention(
     query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
     scale: float | None = None, enable_gqa: bool = False,
 ) -> Any:  # fmt: skip
     """q [.., h, s, d], k and v [.., h_kv, t, d]; the mask is added, or says where to look (bool)."""
-    if dropout_p:
-        dropout(query, dropout_p, True)
     if query.ndim == 3:
         query, key, value = (ACG.expand_dims(x, 1) for x in (query, key, value))
         mask = None if attn_mask is None else _mask_of_rank(attn_mask, 3)
         mask = mask if mask is None else ACG.expand_dims(mask, 1)
-        out = attention(query, key, value, mask, 0.0, is_causal, scale, enable_gqa)
+        out = attention(query, key, value, mask, dropout_p, is_causal, scale, enable_gqa)
         return ACG.squeeze(out, 1)
-    return _attention(query, key, value, attn_mask, is_causal, scale)
+    return _attention(query, key, value, attn_mask, is_causal, scale, dropout_p)
 
 
 def _mask_of_rank(mask: Any, rank: int) -> Any:
     return ACG.reshape(mask, (*[1] * (rank - mask.ndim), *mask.shape)) if mask.ndim < rank else mask
 
 
-def _attention(query: Any, key: Any, value: Any, mask: Any, is_causal: bool, scale: float | None) -> Any:
+def _attention(
+    query: Any, key: Any, value: Any, mask: Any, is_causal: bool, scale: float | None, dropout_p: float
+) -> Any:  # fmt: skip
     fits = query.ndim == 4 and query.shape[-1] == value.shape[-1] and query.shape[0] == key.shape[0]
     square = not is_causal or query.shape[-2] == key.shape[-2]
-    if fits and mask is None and square and query.shape[1] % key.shape[1] == 0:
+    if fits and mask is None and not dropout_p and square and query.shape[1] % key.shape[1] == 0:
         q, k, v = (ACG.swapaxes(x, 1, 2) for x in (query, key, value))
         return ACG.swapaxes(ACG.attention(q, k, v, causal=is_causal, scale=scale), 1, 2)
     if query.ndim > 3 and key.shape[-3] != query.shape[-3]:
@@ -224,7 +199,7 @@ def _attention(query: Any, key: Any, value: Any, mask: Any, is_causal: bool, sca
         weights = safe_softmax(scores, -1)
     else:
         weights = ACG.softmax(scores if mask is None else ACG.add(scores, mask).astype(scores.type), -1)
-    return ACG.matmul(weights, value)
+    return ACG.matmul(dropout(weights, dropout_p, True), value)
 
 
 def _repeat_heads(x: Any, times: Any) -> Any:
