@@ -24,6 +24,7 @@ from . import randomness, registry
 from .decompose import decompose, is_mutable
 from .lines import at_node
 from .pairs import Complex, is_complex, real_view
+from .plan import Plan, of_program
 from .randomness import NeedsSeedError
 from .symbols import DimNames, python_function
 
@@ -53,11 +54,15 @@ def import_program(exported: torch.export.ExportedProgram, examples: list[Any]) 
     """The dsc graph of an exported program; `examples` are the flat arguments that it was exported with."""
     if any(is_mutable(node) for module in _modules(exported.graph_module) for node in module.graph.nodes):
         exported = exported.run_decompositions({})
-    importer = _Importer(exported, examples)
+    return import_plan(of_program(exported, examples))
+
+
+def import_plan(plan: Plan) -> Imported:
+    """The dsc graph of a graph of ATen operations without effects."""
     try:
-        return importer.run()
+        return _Importer(plan).run()
     except NeedsSeedError:
-        return importer.run(seeded=True)
+        return _Importer(plan).run(seeded=True)
 
 
 def _modules(module: torch.fx.GraphModule) -> list[torch.fx.GraphModule]:
@@ -65,107 +70,31 @@ def _modules(module: torch.fx.GraphModule) -> list[torch.fx.GraphModule]:
 
 
 class _Importer:
-    def __init__(self, exported: torch.export.ExportedProgram, examples: list[Any]) -> None:
-        self.exported, self.examples = exported, examples
-        self.module = exported.graph_module
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
         self.counts: Counter[str] = Counter()
         self.weights: dict[str, torch.Tensor] = {}
         self.canonical: dict[Any, str] = {}
+        self.names = DimNames(plan.ranges)
 
     def run(self, seeded: bool = False) -> Imported:
         """The graph; `seeded`, its last argument is an int64 that random numbers follow from."""
-        from torch.export.graph_signature import InputKind, OutputKind
-
-        signature = self.exported.graph_signature
-        changed = {
-            spec.target
-            for spec in signature.output_specs
-            if spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION)
-        }
-        placeholders = [node for node in self.module.graph.nodes if node.op == "placeholder"]
-        arrays: list[tuple[str, torch.Tensor, Any]] = []
-        bind: list[tuple[torch.fx.Node, Any]] = []  # placeholder -> ("array", n), ("weight", name) or ("value", v)
-        inputs, buffers = [], []
-        number = 0
-        for node, spec in zip(placeholders, signature.input_specs):
-            if spec.kind is InputKind.USER_INPUT:
-                example = self.examples[number]
-                if isinstance(node.meta.get("val"), torch.Tensor):
-                    inputs.append(number)
-                    bind.append((node, ("complex" if example.is_complex() else "array", len(arrays))))
-                    arrays.append((node.name, real_view(example), node.meta["val"]))
-                elif isinstance(node.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool)):
-                    bind.append((node, ("symbol", node.meta["val"])))
-                else:
-                    bind.append((node, ("value", example)))
-                number += 1
-            elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
-                tensor = self._tensor(spec.target)
-                if spec.target in changed and tensor.is_complex():
-                    raise CompileError(f"the module changes its complex buffer {spec.target}: that is not supported")
-                if spec.target in changed:
-                    buffers.append(spec.target)
-                    bind.append((node, ("buffer", len(buffers) - 1)))
-                else:
-                    bind.append((node, ("weight", (spec.target, tensor))))
-            else:
-                raise CompileError(f"an input of kind {spec.kind.name} ({node.name}) is not supported")
-        first_buffer = len(arrays)
-        arrays += [(name.replace(".", "_"), self._tensor(name), None) for name in buffers]
+        plan, names = self.plan, self.names
+        arrays = [*plan.arrays, *((name.replace(".", "_"), tensor, None) for name, tensor in plan.buffers)]
         if seeded:
             arrays.append(("random_seed", torch.zeros((), dtype=torch.int64), None))
         parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name, _, _ in arrays]
         known = Parameters(lambda: None, inspect.Signature(parameters))
         known.name = "main"
         examples = [torch.empty(_hints(tensor), dtype=tensor.dtype) for _, tensor, _ in arrays]
-        names = DimNames(self.exported)
-        dims = {name: names.of(name, val) for name, _, val in arrays if val is not None}
-        dims |= {name: tuple(tensor.shape) for name, tensor, val in arrays if val is None}
+        dims = {name: tuple(tensor.shape) if val is None else names.of(name, val) for name, tensor, val in arrays}
         described: dict[str, Any] = {}
 
         def body(*values: Any) -> Any:
-            env: dict[torch.fx.Node, Any] = {}
-            for node, (kind, what) in bind:
-                if kind == "weight":
-                    env[node] = self._weight(*what)
-                elif kind == "symbol":
-                    env[node] = names.size(what)
-                elif kind == "complex":
-                    env[node] = Complex.of_pairs(values[what])
-                else:
-                    env[node] = what if kind == "value" else values[what + (first_buffer if kind == "buffer" else 0)]
             names.learn(values)
             with randomness.seeded(values[-1] if seeded else None):
-                outputs = self._walk(self.module, env)
-            results, found, mutations = [], [], []
-            position = {id(v): i for i, v in enumerate(values)}
-            user_inputs = [
-                node.name
-                for node, spec in zip(placeholders, signature.input_specs)
-                if spec.kind is InputKind.USER_INPUT
-            ]
-            for value, spec in zip(outputs, signature.output_specs):
-                if is_complex(value):
-                    if spec.kind is not OutputKind.USER_OUTPUT:
-                        raise CompileError(
-                            f"the module writes into the complex tensor {spec.target}: return it instead"
-                        )
-                    found.append(("complex", (len(results), len(results) + 1)))
-                    results += [value.re, value.im]
-                    continue
-                if not isinstance(value, (ACG.Array, ACG.SymInt)):
-                    found.append(("value", value))
-                    continue
-                if spec.kind is OutputKind.USER_OUTPUT and id(value) in position and position[id(value)] < first_buffer:
-                    found.append(("input", inputs[position[id(value)]]))
-                    continue
-                results.append(value)
-                if spec.kind is OutputKind.USER_OUTPUT:
-                    found.append(("result", len(results) - 1))
-                elif spec.kind is OutputKind.USER_INPUT_MUTATION:
-                    mutations.append(("input", user_inputs.index(spec.target), len(results) - 1))
-                elif spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION):
-                    mutations.append(("buffer", spec.target, len(results) - 1))
+                outputs = self._walk(plan.module, {node: self._bound(what, values) for node, what in plan.bound})
+            results, found, mutations = self._outputs(outputs, values)
             described.update(outputs=found, mutations=mutations)
             return tuple(results)
 
@@ -176,16 +105,47 @@ class _Importer:
             for axis, (size, asked) in enumerate(zip(argument.shape, dims.get(argument.name, ())))
             if isinstance(size, int) and not isinstance(asked, int) and asked is not None
         ]
-        outputs, mutations = described["outputs"], described["mutations"]
         return Imported(
-            graph, self.weights, inputs, buffers, outputs, mutations, fixed, self.counts, names.bounds, seeded
-        )
+            graph, self.weights, plan.inputs, [name for name, _ in plan.buffers], described["outputs"],
+            described["mutations"], fixed, self.counts, names.bounds, seeded,
+        )  # fmt: skip
 
-    def _tensor(self, name: str) -> torch.Tensor:
-        for store in (self.exported.state_dict, self.exported.constants):
-            if name in store:
-                return store[name]
-        raise CompileError(f"the exported program lacks the tensor {name}")
+    def _bound(self, what: tuple[str, Any], values: tuple[Any, ...]) -> Any:
+        """The value of a placeholder."""
+        kind, which = what
+        if kind == "weight":
+            return self._weight(*which)
+        if kind == "symbol":
+            return self.names.size(which)
+        if kind == "value":
+            return which
+        if kind == "complex":
+            return Complex.of_pairs(values[which])
+        return values[which + (len(self.plan.arrays) if kind == "buffer" else 0)]
+
+    def _outputs(self, outputs: Any, values: tuple[Any, ...]) -> tuple[list[Any], list[Any], list[Any]]:
+        """(results of the program, how the module's outputs follow from them, what they are written into)"""
+        results: list[Any] = []
+        found: list[Any] = []
+        mutations: list[Any] = []
+        position = {id(v): i for i, v in enumerate(values)}
+        for value, (kind, target) in zip(outputs, self.plan.outputs):
+            if is_complex(value):
+                if kind != "user":
+                    raise CompileError(f"the module writes into the complex tensor {target}: return it instead")
+                found.append(("complex", (len(results), len(results) + 1)))
+                results += [value.re, value.im]
+            elif not isinstance(value, (ACG.Array, ACG.SymInt)):
+                found.append(("value", value))
+            elif kind == "user" and position.get(id(value), len(values)) < len(self.plan.arrays):
+                found.append(("input", self.plan.inputs[position[id(value)]]))
+            else:
+                results.append(value)
+                if kind == "user":
+                    found.append(("result", len(results) - 1))
+                else:
+                    mutations.append((kind, target, len(results) - 1))
+        return results, found, mutations
 
     def _weight(self, name: str, tensor: torch.Tensor) -> Any:
         """The weight argument of a parameter; one that shares all of its memory with another is that one."""
@@ -244,6 +204,8 @@ class _Importer:
         if name in ("aten::sym_size", "aten::sym_numel"):
             return args[0].shape[args[1]] if len(args) > 1 else args[0].size
         if name in ("aten::item", "aten::_local_scalar_dense"):
+            if isinstance(args[0], (int, float)):
+                return args[0]
             source.fail(
                 f"{target} gives a number that depends on values",
                 "keep it in a tensor, or pass the number as an argument",

@@ -146,9 +146,7 @@ class CompiledModule:
             target = named[which] if kind == "buffer" else leaves[which]
             with torch.no_grad():
                 target.copy_(results[number])
-        pick = {"result": results.__getitem__, "input": leaves.__getitem__, "value": lambda v: v}
-        pick["complex"] = lambda parts: torch.complex(*(results[n] for n in parts))
-        return pytree.tree_unflatten([pick[kind](which) for kind, which in imported.outputs], entry.out_spec)
+        return pytree.tree_unflatten(unpack_results(imported, results, leaves), entry.out_spec)
 
     def cache_info(self) -> CacheInfo:
         """How many programs were compiled, and how many calls reused one."""
@@ -167,6 +165,13 @@ class CompiledModule:
     def counts(self) -> Counter[str]:
         """How many operations of the exported graph were imported directly and by decomposition."""
         return self._entries[0].imported.counts
+
+
+def unpack_results(imported: Imported, results: Any, leaves: Any) -> list[Any]:
+    """The module's flat outputs from the program's results and the flat arguments of the call."""
+    pick = {"result": results.__getitem__, "input": leaves.__getitem__, "value": lambda v: v}
+    pick["complex"] = lambda parts: torch.complex(*(results[n] for n in parts))
+    return [pick[kind](which) for kind, which in imported.outputs]
 
 
 def _arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

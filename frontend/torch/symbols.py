@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,10 +15,10 @@ from deepseek.errors import CompileError
 
 
 class DimNames:
-    """Names and ranges of the symbols that export found."""
+    """Names and ranges of the symbols of a graph."""
 
-    def __init__(self, exported: torch.export.ExportedProgram) -> None:
-        self.ranges = exported.range_constraints
+    def __init__(self, ranges: Mapping[Any, Any]) -> None:
+        self.ranges = ranges
         self.names: dict[Any, str] = {}
         self.where: dict[Any, tuple[str, int]] = {}
         self.inputs: list[str] = []

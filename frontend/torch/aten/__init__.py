@@ -20,6 +20,7 @@ from . import (
     resample,
     solve,
     special,
+    transformer,
     windows,
 )
 
