@@ -8,12 +8,12 @@ from typing import Any
 
 from deepseek.errors import InputError
 
-__all__ = ["compile"]
+__all__ = ["compile", "trace"]
 
 if importlib.util.find_spec("torch") is None:
-    raise ImportError("the torch frontend needs PyTorch and torch-mlir: pip install 'deepseek-runtime[torch]'")
+    raise ImportError("the torch frontend needs PyTorch: pip install 'deepseek-runtime[torch]'")
 
-_PRECISIONS = ("as-written", "f32")
+_PRECISIONS = ("as-written",)
 
 
 def compile(
@@ -32,3 +32,10 @@ def compile(
     if precision not in _PRECISIONS:
         raise InputError(f"precision must be one of {', '.join(_PRECISIONS)}, got {precision!r}")
     return CompiledModule(module, example_inputs, target=target, dynamic=dynamic, dump_ir=dump_ir, threads=threads)
+
+
+def trace(module: Any, examples: Any, keyword_examples: Any, dynamic: dict[str, Any] | None = None) -> Any:
+    """The module's graph; see `deepseek.ACG.trace`."""
+    from .module import TracedModule
+
+    return TracedModule(module, examples, keyword_examples, dynamic)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +24,25 @@ from .exporting import as_module, export_module, named_arguments
 from .importer import Imported, import_program
 from .pairs import real_view
 
-__all__ = ["CompiledModule"]
+__all__ = ["CompiledModule", "TracedModule"]
 
 
-@dataclass
+@dataclass(eq=False)
 class _Entry:
     """One program: what it was exported for, and its code."""
 
     spec: Any
     example: list[Any]
     imported: Imported
-    program: Program
     out_spec: Any
+    target: str
+    threads: int | None
+
+    @cached_property
+    def program(self) -> Program:
+        """Machine code; made when it is first asked for."""
+        program = self.imported.graph.compile(self.target, self.threads)
+        return program.bind_weights({name: to_numpy(tensor) for name, tensor in self.imported.weights.items()})
 
     def accepts(self, spec: Any, leaves: list[Any]) -> bool:
         if spec != self.spec or len(leaves) != len(self.example):
@@ -78,6 +88,7 @@ class CompiledModule:
         dynamic: Mapping[str, Any] | None = None,
         dump_ir: str | Path | None = None,
         threads: int | None = None,
+        traced_only: bool = False,
     ) -> None:
         self.module = as_module(module)
         self._takes_seed = "seed" in inspect.signature(self.module.forward).parameters
@@ -86,7 +97,9 @@ class CompiledModule:
         self._compiles = self._hits = 0
         args, kwargs = _arguments(example_inputs)
         kwargs = {**kwargs, **(example_kwargs or {})}
-        self._entry(args, kwargs)
+        entry = self._entry(args, kwargs)
+        if not traced_only:
+            entry.program  # noqa: B018 (compiles now)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The module's results. `seed=` fixes the random numbers of a module that draws some; without it they follow
@@ -128,9 +141,8 @@ class CompiledModule:
                 f"{self._name}: dynamic asks for sizes that operations need as numbers: {', '.join(imported.fixed)}; "
                 "leave them out of dynamic"
             )
-        program = imported.graph.compile(self._target, self._threads)
-        program.bind_weights({name: to_numpy(tensor) for name, tensor in imported.weights.items()})
-        entry = _Entry(spec, [_signature(leaf) for leaf in leaves], imported, program, exported.call_spec.out_spec)
+        examples, out_spec = [_signature(leaf) for leaf in leaves], exported.call_spec.out_spec
+        entry = _Entry(spec, examples, imported, out_spec, self._target, self._threads)
         self._entries.append(entry)
         self._compiles += 1
         return entry
@@ -147,6 +159,15 @@ class CompiledModule:
             with torch.no_grad():
                 target.copy_(results[number])
         return pytree.tree_unflatten(unpack_results(imported, results, leaves), entry.out_spec)
+
+    def for_target(self, target: str, threads: int | None) -> CompiledModule:
+        """The same graphs, compiled for another target."""
+        other = copy.copy(self)
+        other._target, other._threads = target, threads
+        other._entries = [replace(entry, target=target, threads=threads) for entry in self._entries]
+        other._compiles, other._hits = len(other._entries), 0
+        other.program  # noqa: B018 (compiles now)
+        return other
 
     def cache_info(self) -> CacheInfo:
         """How many programs were compiled, and how many calls reused one."""
@@ -165,6 +186,33 @@ class CompiledModule:
     def counts(self) -> Counter[str]:
         """How many operations of the exported graph were imported directly and by decomposition."""
         return self._entries[0].imported.counts
+
+
+class TracedModule:
+    """What `ACG.trace` gives for a module: its graph as text, compiled when it is first called."""
+
+    def __init__(self, module: Any, args: Any, kwargs: Mapping[str, Any], dynamic: Mapping[str, Any] | None) -> None:
+        self._compiled = CompiledModule(module, tuple(args), kwargs, dynamic=dynamic, traced_only=True)
+
+    @property
+    def mlir(self) -> str:
+        """The graph's text."""
+        return self._compiled.graph.mlir
+
+    def __str__(self) -> str:
+        return self.mlir
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the text; the file is complete or not there."""
+        self._compiled.graph.save(path)
+
+    def compile(self, target: str = "cpu", threads: int | None = None) -> CompiledModule:
+        """The compiled module."""
+        return self._compiled.for_target(target, threads)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the module as traced; compiled for this CPU at the first call."""
+        return self._compiled(*args, **kwargs)
 
 
 def unpack_results(imported: Imported, results: Any, leaves: Any) -> list[Any]:

@@ -20,10 +20,16 @@ def compile(
     dynamic: dict[str, Any] | None = None,
     dump_ir: str | Path | None = None,
 ) -> Any:
-    """Compiles a PyTorch module, or an ONNX file given by its path.
+    """Compiles a PyTorch module, or a function of tensors, for example inputs: a tuple, or a dict of keyword arguments.
 
-    Not supported yet in this version: functions of arrays are, by `deepseek.ACG.compile`. Raises `CompileError`,
-    which names the extra to install when the framework is missing.
+    The result is called like the module and gives eager's structure; weights stay the module's own memory, and must
+    not change afterwards. Every dim above 1 may change unless the module fixes it; other types, constants and fixed
+    sizes compile another program. With `dynamic`, for example {"ids": {0: "batch", 1: "sequence"}}, just these may
+    change and other calls raise `InputError`. `dump_ir`: a folder for the module after each phase.
+
+    The result has `explain()`, `cache_info()` and `graph`. Raises `CompileError` with the module's line where
+    torch.export or an operation refuses, or with the extra to install; `InputError` for arguments that do not fit. ONNX
+    files are not supported yet.
     """
     name = "onnx" if isinstance(module, (str, Path)) else "torch"
     try:

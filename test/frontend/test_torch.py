@@ -236,3 +236,16 @@ def test_wrong_devices_and_things() -> None:
         deepseek.compile(Mlp(), (torch.ones(2, 8),), precision="int3")
     with pytest.raises(CompileError, match="unknown target"):
         deepseek.compile(Mlp(), (torch.ones(2, 8),), target="tpu")
+
+
+def test_trace(tmp_path: Path) -> None:
+    module = Mlp()
+    graph = deepseek.ACG.trace(module, torch.randn(3, 8))
+    assert "dsc.matmul" in graph.mlir and str(graph) == graph.mlir
+    graph.save(tmp_path / "mlp.mlir")
+    assert (tmp_path / "mlp.mlir").read_text() == graph.mlir
+    x = torch.randn(5, 8)
+    agrees(graph(x), module(x).detach())
+    agrees(graph.compile("cpu:x86-64-v3", threads=1)(x), module(x).detach())
+    fixed = deepseek.ACG.trace(module, torch.randn(3, 8), dims={"x": {0: "rows"}})
+    assert 'dsc.dim "x_0"' in fixed.mlir

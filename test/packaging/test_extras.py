@@ -42,7 +42,7 @@ except Exception as error:
     print(type(error).__name__, error)
 """
 NEEDS = {
-    "torch": "the torch frontend needs PyTorch and torch-mlir: pip install 'deepseek-runtime[torch]'",
+    "torch": "the torch frontend needs PyTorch: pip install 'deepseek-runtime[torch]'",
     "onnx": "the onnx frontend needs the package onnx: pip install 'deepseek-runtime[onnx]'",
 }
 UNSUPPORTED = (

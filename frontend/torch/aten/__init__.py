@@ -50,5 +50,6 @@ __all__ += [
     "resample",
     "solve",
     "special",
+    "transformer",
     "windows",
 ]

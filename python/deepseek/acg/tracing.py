@@ -134,9 +134,22 @@ def weight(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
 def trace(
     fn: Callable[..., Any], *examples: Any, dims: Mapping[str, Any] | None = None, **keyword_examples: Any
 ) -> Graph:
-    """Traces `fn` on example arrays or placeholders; see the module. `dims` names dims: {"x": ("b", "s", 64)}."""
+    """Traces `fn` on example arrays or placeholders; see the module. `dims` names dims: {"x": ("b", "s", 64)}.
+
+    A torch.nn.Module is exported instead, `dims` being `dynamic` of `deepseek.compile`; the result has `mlir`, `save`,
+    `compile` and can be called too.
+    """
+    if _is_module(fn):
+        from deepseek.frontend.torch import trace as trace_module
+
+        return trace_module(fn, examples, keyword_examples, dims)
     parameters = Parameters(fn)
     return trace_bound(fn, parameters, parameters.bind(examples, keyword_examples), dims or {})
+
+
+def _is_module(fn: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(fn, torch.nn.Module)
 
 
 def trace_bound(
