@@ -19,9 +19,10 @@
 //   tan, any argument               0.51 (0.501)   1.5  (1.36)
 //   asin, acos, atan                0.51 (0.501)   1    (0.81)
 //   atan2                           0.51 (0.501)   1.5  (1.41)
-//   sinh, cosh, tanh                0.51 (0.502)   2    (1.47)
+//   sinh, cosh                      0.51 (0.502)   2    (1.47)
+//   tanh                            1.5  (1.35)   2    (1.47)
 //   asinh, acosh, atanh             0.51 (0.501)   2.5  (1.91)
-//   erf                             0.51 (0.501)   1.5  (1.21)
+//   erf                             1.5  (1.04)   1.5  (1.21)
 //   erfc                            0.51 (0.502)   3    (2.76)
 //   powf, fpowi                     0.51 (0.505)   1    (0.88)
 //   cbrt                            0.51 (0.501)   1    (0.68)
@@ -66,6 +67,15 @@ MathTarget MathTarget::of(TargetAttr target) {
 }
 
 using Unary = Num (*)(Num);
+
+/// Functions of f32 that stay in f32.
+static const llvm::StringMap<Unary> &f32Functions() {
+  static const llvm::StringMap<Unary> functions = {{"math.exp", expandExpF32},
+                                                   {"math.exp2", expandExp2F32},
+                                                   {"math.tanh", expandTanhF32},
+                                                   {"math.erf", expandErfF32}};
+  return functions;
+}
 
 /// Functions of f64, by the operation's name; of f32 computed in f64.
 static const llvm::StringMap<Unary> &f64Functions() {
@@ -268,8 +278,8 @@ private:
     StringRef name = op->getName().getStringRef();
     if (Unary rounding = roundings().lookup(name))
       return b.target.rounding ? Value() : rounding(x).v;
-    if (x.element().isF32() && isa<math::ExpOp, math::Exp2Op>(op))
-      return (isa<math::ExpOp>(op) ? expandExpF32(x) : expandExp2F32(x)).v;
+    if (Unary function = x.element().isF32() ? f32Functions().lookup(name) : nullptr)
+      return function(x).v;
     Unary function = f64Functions().lookup(name);
     return function ? inF64(x, function) : Value();
   }

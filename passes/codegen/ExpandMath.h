@@ -187,6 +187,8 @@ Num expandPowInteger(Num x, Num y, Num odd);
 // f32 -> f32 (ExpandMathElementary.cpp).
 Num expandExpF32(Num x);
 Num expandExp2F32(Num x);
+Num expandTanhF32(Num x);
+Num expandErfF32(Num x);
 
 // f64 -> f64 (ExpandMathTrigonometry.cpp).
 Num expandSin(Num x);

@@ -1,8 +1,9 @@
-//===- ExpandMathF32.cpp - e^x and 2^x in f32 -----------------------------===//
+//===- ExpandMathF32.cpp - e^x, 2^x, tanh and erf in f32 ------------------===//
 //
-// The hot ones (softmax, sigmoid, SiLU), in f32 throughout: reduction in two
-// parts after Cody and Waite (1980), a polynomial of degree 6, scaling through
-// the exponent bits. Every other function of f32 is computed in f64.
+// The hot ones (softmax, sigmoid, SiLU, GELU), in f32 throughout: for e^x,
+// reduction in two parts after Cody and Waite (1980), a polynomial of degree 6,
+// scaling through the exponent bits. Every other function of f32 is computed in
+// f64.
 //
 //===----------------------------------------------------------------------===//
 
@@ -43,6 +44,30 @@ Num expandExpF32(Num x) {
 Num expandExp2F32(Num x) {
   Num clamped = clamp(x, -151, 129), shifted = clamped + kRounder;
   return scale(expReduced((clamped - (shifted - kRounder)) * 0x1.62e43p-1, x(0.0)), shifted);
+}
+
+// Our own fits in the sense of Lawson (1961), rounded to f32.
+// (tanh(x) / x - 1) / z in z = x^2 <= 0.625^2; error 2^-27 of tanh.
+static constexpr double kTanh[] = {-0.333332807, 0.133314416, -0.0537397042, 0.0206390545, -0.00570495287};
+// erf(x) / x - 1 in z = x^2 <= 1; error 2^-29 of erf.
+static constexpr double kErf[] = {0.128379166,   -0.37612626,     0.112835854,   -0.026853811,
+                                  0.00518832728, -0.000801018905, 7.85384691e-05};
+// ln(erfc(x)) on 1 <= x <= 4; error 2^-37 of erf.
+static constexpr double kLogErfc[] = {0.000123432794, -1.12919331,    -0.63422209,    -0.106924832,    0.0238038078,
+                                      -0.00334119168, 9.44828134e-05, 6.60910155e-05, -1.26932709e-05, 7.98918563e-07};
+
+Num expandTanhF32(Num x) {
+  Num size = clamp(x.abs(), 0, 10), z = size * size;
+  Num small = fma(size * z, polynomial(z, kTanh, kTanh), size);
+  Num large = 1 - 2 / (expandExpF32(size + size) + 1);
+  return select(size < 0.625, small, large).withSign(x);
+}
+
+Num expandErfF32(Num x) {
+  Num size = clamp(x.abs(), 0, 4), z = size * size;
+  Num small = fma(size, polynomial(z, kErf, kErf), size);
+  Num large = 1 - expandExpF32(polynomial(size, kLogErfc, kLogErfc));
+  return select(size < 1, small, large).withSign(x);
 }
 
 } // namespace mlir::dsc

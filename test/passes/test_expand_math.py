@@ -26,8 +26,12 @@ BOUNDS = dict.fromkeys(("exp", "exp2"), (1, 1))
 BOUNDS |= dict.fromkeys(
     ["log", "log2", "log10", "log1p", "sin", "cos", "asin", "acos", "atan", "cbrt", "powf"], (0.51, 1)
 )
-BOUNDS |= dict.fromkeys(["expm1", "tan", "erf", "atan2"], (0.51, 1.5)) | {"rsqrt": (1.5, 1.5), "sqrt": (0.5, 0.5)}
-BOUNDS |= dict.fromkeys(["sinh", "cosh", "tanh"], (0.51, 2))
+BOUNDS |= (
+    dict.fromkeys(["expm1", "tan", "atan2"], (0.51, 1.5))
+    | {"erf": (1.5, 1.5), "tanh": (1.5, 2)}
+    | {"rsqrt": (1.5, 1.5), "sqrt": (0.5, 0.5)}
+)
+BOUNDS |= dict.fromkeys(["sinh", "cosh"], (0.51, 2))
 BOUNDS |= dict.fromkeys(["asinh", "acosh", "atanh"], (0.51, 2.5)) | {"erfc": (0.51, 3)}
 BINARY = ("powf", "atan2")
 ROUNDINGS = {"floor": np.floor, "ceil": np.ceil, "trunc": np.trunc, "roundeven": np.rint}
