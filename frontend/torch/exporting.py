@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import io
+import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 import torch
@@ -94,6 +97,19 @@ def dynamic_shapes(arguments: Mapping[str, Any], dynamic: Mapping[str, Any] | No
     return {name: _asked(dynamic.get(name), value, name) for name, value in arguments.items()}
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's warnings, log lines and graphs of attempts that fail: the error that is raised says it."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
 def export_module(
     module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], dynamic: Mapping[str, Any] | None
 ) -> torch.export.ExportedProgram:
@@ -110,8 +126,7 @@ def export_module(
     first: Exception | None = None
     for wanted, strict in attempts:
         try:
-            with torch.no_grad(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with torch.no_grad(), _quiet():
                 return torch.export.export(module, args, dict(kwargs), dynamic_shapes=wanted, strict=strict)
         except Exception as error:  # export raises what the module raises, and a dozen types of its own
             first = first or error

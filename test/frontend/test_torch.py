@@ -206,6 +206,16 @@ class Branches(nn.Module):
         return -x
 
 
+class Elsewhere(nn.Module):
+    def forward(self, x: Any) -> Any:
+        return x.to("cuda") * 2  # no such device
+
+
+class Sparse(nn.Module):
+    def forward(self, x: Any) -> Any:
+        return x.to_sparse() @ x.mT  # sparse
+
+
 class Fixed(nn.Module):
     def forward(self, x: Any) -> Any:
         return x.reshape(6, 2)  # one size only
@@ -217,12 +227,15 @@ class Fixed(nn.Module):
         (Unsupported, None, "# no import", r"linalg_eig"),
         (DataDependent, None, "# as many", r"whose size depends on values|depends on values"),
         (Branches, None, "# on a value", r"a shape or a branch depends on values: use torch.where, torch.cond"),
+        (Elsewhere, None, "# no such device", r"move the module and its inputs to one device"),
+        (Sparse, None, "# sparse", r"aten._to_sparse.default; torch.export cannot follow it"),
         (Fixed, {"x": {0: "rows"}}, None, r"Fixed cannot be exported: .*leave it out of dynamic"),
     ],
 )
-def test_errors_name_the_line(module: Any, dynamic: Any, at: str | None, message: str) -> None:
+def test_errors_name_the_line(module: Any, dynamic: Any, at: str | None, message: str, capfd: Any) -> None:
     with pytest.raises(CompileError, match=message) as caught:
         deepseek.compile(module(), (torch.randn(4, 3),), dynamic=dynamic)
+    assert capfd.readouterr() == ("", "")
     if at is not None:
         assert f"test_torch.py:{line(at)}: " in str(caught.value)
 
