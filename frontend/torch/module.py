@@ -141,6 +141,8 @@ class CompiledModule:
                 f"{self._name}: dynamic asks for sizes that operations need as numbers: {', '.join(imported.fixed)}; "
                 "leave them out of dynamic"
             )
+        if self._dump is not None and not self._entries:
+            imported.graph.dump(self._dump, self._target)
         examples, out_spec = [_signature(leaf) for leaf in leaves], exported.call_spec.out_spec
         entry = _Entry(spec, examples, imported, out_spec, self._target, self._threads)
         self._entries.append(entry)
@@ -183,6 +185,13 @@ class CompiledModule:
         """The first program."""
         return self._entries[0].program
 
+    def explain(self, sizes: Mapping[str, int] | None = None) -> Any:
+        """What the first program is made of (`deepseek.explain.Explanation`): print it, or `to_json()`.
+
+        Costs are expressions in named sizes, or numbers for given `sizes`: {"input_ids_0": 1, "input_ids_1": 128}.
+        """
+        return self.program.explain(sizes, self.counts(), self._name)
+
     def counts(self) -> Counter[str]:
         """How many operations of the exported graph were imported directly and by decomposition."""
         return self._entries[0].imported.counts
@@ -209,6 +218,10 @@ class TracedModule:
     def compile(self, target: str = "cpu", threads: int | None = None) -> CompiledModule:
         """The compiled module."""
         return self._compiled.for_target(target, threads)
+
+    def explain(self, sizes: Mapping[str, int] | None = None) -> Any:
+        """What the graph is made of (`CompiledModule.explain`)."""
+        return self._compiled.explain(sizes)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the module as traced; compiled for this CPU at the first call."""

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from deepseek import costs
 from deepseek.cli import main, profile, roofline
 from deepseek.errors import InputError
 
@@ -221,7 +222,7 @@ def test_sizes_of_a_pass() -> None:
     ],
 )
 def test_expressions(text: str, value: int) -> None:
-    assert profile.evaluate(text, {"s": 127, "b": 7, "layers.0.n": 3, "in": 11}) == value
+    assert costs.evaluate(text, {"s": 127, "b": 7, "layers.0.n": 3, "in": 11}) == value
 
 
 @pytest.mark.parametrize(
@@ -229,7 +230,7 @@ def test_expressions(text: str, value: int) -> None:
 )
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(InputError, match="cannot evaluate"):
-        profile.evaluate(text, {"s": 3})
+        costs.evaluate(text, {"s": 3})
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from .dims import Guard
 
 if TYPE_CHECKING:
     from ..compiler import Compiled
+    from ..explain import Explanation
 
 _ARGUMENT = re.compile(r"%arg\d+: tensor<([^>]*)> \{(.*)\}(?: loc\(.*\))?[,)]")
 _RESULT = re.compile(r"tensor<([^>]*)> \{([^{}]*)\}")
@@ -102,6 +103,12 @@ class Graph:
         with replacing(path) as file:
             file.write(self.mlir.encode())
 
+    def dump(self, folder: str | os.PathLike[str], target: str = "cpu") -> None:
+        """Writes the module after each phase into a folder, with index.html that compares them (`deepseek.phases`)."""
+        from ..phases import dump
+
+        dump(self.mlir, folder, target=target, name=self.name)
+
     def symbol_values(self, arrays: list[Any]) -> Callable[[sizes.Symbol], int]:
         """Reads a symbol's value off the array arguments of a call."""
         sources = self.signature["symbols"]
@@ -128,9 +135,17 @@ class Graph:
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the program; compiled for this CPU at the first call."""
+        return self._compiled(*args, **kwargs)
+
+    def explain(self, sizes: Mapping[str, int] | None = None) -> Explanation:
+        """What the program is made of, compiled for this CPU (`Program.explain`)."""
+        return self._compiled.explain(sizes)
+
+    @property
+    def _compiled(self) -> Program:
         if self._default is None:
             self._default = self.compile()
-        return self._default(*args, **kwargs)
+        return self._default
 
     __call__ = run
 
@@ -151,6 +166,20 @@ class Program:
         self.executable.bind_weights(weights)
         self._weights = weights
         return self
+
+    def explain(
+        self, sizes: Mapping[str, int] | None = None, imported: Mapping[str, int] | None = None, name: str | None = None
+    ) -> Explanation:
+        """Operations per layer, kernels with their costs, memory: print it, or `to_json()`.
+
+        Costs are expressions in named sizes, or numbers for given `sizes`: {"b": 1, "s": 128}. Raises `InputError` if one
+        is missing.
+        """
+        from ..explain import explain
+
+        return explain(
+            self.graph.mlir, self.compiled.manifest, name=name or self.graph.name, imported=imported, sizes=sizes
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes an artifact for `deepseek.load`, with the weights that are bound. Raises `ArtifactError`."""

@@ -15,6 +15,7 @@ deepseek compile smollm2-135m --weights external -o smollm2.dsc
 deepseek compile smollm2-135m --to fuse -o fused.mlir
 deepseek compile smollm2-135m --to schedule --record-schedules schedules.json -o scheduled.mlir
 DEEPSEEK_SCHEDULES=schedules.json deepseek compile smollm2-135m -o smollm2.dsc
+deepseek compile smollm2-135m --dump-ir phases -o smollm2.dsc   # then open phases/index.html
 deepseek compile fused.mlir --checkpoint smollm2-135m -o smollm2.dsc
 """
 
@@ -45,6 +46,11 @@ def add_parser(commands: Any) -> None:
         "$DEEPSEEK_SCHEDULES",
     )
     parser.add_argument(
+        "--dump-ir",
+        metavar="DIR",
+        help="write the module after each phase, and a page that compares them, into a folder",
+    )
+    parser.add_argument(
         "-o", "--output", required=True, metavar="FILE", help="x.dsc, or x.mlir with --to (- is stdout)"
     )
     parser.set_defaults(run=run)
@@ -61,6 +67,12 @@ def run(options: argparse.Namespace) -> None:
         if options.to is None or common.PHASES.index(options.to) < common.PHASES.index("schedule"):
             raise InputError("--record-schedules needs --to schedule, or a later phase")
         common.check_output(options.record_schedules)
+    if options.dump_ir:
+        from deepseek import phases
+
+        with progress.task(f"writing {options.dump_ir}"):
+            text = read_module(options.model, options.precision)
+            phases.dump(text, options.dump_ir, target=options.target or "cpu", name=options.model)
     report = _lower(options) if options.to is not None else _compile(options)
     if options.json:
         common.print_json({"output": options.output, "target": options.target or "cpu"} | report)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import json
-import operator
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from deepseek.cli import common, progress, roofline
+from deepseek.costs import evaluate, layerless
 from deepseek.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,14 +22,6 @@ _MEANING = """a prefill and one decode step, launch by launch; bytes are those t
   100 % of what memory delivers came from a cache"""
 _DECODE_RUNS = 4  # runs of the decode step per run of the prefill, which takes far longer
 _LOCATIONS = 3  # named in one row of the table
-_OPERATORS = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.FloorDiv: lambda a, b: a // b if b else 0,
-    ast.MatMult: lambda a, b: -(-a // b) if b else 0,
-    ast.Mod: lambda a, b: a % b if b else 0,
-}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -151,37 +141,6 @@ def pass_sizes(manifest: Mapping[str, Any], tokens: int, length: int) -> dict[st
     return sizes
 
 
-def evaluate(text: str, sizes: Mapping[str, int]) -> int:
-    """Value of a size as compiled modules print it: names, numbers, + - * // %, and ^/ for a quotient rounded up.
-
-    Raises `InputError` for anything else and for names that are not in `sizes`.
-    """
-
-    def value(node: ast.expr) -> int:
-        if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-            return _OPERATORS[type(node.op)](value(node.left), value(node.right))
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-            return -value(node.operand)
-        if isinstance(node, ast.Constant) and type(node.value) is int:
-            return node.value
-        if isinstance(node, ast.Name) and (name := names[int(node.id[1:])]) in sizes:
-            return sizes[name]
-        raise InputError(f"cannot evaluate {text!r} with sizes of {', '.join(sizes) or 'nothing'}")
-
-    names: list[str] = []  # a name may be "layers.0.n" or a word of Python's
-
-    def place(match: re.Match[str]) -> str:
-        names.append(match[0])
-        return f"x{len(names) - 1}"
-
-    try:
-        # ^/ binds as * does, and so does Python's @.
-        tree = ast.parse(re.sub(r"[A-Za-z_][\w.]*", place, text).replace("^/", "@"), mode="eval")
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise InputError(f"cannot evaluate {text!r}: it is no expression") from None
-    return value(tree.body)
-
-
 def _cost(dispatch: Mapping[str, Any], key: str, sizes: Mapping[str, int]) -> int | None:
     text = dispatch.get(key)
     return None if text is None else evaluate(text, sizes)
@@ -207,7 +166,7 @@ def _summary(manifest: Mapping[str, Any], phase: Phase, limits: Mapping[str, flo
             costs = [_cost(dispatch, key, phase.sizes) for dispatch in dispatches]
             row[key] = None if None in costs else sum(costs)
         row |= _rates(row, limits)
-        row["locations"] = list(dict.fromkeys(_layerless(dispatch["location"]) for dispatch in dispatches))
+        row["locations"] = list(dict.fromkeys(layerless(dispatch["location"]) for dispatch in dispatches))
     inside = sum(row["seconds"] for row in rows.values())
     return {
         "seconds": wall,
@@ -229,11 +188,6 @@ def _rates(row: Mapping[str, Any], limits: Mapping[str, float]) -> dict[str, Any
         compute, memory = rates["gflops"] / limits["f32"], rates["gbytes_per_s"] / limits["read"]
         rates |= {"bound": "compute" if compute >= memory else "memory", "of_limit": max(compute, memory)}
     return rates
-
-
-def _layerless(location: str) -> str:
-    """layers.3/mlp/up_proj as layers.*/mlp/up_proj."""
-    return re.sub(r"(?<=[./])\d+(?=[./]|$)", "*", location)
 
 
 def trace(manifest: Mapping[str, Any], phases: list[Phase]) -> dict[str, Any]:
