@@ -14,12 +14,33 @@ module attributes {dsc.target = #v4} {
     return %y : vector<16xf32>
   }
 
+  // So do tanh and erf, by it.
   // CHECK-LABEL: @tanh
-  // CHECK: arith.extf {{.*}} : vector<16xf32> to vector<16xf64>
+  // CHECK-NOT: f64
   // CHECK-NOT: math.tanh
-  // CHECK: arith.truncf {{.*}} : vector<16xf64> to vector<16xf32>
+  // CHECK: math.copysign {{.*}} : vector<16xf32>
+  // CHECK: return
   func.func @tanh(%x: vector<16xf32>) -> vector<16xf32> {
     %y = math.tanh %x : vector<16xf32>
+    return %y : vector<16xf32>
+  }
+
+  // CHECK-LABEL: @erf
+  // CHECK-NOT: f64
+  // CHECK-NOT: math.erf
+  // CHECK: math.copysign {{.*}} : vector<16xf32>
+  // CHECK: return
+  func.func @erf(%x: vector<16xf32>) -> vector<16xf32> {
+    %y = math.erf %x : vector<16xf32>
+    return %y : vector<16xf32>
+  }
+
+  // CHECK-LABEL: @log
+  // CHECK: arith.extf {{.*}} : vector<16xf32> to vector<16xf64>
+  // CHECK-NOT: math.log
+  // CHECK: arith.truncf {{.*}} : vector<16xf64> to vector<16xf32>
+  func.func @log(%x: vector<16xf32>) -> vector<16xf32> {
+    %y = math.log %x : vector<16xf32>
     return %y : vector<16xf32>
   }
 

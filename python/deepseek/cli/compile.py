@@ -15,7 +15,7 @@ deepseek compile smollm2-135m --weights external -o smollm2.dsc
 deepseek compile smollm2-135m --to fuse -o fused.mlir
 deepseek compile smollm2-135m --to schedule --record-schedules schedules.json -o scheduled.mlir
 DEEPSEEK_SCHEDULES=schedules.json deepseek compile smollm2-135m -o smollm2.dsc
-deepseek compile smollm2-135m --dump-ir phases -o smollm2.dsc   # then open phases/index.html
+deepseek compile smollm2-135m --dump-ir phases -o smollm2.dsc
 deepseek compile fused.mlir --checkpoint smollm2-135m -o smollm2.dsc
 """
 
