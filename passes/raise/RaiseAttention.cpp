@@ -37,6 +37,26 @@ struct Raiser {
 
   AffineExpr constant(int64_t value) { return getAffineConstantExpr(value, root.getContext()); }
 
+  /// Whether `condition` says that all scores of the row of `weights` are -infinity.
+  bool seesNothing(TermRef condition, TermRef weights) {
+    weights = terms.withoutCasts(weights);
+    auto softmax = weights->isElement() ? weights->value.getDefiningOp<SoftmaxOp>() : SoftmaxOp();
+    TermRef all = terms.expand(condition);
+    if (!softmax || all->kind != Term::Reduce || !isa<arith::AndIOp>(all->op))
+      return false;
+    TermRef compared = terms.expand(all->operands[1]);
+    auto compare = compared->kind == Term::Apply ? dyn_cast<arith::CmpFOp>(compared->op) : arith::CmpFOp();
+    if (!compare || compare.getPredicate() != arith::CmpFPredicate::OEQ)
+      return false;
+    Dims row(weights->index);
+    row.back() = all->position;
+    TermRef score = terms.element(softmax.getInput(), row);
+    auto matches = [&](unsigned i) {
+      return terms.floatConstant(compared->operands[i]) == -INFINITY && terms.same(compared->operands[1 - i], score);
+    };
+    return matches(0) || matches(1);
+  }
+
   /// An element of an operand of a batched product.
   TermRef operand(Value tensor, bool isTransposed, ArrayRef<AffineExpr> leading, AffineExpr row, AffineExpr column) {
     Dims index(leading);
@@ -276,7 +296,7 @@ struct Raiser {
       TermRef weights = terms.withoutCasts(weightsAt());
       // Rows of which nothing is seen are zeros.
       if (auto select = terms.match<arith::SelectOp>(weights);
-          !select.empty() && terms.floatConstant(select[1]) == 0.0 && terms.expand(select[0])->kind == Term::Reduce)
+          !select.empty() && terms.floatConstant(select[1]) == 0.0 && seesNothing(select[0], select[2]))
         weights = terms.withoutCasts(select[2]);
       bool found = weights->isElement() && weights->value.getDefiningOp<SoftmaxOp>();
       return found ? weights : nullptr;
@@ -309,7 +329,12 @@ struct Raiser {
     auto product = scores.product->value.getDefiningOp<MatmulOp>();
     int64_t productRank = scores.product->index.size();
     Dims at(scores.product->index.begin(), scores.product->index.end() - 2);
-    if (product.getBias() || cast<RankedTensorType>(product.getRhs().getType()).getRank() != productRank ||
+    auto dependsOnPosition = [&](AffineExpr expr) {
+      return llvm::any_of(ArrayRef{query, key},
+                          [&](AffineExpr dim) { return expr.isFunctionOfDim(cast<AffineDimExpr>(dim).getPosition()); });
+    };
+    if (product.getBias() || llvm::any_of(at, dependsOnPosition) ||
+        cast<RankedTensorType>(product.getRhs().getType()).getRank() != productRank ||
         scores.product->index[productRank - 2] != query || scores.product->index[productRank - 1] != key)
       return {};
     AffineExpr depth =

@@ -5,8 +5,15 @@
 #include "passes/raise/Raisers.h"
 
 namespace mlir::dsc {
+namespace {
 
-static void addFactors(Terms &terms, TermRef term, bool inverse, TermRef whole, SmallVectorImpl<Factor> &factors) {
+/// term, 1 / term or 1 / sqrt(term), of a product.
+struct Factor {
+  enum Power { One, Inverse, InverseRoot } power;
+  TermRef term;
+};
+
+void addFactors(Terms &terms, TermRef term, bool inverse, TermRef whole, SmallVectorImpl<Factor> &factors) {
   term = terms.withoutCasts(term);
   if (whole && terms.same(term, whole, 2)) {
     factors.push_back({inverse ? Factor::Inverse : Factor::One, term});
@@ -28,13 +35,12 @@ static void addFactors(Terms &terms, TermRef term, bool inverse, TermRef whole, 
   }
 }
 
-SmallVector<Factor> factorsOf(Terms &terms, TermRef term, TermRef whole) {
+/// Factors of a term, quotients and roots taken apart; `whole` is not looked into.
+SmallVector<Factor> factorsOf(Terms &terms, TermRef term, TermRef whole = nullptr) {
   SmallVector<Factor> factors;
   addFactors(terms, term, false, whole, factors);
   return factors;
 }
-
-namespace {
 
 /// `sum of x over the last dim / its size`: x as an element of the reduced dim, which is returned beside it.
 struct Mean {

@@ -10,8 +10,9 @@
 #include "passes/raise/Raisers.h"
 
 namespace mlir::dsc {
+namespace {
 
-static void addSummands(Terms &terms, TermRef term, bool negative, SmallVectorImpl<std::pair<bool, TermRef>> &found) {
+void addSummands(Terms &terms, TermRef term, bool negative, SmallVectorImpl<std::pair<bool, TermRef>> &found) {
   term = terms.withoutCasts(term);
   if (auto sum = terms.match<arith::AddFOp>(term); !sum.empty()) {
     addSummands(terms, sum[0], negative, found);
@@ -26,13 +27,12 @@ static void addSummands(Terms &terms, TermRef term, bool negative, SmallVectorIm
   }
 }
 
+/// A sum as (is subtracted, term).
 SmallVector<std::pair<bool, TermRef>> summandsOf(Terms &terms, TermRef sum) {
   SmallVector<std::pair<bool, TermRef>> found;
   addSummands(terms, sum, false, found);
   return found;
 }
-
-namespace {
 
 /// sign * a * b.
 struct Product {
@@ -45,6 +45,17 @@ struct Rotation {
   TermRef first = nullptr, second = nullptr, cos = nullptr, sin = nullptr;
 };
 
+/// The x of -x or -1 x, or null.
+TermRef negatedBy(Terms &terms, TermRef term) {
+  if (auto negated = terms.match<arith::NegFOp>(term); !negated.empty())
+    return negated[0];
+  auto product = terms.match<arith::MulFOp>(term);
+  for (unsigned i : {0, 1})
+    if (!product.empty() && terms.floatConstant(product[i]) == -1.0)
+      return product[1 - i];
+  return nullptr;
+}
+
 bool matchProduct(Terms &terms, std::pair<bool, TermRef> summand, Product &product) {
   auto factors = terms.match<arith::MulFOp>(summand.second);
   if (factors.empty())
@@ -52,9 +63,9 @@ bool matchProduct(Terms &terms, std::pair<bool, TermRef> summand, Product &produ
   product.negative = summand.first;
   for (unsigned i : {0, 1}) {
     TermRef factor = terms.withoutCasts(factors[i]);
-    if (auto negated = terms.match<arith::NegFOp>(factor); !negated.empty()) {
+    if (TermRef negated = negatedBy(terms, factor)) {
       product.negative = !product.negative;
-      factor = terms.withoutCasts(negated[0]);
+      factor = terms.withoutCasts(negated);
     }
     product.factors[i] = factor;
   }

@@ -4,17 +4,7 @@
 
 namespace mlir::dsc {
 
-/// A product as its factors, quotients and roots taken apart: term^(+1 or -1), or 1/sqrt(term).
-struct Factor {
-  enum Power { One, Inverse, InverseRoot } power;
-  TermRef term;
-};
-/// Factors of a term; `whole` is not looked into.
-SmallVector<Factor> factorsOf(Terms &terms, TermRef term, TermRef whole = nullptr);
-/// `sum` as signed terms.
-SmallVector<std::pair<bool, TermRef>> summandsOf(Terms &terms, TermRef sum);
-
-/// Replacements for `root`'s result, or null. Operations go before `root`.
+/// What a value is, as a dsc operation before the one that makes it, or null.
 Value raiseNorm(Terms &terms, Value root);
 Value raiseRope(Terms &terms, Value root);
 
