@@ -12,6 +12,7 @@ from typing import Any
 
 from deepseek.compiler import lower_text
 from deepseek.costs import evaluate, layerless
+from deepseek.explain_host import Kernel, arena, kernels_of
 
 __all__ = ["Explanation", "explain"]
 
@@ -19,7 +20,6 @@ _LOCATION = re.compile(r'^(#loc\d*) = loc\("([^"]*)"', re.M)
 _OPERATION = re.compile(r'= "?dsc\.(\w+)"? .*loc\((#loc\d*|"[^"]*")\)$', re.M)
 _LAYER = re.compile(r"^(.*?\w+)\.(\d+)(?=/|$)")
 _NOT_RAISED = re.compile(r"dsc\.not_raised = \[(.*?)\](?=[,}])")
-_SSA = re.compile(r"^\s*(%[\w#]+) = (?:arith\.(\w+)|dsc\.dim) (.*?)(?: : index| \{.*\} : index) loc\(", re.M)
 _HIDDEN = {"dim", "launch", "arena", "yield", "dispatch"}
 _BYTES = {"f64": 8, "i64": 8, "u64": 8, "f32": 4, "i32": 4, "u32": 4, "f16": 2, "bf16": 2, "i16": 2, "u16": 2}
 
@@ -53,15 +53,17 @@ class Explanation:
     def __str__(self) -> str:
         lines = [f"{self.name} for {self.target}"]
         if self.imported:
-            lines.append("imported: " + ", ".join(f"{count} {kind}" for kind, count in self.imported.items()))
+            lines.append("imported: " + _counts(self.imported))
         lines += [f"  {where}: {_counts(counts)}" for where, counts in self.layers]
         lines += [f"not recognised: {text}" for text in self.not_raised]
         lines.append(f"{sum(k['launches'] for k in self.kernels)} launches of {len(self.kernels)} kernels")
         for kernel in self.kernels:
             where = ", ".join(kernel["where"][:3]) + (" .." if len(kernel["where"]) > 3 else "")
             once = "once: " if kernel["program"] == "init" else ""
-            lines.append(f"  {kernel['launches']:4} {kernel['kernel']:14} {_cost(kernel)}  {once}{where}")
-        lines += [f"  {what}: {_memory(value)}" for what, value in self.memory.items() if value is not None]
+            number = f"#{kernel['dispatches'][0]}"
+            lines.append(f"  {number:>5} {kernel['launches']:4} {kernel['kernel']:14} {_cost(kernel)}  {once}{where}")
+            lines += [f"             {kernel['shapes']}{_variants(kernel)}"] if kernel["shapes"] else []
+        lines += [f"  {what}: {_memory(value)}" for what, value in self.memory.items()]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -69,14 +71,18 @@ class Explanation:
             cells = "".join("<tr>" + "".join(f"<td>{html.escape(str(c))}</td>" for c in row) + "</tr>" for row in rows)
             return "<table><tr>" + "".join(f"<th>{html.escape(h)}</th>" for h in head) + f"</tr>{cells}</table>"
 
+        head = ["dispatch", "launches", "kernel", "program", "shapes", "operations", "bytes", "schedules", "where"]
         kernels = [
-            [k["launches"], k["kernel"], k["program"], k["operations"], k["bytes"], ", ".join(k["where"])] for k in self.kernels
-        ]  # fmt: skip
+            [k["dispatches"][0], *(k[key] for key in head[1:-2]), "; ".join(k["schedules"]), ", ".join(k["where"])]
+            for k in self.kernels
+        ]
         parts = [f"<h4>{html.escape(self.name)} for {html.escape(self.target)}</h4>"]
+        if self.imported:
+            parts.append(f"<p>imported: {html.escape(_counts(self.imported))}</p>")
         parts.append(table(["where", "operations"], [[where, _counts(counts)] for where, counts in self.layers]))
         parts += [f"<p>not recognised: {html.escape(text)}</p>" for text in self.not_raised]
-        parts.append(table(["launches", "kernel", "program", "operations", "bytes", "where"], kernels))
-        parts.append(table(["memory", "bytes"], [[k, _memory(v)] for k, v in self.memory.items() if v is not None]))
+        parts.append(table(head, kernels))
+        parts.append(table(["memory", "bytes"], [[k, _memory(v)] for k, v in self.memory.items()]))
         return "".join(parts)
 
 
@@ -95,6 +101,7 @@ def explain(
     """
     target = manifest["target"]
     raised = lower_text(text, target=target, to_phase="import")
+    host = lower_text(text, target=target, to_phase="host")
     found = _NOT_RAISED.search(raised)
     sizes = dict(sizes or {})
     return Explanation(
@@ -105,8 +112,8 @@ def explain(
         [s.replace('\\"', '"').replace("\\22", '"') for s in re.findall(r'"((?:[^"\\]|\\.)*)"', found[1])]
         if found
         else [],
-        _kernels(manifest, sizes),
-        _memory_plan(text, manifest, sizes),
+        _kernels(manifest, kernels_of(host), sizes),
+        _memory_plan(manifest, arena(host, sizes)),
         sizes,
     )
 
@@ -137,37 +144,46 @@ def _layers(text: str) -> list[tuple[str, dict[str, int]]]:
     return [*rows, ("elsewhere", dict(elsewhere))] if elsewhere else rows
 
 
-def _kernels(manifest: Mapping[str, Any], sizes: Mapping[str, int]) -> list[dict[str, Any]]:
+def _kernels(
+    manifest: Mapping[str, Any], kernels: Mapping[int, Kernel], sizes: Mapping[str, int]
+) -> list[dict[str, Any]]:
     """Kernels in the order of their first launch; costs of all launches together where sizes are known."""
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for dispatch in manifest["dispatches"]:
-        key = dispatch["program"], dispatch["kernel"]
-        row = rows.setdefault(
-            key, {"kernel": key[1], "program": key[0], "launches": 0, "variants": dispatch["variants"]}
-        )
-        row["launches"] += 1
-        row.setdefault("where", []).append(layerless(dispatch["location"]))
-        for cost in ("operations", "bytes"):
-            text = dispatch.get(cost)
-            if text is None or not sizes:
-                row[cost] = text
-            else:
-                row[cost] = row.get(cost, 0) + evaluate(text, sizes)
+        costs = {key: dispatch.get(key) for key in ("operations", "bytes")}
+        key = dispatch["program"], dispatch["kernel"], *costs.values()
+        if key not in rows:
+            kernel = kernels.get(dispatch["index"], Kernel())
+            rows[key] = {
+                "kernel": dispatch["kernel"],
+                "program": dispatch["program"],
+                "launches": 0,
+                "variants": dispatch["variants"],
+                "rows": kernel.rows,
+                "schedules": kernel.schedules,
+                "shapes": kernel.shapes,
+                "dispatches": [],
+                "where": [],
+                **costs,
+            }
+        rows[key]["launches"] += 1
+        rows[key]["dispatches"].append(dispatch["index"])
+        rows[key]["where"].append(layerless(dispatch["location"]))
     for row in rows.values():
         row["where"] = list(dict.fromkeys(row["where"]))
+        for cost in ("operations", "bytes") if sizes else ():
+            row[cost] = None if row[cost] is None else row["launches"] * evaluate(row[cost], sizes)
     return list(rows.values())
 
 
-def _memory_plan(text: str, manifest: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Any]:
+def _memory_plan(manifest: Mapping[str, Any], scratch: int | str | None) -> dict[str, Any]:
     arguments = manifest["main"]["args"] + (manifest.get("init") or {"args": []})["args"]
     weights = {a["weight"]: a for a in arguments if a["kind"] == "weight"}
     prepared = [a for a in arguments if a["kind"] == "prepared"]
-    host = lower_text(text, target=manifest["target"], to_phase="host")
-    arena = _arena(host, sizes) if sizes else None
     return {
         "weights": sum(map(_size, weights.values())),
         "prepared weights": sum(map(_size, prepared)),
-        "arena of a call": arena,
+        "arena of a call": scratch,
     }
 
 
@@ -175,41 +191,25 @@ def _size(argument: Mapping[str, Any]) -> int:
     return math.prod(argument["shape"]) * _BYTES.get(argument["dtype"], 1)
 
 
-def _arena(host: str, sizes: Mapping[str, int]) -> int | None:
-    """Bytes of the scratch memory of @main: the size arithmetic in front of `dsc.arena`."""
-    begin = host.find("func.func @main(")
-    found = re.search(r"dsc\.arena (%[\w#]+)", host[begin:])
-    if found is None:
-        return 0
-    values: dict[str, int] = {}
-    binary = {
-        "addi": lambda a, b: a + b, "subi": lambda a, b: a - b, "muli": lambda a, b: a * b, "maxsi": max, "maxui": max,
-        "minsi": min, "minui": min, "divsi": lambda a, b: a // b if b else 0, "divui": lambda a, b: a // b if b else 0,
-        "floordivsi": lambda a, b: a // b if b else 0, "ceildivsi": lambda a, b: -(-a // b) if b else 0,
-        "ceildivui": lambda a, b: -(-a // b) if b else 0, "remsi": lambda a, b: a % b if b else 0,
-        "remui": lambda a, b: a % b if b else 0,
-    }  # fmt: skip
-    for name, operation, rest in _SSA.findall(host[begin : begin + found.start()]):
-        if not operation:
-            values[name] = evaluate(rest.split('"')[1], sizes)
-        elif operation == "constant":
-            values[name] = int(rest)
-        elif operation in binary:
-            operands = [part.strip() for part in rest.split(",")]
-            if all(part in values for part in operands):
-                values[name] = binary[operation](*(values[part] for part in operands))
-    return values.get(found[1])
-
-
 def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
 def _cost(kernel: Mapping[str, Any]) -> str:
-    if isinstance(kernel["bytes"], int):
-        return f"{(kernel['operations'] or 0) / 1e6:12.3f} MFLOP {kernel['bytes'] / 1e6:12.3f} MB"
-    return f"{kernel['operations']} operations, {kernel['bytes']} bytes each" if kernel["bytes"] else ""
+    operations, size = kernel["operations"], kernel["bytes"]
+    if isinstance(size, int):
+        return f"{(operations or 0) / 1e6:12.3f} MFLOP {size / 1e6:12.3f} MB"
+    each = " each" if kernel["launches"] > 1 else ""
+    return f"{operations} operations, {size} bytes{each}" if size else ""
 
 
-def _memory(value: int) -> str:
-    return f"{value:,} bytes"
+def _variants(kernel: Mapping[str, Any]) -> str:
+    """Which numbers of rows have code of their own, if there is more than one."""
+    rows = kernel["rows"]
+    return "" if len(rows) < 2 else "; rows up to " + ", ".join(n for n in rows if n != "any") + " or any"
+
+
+def _memory(value: int | str | None) -> str:
+    if value is None:
+        return "depends on more than the sizes"
+    return f"{value:,} bytes" if isinstance(value, int) else f"{value} bytes"

@@ -19,8 +19,9 @@ _PHASE = re.compile(r'\bdsc\.phase = "([^"]+)"')
 def dump(text: str, folder: str | os.PathLike[str], *, target: str = "cpu", name: str = "module") -> list[Path]:
     """Writes `0-traced.mlir`, `1-import.mlir` .. `8-llvm.mlir` and `index.html` into a folder, made if needed.
 
-    Every phase starts from what the one before left; a module that stands behind a phase starts there. Raises `InputError` where the folder cannot be made, `CompileError`
-    where a phase fails; the phases before it are written then.
+    Every phase starts from what the one before left; a module that stands behind a phase starts there. Raises
+    `InputError` where the folder or a file in it cannot be written, `CompileError` where a phase fails; the phases
+    before it are written then.
     """
     path = Path(folder)
     try:
@@ -33,8 +34,11 @@ def dump(text: str, folder: str | os.PathLike[str], *, target: str = "cpu", name
     texts, written = {given: text}, []
 
     def write(file: Path, content: str) -> None:
-        with replacing(file) as stream:
-            stream.write(content.encode())
+        try:
+            with replacing(file) as stream:
+                stream.write(content.encode())
+        except OSError as error:
+            raise InputError(f"dump_ir: {file} cannot be written: {error.strerror}") from None
         written.append(file)
 
     write(path / f"{first}-{given}.mlir", text)

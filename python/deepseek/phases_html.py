@@ -6,7 +6,7 @@ import difflib
 import html
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 _LOCATION = re.compile(r" loc\((?:[^()\"]|\"[^\"]*\"|\((?:[^()\"]|\"[^\"]*\")*\))*\)")
 _OPERATION = re.compile(r'^\s*(?:%[\w$.:#, %-]+ = )?"?([a-z_][a-z_0-9]*\.[a-z_][\w.]*)"?[\s(<]', re.M)
@@ -27,26 +27,58 @@ table { border-collapse: collapse; } td, th { padding: 0 .6rem; text-align: left
 .counts td { border-bottom: 1px solid var(--line); } .gone { opacity: .45; }
 """
 _SCRIPT = """
-const box = document.getElementById("search");
+const [box, from, to] = ["search", "from", "to"].map(id => document.getElementById(id));
 box.addEventListener("input", () => {
   for (const part of document.querySelectorAll("details"))
     part.hidden = box.value !== "" && !part.textContent.includes(box.value);
 });
+function pick() {
+  const first = Math.min(+from.value, +to.value), last = Math.max(+from.value, +to.value);
+  document.querySelectorAll("section").forEach((step, i) => { step.hidden = i < first || i >= last; });
+}
+for (const choice of [from, to]) choice.addEventListener("change", pick);
+document.querySelectorAll("nav a").forEach((link, i) => link.addEventListener("click", () => {
+  from.value = i; to.value = i + 1; pick();
+}));
 """
 
 
 def compare(name: str, texts: Mapping[str, str]) -> str:
     """The page for phases in their order, by name."""
     plain = {phase: _without_places(text) for phase, text in texts.items()}
+    counts = {phase: Counter(_OPERATION.findall(text)) for phase, text in plain.items()}
     pairs = list(zip(plain, list(plain)[1:]))
     links = "".join(f'<a href="#{a}-{b}">{a} → {b}</a>' for a, b in pairs)
-    sections = "".join(f'<h2 id="{a}-{b}">{a} → {b}</h2>' + "".join(_functions(plain[a], plain[b])) for a, b in pairs)
+    sections = "".join(
+        f'<section><h2 id="{a}-{b}">{a} → {b}</h2>{_changes(counts[a], counts[b])}'
+        + "".join(_functions(plain[a], plain[b], a, b))
+        + "</section>"
+        for a, b in pairs
+    )
+    choice = f"<p>every step from {_select('from', plain, 0)} to {_select('to', plain, len(plain) - 1)}</p>"
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(name)}: phases</title>'
-        f"<style>{_STYLE}</style><h1>{html.escape(name)}</h1><nav>{links}</nav>"
+        f"<style>{_STYLE}</style><h1>{html.escape(name)}</h1><nav>{links}</nav>{choice}"
         f'<p><input id="search" placeholder="only functions with this text" size="40"></p>'
-        f"<h2>Operations</h2>{_counts(plain)}{sections}<script>{_SCRIPT}</script></html>\n"
+        f"<h2>Operations</h2>{_counts(plain, counts)}{sections}<script>{_SCRIPT}</script></html>\n"
     )
+
+
+def _select(name: str, phases: Iterable[str], chosen: int) -> str:
+    options = "".join(
+        f'<option value="{i}"{" selected" if i == chosen else ""}>{phase}</option>' for i, phase in enumerate(phases)
+    )
+    return f'<select id="{name}">{options}</select>'
+
+
+def _changes(before: Counter[str], after: Counter[str]) -> str:
+    """Operations that only one of two neighbouring phases has, with their counts."""
+
+    def only(here: Counter[str], there: Counter[str]) -> str:
+        return ", ".join(f"{count:,} {name}" for name, count in here.most_common() if name not in there)
+
+    lists = (("appeared", only(after, before)), ("disappeared", only(before, after)))
+    return "".join(f"<p>{what}: {names}</p>" for what, names in lists if names)
 
 
 def _without_places(text: str) -> str:
@@ -54,9 +86,8 @@ def _without_places(text: str) -> str:
     return "\n".join(_LOCATION.sub("", line) for line in lines)
 
 
-def _counts(texts: Mapping[str, str]) -> str:
+def _counts(texts: Mapping[str, str], counts: Mapping[str, Counter[str]]) -> str:
     """Operations per phase; faint where there are none."""
-    counts = {phase: Counter(_OPERATION.findall(text)) for phase, text in texts.items()}
     names = dict.fromkeys(name for found in counts.values() for name, _ in found.most_common())
     head = "".join(f"<th>{phase}</th>" for phase in texts)
     lines = "".join(f"<td>{len(text.splitlines()):,}</td>" for text in texts.values())
@@ -87,21 +118,24 @@ def _split(text: str) -> dict[str, list[str]]:
     return parts
 
 
-def _functions(before: str, after: str) -> Iterator[str]:
-    if max(before.count("\n"), after.count("\n")) > _LARGEST:
-        yield f"<p>Not compared: more than {_LARGEST:,} lines. The files hold them.</p>"
+def _functions(before: str, after: str, a: str, b: str) -> Iterator[str]:
+    lines = {a: len(before.splitlines()), b: len(after.splitlines())}
+    if large := [f"{phase} has {count:,} lines" for phase, count in lines.items() if count > _LARGEST]:
+        limit = f"more than {_LARGEST:,} are not compared"
+        yield f"<p>Not compared: {' and '.join(large)}; {limit}. The files hold them.</p>"
         return
     old, new = _split(before), _split(after)
     same = 0
     for name in dict.fromkeys([*old, *new]):
-        a, b = old.get(name, []), new.get(name, [])
-        if a == b:
+        left, right = old.get(name, []), new.get(name, [])
+        if left == right:
             same += 1
             continue
-        kind = "new" if not a else "gone" if not b else "changed"
+        kind = "new" if not left else "gone" if not right else "changed"
         is_open = " open" if name == "main" else ""
         label = html.escape(name if name == "module" else f"@{name}")
-        yield f"<details{is_open}><summary>{label}: {kind}, {len(a)} → {len(b)} lines</summary>{_table(a, b)}</details>"
+        summary = f"{label}: {kind}, {len(left)} → {len(right)} lines"
+        yield f"<details{is_open}><summary>{summary}</summary>{_table(left, right)}</details>"
     yield f"<p>{same} functions are the same.</p>"
 
 

@@ -12,6 +12,7 @@ from deepseek import ACG, phases
 from deepseek.cli import main
 from deepseek.compiler import PHASES, lower_text
 from deepseek.errors import CompileError, InputError
+from deepseek.phases_html import compare
 
 pytest.importorskip("deepseek._mlir")
 
@@ -67,6 +68,7 @@ def test_every_phase_and_a_page(tmp_path: Path) -> None:
     assert {link[1:] for link in page.links} <= set(page.ids)
     text = "".join(page.words)
     assert "dsc.dispatch" in text and "linalg.generic" in text and "loc(" not in text
+    assert {"from", "to", "search"} <= set(page.ids)
     graph().dump(folder)  # again, over the files
 
 
@@ -78,6 +80,25 @@ def test_a_later_phase_starts_there(tmp_path: Path) -> None:
         *(f"{i}-{p}.mlir" for i, p in enumerate(PHASES[4:], 5)),
         "index.html",
     ]
+
+
+def test_what_appears_and_disappears() -> None:
+    before = '    %0 = "dsc.matmul"(%a) : f32\n    %1 = dsc.add %0 : f32'
+    page = compare("x", {"one": before, "two": "    %0 = dsc.add %a : f32\n    dsc.launch @k\n    dsc.launch @k"})
+    assert "<p>appeared: 2 dsc.launch</p><p>disappeared: 1 dsc.matmul</p>" in page
+    assert '<option value="1" selected>two</option>' in page
+    assert "appeared" not in compare("x", {"one": before, "two": before})
+
+
+def test_a_large_phase_is_named_and_not_compared() -> None:
+    page = compare("x", {"one": "    dsc.a\n", "two": "    dsc.b\n" * 20_001})
+    assert "Not compared: two has 20,001 lines; more than 20,000 are not compared." in page and "one has" not in page
+
+
+def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "0-traced.mlir").mkdir()
+    with pytest.raises(InputError, match="dump_ir: .*0-traced.mlir cannot be written: "):
+        graph().dump(tmp_path)
 
 
 def test_a_file_in_the_way(tmp_path: Path) -> None:
