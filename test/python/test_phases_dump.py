@@ -120,3 +120,15 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     folder, output = tmp_path / "phases", tmp_path / "x.dsc"
     assert main(["compile", str(source), "--dump-ir", str(folder), "-o", str(output)]) in (0, None)
     assert (folder / "index.html").is_file() and output.is_file()
+
+
+def test_torch_modules(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    import deepseek
+
+    exe = deepseek.compile(torch.nn.Linear(8, 4), (torch.ones(2, 8),), dump_ir=tmp_path)
+    assert (tmp_path / "0-traced.mlir").read_text() == exe.graph.mlir
+    assert 'dsc.phase = "llvm"' in (tmp_path / "8-llvm.mlir").read_text()
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="dump_ir: .*file is no folder"):
+        deepseek.compile(torch.nn.Linear(8, 4), (torch.ones(2, 8),), dump_ir=tmp_path / "file")
