@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from deepseek import compiler
@@ -16,12 +17,19 @@ __all__ = ["dump"]
 _PHASE = re.compile(r'\bdsc\.phase = "([^"]+)"')
 
 
-def dump(text: str, folder: str | os.PathLike[str], *, target: str = "cpu", name: str = "module") -> list[Path]:
+def dump(
+    text: str,
+    folder: str | os.PathLike[str],
+    *,
+    target: str = "cpu",
+    name: str = "module",
+    lower: Callable[..., str] = compiler.lower_text,
+) -> list[Path]:
     """Writes `0-traced.mlir`, `1-import.mlir` .. `8-llvm.mlir` and `index.html` into a folder, made if needed.
 
     Every phase starts from what the one before left; a module that stands behind a phase starts there. Raises
     `InputError` where the folder or a file in it cannot be written, `CompileError` where a phase fails; the phases
-    before it are written then.
+    before it are written then. `lower` runs a phase: `isolation.lower_text` for a text that may be anything.
     """
     path = Path(folder)
     try:
@@ -44,7 +52,7 @@ def dump(text: str, folder: str | os.PathLike[str], *, target: str = "cpu", name
     write(path / f"{first}-{given}.mlir", text)
     try:
         for number, phase in enumerate(compiler.PHASES[first:], first + 1):
-            text = compiler.lower_text(text, target=target, to_phase=phase, source_name=name)
+            text = lower(text, target=target, to_phase=phase, source_name=name)
             texts[phase] = text
             write(path / f"{number}-{phase}.mlir", text)
     finally:

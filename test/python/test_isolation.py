@@ -42,7 +42,9 @@ def test_an_abort_is_an_error() -> None:
         isolation.lower_text(ABORTS, to_phase="fuse", source_name="x.mlir")
 
 
-@pytest.mark.parametrize("options", [["-o", "x.dsc"], ["--to", "fuse", "-o", "-"]])
+@pytest.mark.parametrize(
+    "options", [["-o", "x.dsc"], ["--to", "fuse", "-o", "-"], ["--dump-ir", "phases", "-o", "x.dsc"]]
+)
 def test_the_command_survives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: list[str]
 ) -> None:

@@ -105,9 +105,11 @@ class Graph:
 
     def dump(self, folder: str | os.PathLike[str], target: str = "cpu") -> None:
         """Writes the module after each phase into a folder, with index.html that compares them (`deepseek.phases`)."""
+        from .. import compiler, isolation
         from ..phases import dump
 
-        dump(self.mlir, folder, target=target, name=self.name)
+        lower = (compiler if self._traced else isolation).lower_text
+        dump(self.mlir, folder, target=target, name=self.name, lower=lower)
 
     def symbol_values(self, arrays: list[Any]) -> Callable[[sizes.Symbol], int]:
         """Reads a symbol's value off the array arguments of a call."""

@@ -68,11 +68,12 @@ def run(options: argparse.Namespace) -> None:
             raise InputError("--record-schedules needs --to schedule, or a later phase")
         common.check_output(options.record_schedules)
     if options.dump_ir:
-        from deepseek import phases
+        from deepseek import compiler, isolation, phases
 
         with progress.task(f"writing {options.dump_ir}"):
             text = read_module(options.model, options.precision)
-            phases.dump(text, options.dump_ir, target=options.target or "cpu", name=options.model)
+            lower = (isolation if Path(options.model).suffix == ".mlir" else compiler).lower_text
+            phases.dump(text, options.dump_ir, target=options.target or "cpu", name=options.model, lower=lower)
     report = _lower(options) if options.to is not None else _compile(options)
     if options.json:
         common.print_json({"output": options.output, "target": options.target or "cpu"} | report)
