@@ -26,7 +26,7 @@ BUILD_KEY = { git ls-files -coz --exclude-standard -- $(BUILD_SOURCES) || \
 	{ sort -z | xargs -0 sha256sum 2>/dev/null || true; } | sha256sum
 
 .PHONY: help demo test build wheel sdist test-wheel test-asan fmt lint lit docs docs-check site bench coverage-opinfo \
-  coverage-hf fuzz clean
+  coverage-hf fuzz fuzz-ranges clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -112,6 +112,9 @@ coverage-hf: build $(STAMPS)/model $(STAMPS)/test ## small random models of tran
 
 fuzz: build $(STAMPS)/model $(STAMPS)/test ## damaged inputs for every reader: COUNT each (default 20000)
 	@nice .venv/bin/python test/fuzz/fuzz.py $(or $(READER),all) --count $(or $(COUNT),20000) --jobs $(JOBS)
+
+fuzz-ranges: build $(STAMPS)/test ## random programs against their ranges: COUNT elements (default 1000000)
+	@nice .venv/bin/python test/python/range_programs.py --cases $(or $(COUNT),1000000)
 
 clean: ## remove build products (.venv stays: rm -rf .venv)
 	@rm -rf build dist .pytest_cache .ruff_cache .hypothesis $(STAMPS)/built

@@ -25,7 +25,7 @@ struct CompilePass : impl::CompilePassBase<CompilePass> {
       return signalPassFailure();
     OpPassManager pm(ModuleOp::getOperationName());
     for (int64_t phase = span->first; phase <= span->second; ++phase)
-      buildPhase(pm, phases()[phase], {target, checkInplace, schedules, record});
+      buildPhase(pm, phases()[phase], {target, checkInplace, plan, schedules, record});
     if (failed(runPipeline(pm, getOperation())))
       signalPassFailure();
   }

@@ -18,7 +18,7 @@ inline constexpr llvm::StringLiteral kDimsAttr = "dsc.dims", kSymbolsAttr = "dsc
                                      kNameAttr = "dsc.name", kUnsignedAttr = "dsc.unsigned", kKernelAttr = "dsc.kernel",
                                      kScheduleAttr = "dsc.schedule", kTargetAttr = "dsc.target",
                                      kPhaseAttr = "dsc.phase", kManifestAttr = "dsc.manifest", kMergeAttr = "dsc.merge",
-                                     kCostAttr = "dsc.cost";
+                                     kCostAttr = "dsc.cost", kRangeAttr = "dsc.range";
 
 class DimsAnalysis {
 public:

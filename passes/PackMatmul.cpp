@@ -79,7 +79,7 @@ DequantizeOp blocksOf(MatmulOp op) {
 /// The right side decoded out of panels of blocks.
 void packBlocks(MatmulOp op, DequantizeOp source, int64_t panel) {
   OpBuilder b(op);
-  const BlockFormat *format = findBlockFormat(source.getFormat());
+  std::optional<BlockFormat> format = findBlockFormat(source.getFormat());
   auto type = cast<RankedTensorType>(source.getBlocks().getType());
   int64_t columns = type.getDimSize(0), blocks = type.getDimSize(1) / format->bytes;
   int64_t panels = llvm::divideCeil(columns, panel);

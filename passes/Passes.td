@@ -25,6 +25,7 @@ def CompilePass : Dsc_Pass<"dsc-compile"> {
     Option<"target", "target", "std::string", "", "cpu[:native|x86-64|x86-64-v3|x86-64-v4|aarch64][+strict]; default: the module's, else cpu">,
     Option<"from", "from", "std::string", "", "first phase to run">,
     Option<"to", "to", "std::string", "\"llvm\"", "last phase to run">,
+    Option<"plan", "plan", "std::string", "", "file of precisions, see --dsc-select-precision">,
     Option<"schedules", "schedules", "std::string", "", "file of schedules, see --dsc-schedule-dispatches">,
     Option<"record", "record", "std::string", "", "file that the chosen schedules are added to">,
     Option<"checkInplace", "check-inplace", "bool", "false", "fail if a tied buffer would be copied">];
@@ -128,6 +129,60 @@ def AnnotateCostPass : Dsc_Pass<"dsc-annotate-cost"> {
     %y = dsc.matmul %x, %w {dsc.cost = {bytes = "s * 2560 + 147456", operations = "s * 73728"}} : ...
     ```
   }];
+}
+
+//===----------------------------------------------------------------------===//
+// Precision
+//===----------------------------------------------------------------------===//
+
+def SelectPrecisionPass : Dsc_Pass<"dsc-select-precision"> {
+  let summary = "Write the precision of every operation that a plan names";
+  let description = [{
+    A plan is JSON: `{"version": 1, "ops": [...]}`. Each entry names operations
+    by the location they come from, `at`, and by their name, `op`; and says the
+    formats of what they read and how they compute: `weight` (a block format of
+    `dsc.dequantize`, with `_row` for one scale per row, or f32, f16, bf16),
+    `activation` (f32, bf16, or a float of 8 bits with `_gN` or `_row`),
+    `kv_cache` (f32, f16), and `reason`. Other keys are for people. A format
+    that an operation cannot have, and an entry without an operation, are
+    errors; operations without an entry stay as written.
+
+    ```mlir
+    %y = dsc.matmul %x, %w {transpose_rhs} : ... loc("layers.0/mlp/up_proj")
+    ==>
+    %y = dsc.matmul %x, %w precision <lhs = bf16, rhs = bf16, acc = f32, storage = "int8_g64", reason = "..."> ...
+    ```
+  }];
+  let options = [Option<"plan", "plan", "std::string", "", "JSON file; default: nothing changes">];
+  let statistics = [Statistic<"decided", "decided", "operations with a decision">];
+}
+
+include "passes/RangeAnalysis.td"
+
+def LegalizePrecisionPass : Dsc_Pass<"dsc-legalize-precision"> {
+  let summary = "Make what precisions ask for explicit: types of weights and caches, decoding, casts";
+  let description = [{
+    The `storage` of a decision becomes the type of the argument that an
+    operation's stored operand comes from, which then is decoded or widened
+    before it is read. Who calls the module provides weights in that form: the
+    argument says `dsc.weight` as before. All readers of one argument must have
+    decided the same. Activations in 8 bits are rounded where they are read, by
+    the greatest magnitude of each block of `scales`.
+
+    ```mlir
+    func.func @main(%x: tensor<?x64xf32>, %w: tensor<8x64xbf16> {dsc.weight = "w"}) ...
+      %0 = linalg.generic {...} ins(%w) ... arith.extf
+      %y = dsc.matmul %x, %0 precision <storage = "q8_0"> {transpose_rhs} : ...
+    ==>
+    func.func @main(%x: tensor<?x64xf32>, %w: tensor<8x68xi8> {dsc.weight = "w"}) ...
+      %0 = dsc.dequantize %w {format = "q8_0"} : tensor<8x68xi8> -> tensor<8x64xf32>
+      %y = dsc.matmul %x, %0 precision <storage = "q8_0"> {transpose_rhs} : ...
+    ```
+  }];
+  let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
+                           "::mlir::math::MathDialect", "::mlir::tensor::TensorDialect"];
+  let statistics = [Statistic<"retyped", "retyped", "arguments with another type">,
+                    Statistic<"rounded", "rounded", "activations that are rounded">];
 }
 
 //===----------------------------------------------------------------------===//

@@ -43,6 +43,15 @@ static void buildImport(OpPassManager &pm) {
   pm.addPass(createCSEPass());
 }
 
+static void buildPrecision(OpPassManager &pm, const PhaseOptions &options) {
+  // What the user wrote in the IR is obeyed without a plan too.
+  pm.addPass(createSelectPrecisionPass({options.plan}));
+  pm.addPass(createLegalizePrecisionPass());
+  // Readers of one weight share its decoding, rounded activations are rounded once.
+  pm.addPass(createCanonicalizerPass());
+  pm.addPass(createCSEPass());
+}
+
 static void buildFuse(OpPassManager &pm, const PhaseOptions &options) {
   // Changes operand types, so before regions fix them.
   pm.addPass(createPackMatmulPass());
@@ -119,6 +128,9 @@ void buildPhase(OpPassManager &pm, StringRef phase, const PhaseOptions &options)
   case 0:
     buildImport(pm);
     break;
+  case 1:
+    buildPrecision(pm, options);
+    break;
   case 3:
     buildFuse(pm, options);
     break;
@@ -134,7 +146,7 @@ void buildPhase(OpPassManager &pm, StringRef phase, const PhaseOptions &options)
   case 7:
     buildLlvm(pm);
     break;
-  default: // precision and parallel decide nothing yet
+  default: // parallel decides nothing yet
     break;
   }
   MarkPhasePassOptions mark;

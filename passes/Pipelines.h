@@ -8,6 +8,7 @@ namespace mlir::dsc {
 struct PhaseOptions {
   std::string target;
   bool checkInplace = false;
+  std::string plan;              // file, see --dsc-select-precision
   std::string schedules, record; // files, see --dsc-schedule-dispatches
 };
 

@@ -19,6 +19,7 @@
 #include "mlir/Transforms/Passes.h"
 #include "passes/CostModels.h"
 #include "passes/Passes.h"
+#include "passes/RangeModels.h"
 #include "passes/codegen/KernelInterfaces.h"
 
 namespace mlir::dsc {
@@ -29,6 +30,7 @@ void registerAll(DialectRegistry &registry) {
                   shard::ShardDialect, tensor::TensorDialect, vector::VectorDialect>();
   registerCostModels(registry);
   registerKernelModels(registry);
+  registerRangeModels(registry);
   registerBuiltinDialectTranslation(registry);
   registerLLVMDialectTranslation(registry);
 }

@@ -3,11 +3,10 @@
 #include "passes/ScheduleDatabase.h"
 
 #include "mlir/AsmParser/AsmParser.h"
+#include "passes/JsonEntries.h"
 #include "passes/codegen/KernelPlan.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/FileUtilities.h"
-#include "llvm/Support/JSON.h"
-#include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/SHA256.h"
 
 namespace mlir::dsc {
@@ -28,33 +27,19 @@ template <typename AttrT> static AttrT parseAs(MLIRContext *context, StringRef t
 
 FailureOr<ScheduleDatabase> ScheduleDatabase::read(Location location, StringRef path, bool mayLack) {
   ScheduleDatabase database;
-  auto wrong = [&](const Twine &what) {
-    emitError(location) << "the schedules in " << path << " cannot be used: " << what;
-    return failure();
-  };
-  auto file = llvm::MemoryBuffer::getFile(path, /*IsText=*/true);
-  if (!file) {
-    if (mayLack && file.getError() == std::errc::no_such_file_or_directory)
-      return database;
-    return wrong(file.getError().message());
-  }
-  llvm::Expected<llvm::json::Value> parsed = llvm::json::parse((*file)->getBuffer());
-  if (!parsed)
-    return wrong(llvm::toString(parsed.takeError()));
-  const llvm::json::Object *top = parsed->getAsObject();
-  const llvm::json::Array *list = top ? top->getArray("schedules") : nullptr;
-  if (!list || top->getInteger("version") != kVersion)
-    return wrong("expected {\"version\": 1, \"schedules\": [...]}");
   MLIRContext *context = location.getContext();
-  for (auto [number, value] : llvm::enumerate(*list)) {
-    const llvm::json::Object *entry = value.getAsObject();
-    auto text = [&](StringRef key) { return entry ? entry->getString(key).value_or("").str() : std::string(); };
-    auto target = parseAs<TargetAttr>(context, text("target"));
-    auto schedule = parseAs<ScheduleAttr>(context, text("schedule"));
-    if (!target || !schedule || text("kernel").empty())
-      return wrong("entry " + Twine(number) + " needs a kernel, a target and a schedule as the IR spells them");
-    database.entries[{target, StringAttr::get(context, text("kernel"))}] = {text("where"), text("op"), schedule};
-  }
+  auto take = [&](const llvm::json::Object &entry) -> std::string {
+    auto target = parseAs<TargetAttr>(context, textOf(entry, "target"));
+    auto schedule = parseAs<ScheduleAttr>(context, textOf(entry, "schedule"));
+    std::string kernel = textOf(entry, "kernel");
+    if (!target || !schedule || kernel.empty())
+      return "needs a kernel, a target and a schedule as the IR spells them";
+    database.entries[{target, StringAttr::get(context, kernel)}] = {textOf(entry, "where"), textOf(entry, "op"),
+                                                                    schedule};
+    return "";
+  };
+  if (failed(readJsonEntries(location, path, "the schedules", "schedules", mayLack, take)))
+    return failure();
   return database;
 }
 

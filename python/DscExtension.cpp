@@ -22,14 +22,16 @@ NB_MODULE(_dsc, m) {
   m.def(
       "run_phases",
       [](MlirModule module, const std::string &target, const std::string &from, const std::string &to,
-         const std::string &schedules, const std::string &record, const std::string &reproducerDir) {
+         const std::string &plan, const std::string &schedules, const std::string &record,
+         const std::string &reproducerDir) {
         std::string reproducer;
-        bool ok = mlirLogicalResultIsSuccess(dscRunPhases(module, ref(target), ref(from), ref(to), ref(schedules),
-                                                          ref(record), ref(reproducerDir), append, &reproducer));
+        bool ok =
+            mlirLogicalResultIsSuccess(dscRunPhases(module, ref(target), ref(from), ref(to), ref(plan), ref(schedules),
+                                                    ref(record), ref(reproducerDir), append, &reproducer));
         return nb::make_tuple(ok, reproducer);
       },
-      nb::arg("module"), nb::arg("target"), nb::arg("from_phase"), nb::arg("to_phase"), nb::arg("schedules"),
-      nb::arg("record"), nb::arg("reproducer_dir"),
+      nb::arg("module"), nb::arg("target"), nb::arg("from_phase"), nb::arg("to_phase"), nb::arg("plan"),
+      nb::arg("schedules"), nb::arg("record"), nb::arg("reproducer_dir"),
       "Runs phases on a module; (success, path of the reproducer or '').");
 
   m.def(

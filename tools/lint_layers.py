@@ -3,7 +3,7 @@
 The layers are those of the architecture:
   dialects -> MLIR                       passes -> dialects, MLIR, runtime/dsc_rt.h
   bindings -> dialects/capi, passes      runtime -> nothing but the C and C++ libraries
-  frontend -> deepseek.ACG (+ torch, onnx, ... inside functions; frontend/torch is loaded when there is torch)
+  frontend -> deepseek.ACG (+ torch, onnx, ... inside functions; folders named torch are loaded when there is torch)
   deepseek -> bindings and frontend inside functions; numpy is all that it imports at the top
 Nothing imports test, nor the oracle that tests use, deepseek.reference. Prints one line per finding, `file:line: what; what to do`, and exits 1 if there is any.
 """
@@ -38,6 +38,7 @@ FRONTEND_MAY = (
     "deepseek.ACG",
     "deepseek.acg",
     "deepseek.errors",
+    "deepseek.formats",
     "deepseek.frontend",
     "deepseek._mlir",
     "deepseek.dialects",
@@ -147,7 +148,7 @@ def import_problem(path: Path, module: str, eager: bool) -> str | None:
     if path.parts[0] == "frontend":
         if top == "deepseek" and not within(module, FRONTEND_MAY):
             return f"frontend must not import {module}: allowed are {', '.join(FRONTEND_MAY)}"
-        if eager and top not in EAGER_MODULES | (TORCH if path.parts[1] == "torch" else set()):
+        if eager and top not in EAGER_MODULES | (TORCH if "torch" in path.parts else set()):
             return f"imports {module} at the top: import it inside the function that needs it"
         return None
     if path.parts[:2] != ("python", "deepseek") or path.parts[2] == "dialects":
@@ -156,8 +157,10 @@ def import_problem(path: Path, module: str, eager: bool) -> str | None:
         return None  # test support: may import what the test extra brings
     if within(module, ("deepseek.reference",)):
         return f"imports {module}: the oracle is test support"
+    if path.parts[2:4] == ("precision", "torch"):
+        return None  # calibration needs gradients: loaded when there is torch
     if top in TORCH:
-        return f"imports {module}: torch belongs to frontend/ and tests"
+        return f"imports {module}: torch belongs to frontend/, precision/torch and tests"
     if path.name in RUNTIME_MODULES and len(path.parts) == 3 and within(module, COMPILER_MODULES):
         return f"imports {module}: {path.name} runs compiled code where the compiler is absent"
     if eager and within(module, ("deepseek._mlir", "deepseek.frontend")):

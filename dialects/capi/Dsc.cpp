@@ -56,11 +56,12 @@ void dscRegisterAll(MlirContext context) {
 void dscRegisterPasses(void) { dsc::registerPasses(); }
 
 MlirLogicalResult dscRunPhases(MlirModule module, MlirStringRef target, MlirStringRef from, MlirStringRef to,
-                               MlirStringRef schedules, MlirStringRef record, MlirStringRef reproducerDir,
-                               MlirStringCallback reproducer, void *userData) {
+                               MlirStringRef plan, MlirStringRef schedules, MlirStringRef record,
+                               MlirStringRef reproducerDir, MlirStringCallback reproducer, void *userData) {
   DeferredDiagnostics diagnostics(unwrap(module).getContext());
   std::string file;
-  dsc::PhaseOptions options{unwrap(target).str(), /*checkInplace=*/true, unwrap(schedules).str(), unwrap(record).str()};
+  dsc::PhaseOptions options{unwrap(target).str(), /*checkInplace=*/true, unwrap(plan).str(), unwrap(schedules).str(),
+                            unwrap(record).str()};
   LogicalResult result = dsc::runPhases(unwrap(module), options, unwrap(from), unwrap(to), unwrap(reproducerDir), file);
   if (!file.empty())
     send(reproducer, userData, file);

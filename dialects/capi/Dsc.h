@@ -19,14 +19,14 @@ MLIR_CAPI_EXPORTED void dscRegisterAll(MlirContext context);
 /// Registers the passes by name. Safe to call more than once.
 MLIR_CAPI_EXPORTED void dscRegisterPasses(void);
 
-/// Runs the phases from `from` (empty: where the module stands) to `to`, with the files `schedules` and `record` of
-/// --dsc-schedule-dispatches (empty: none).
-/// On failure writes a reproducer: the IR before the failing pass, in a file
-/// below `reproducerDir` (empty: none), whose path goes to `reproducer`.
+/// Runs the phases from `from` (empty: where the module stands) to `to`, with the files `plan` of
+/// --dsc-select-precision, `schedules` and `record` of --dsc-schedule-dispatches (empty: none). On failure writes a
+/// reproducer: the IR before the failing pass, in a file below `reproducerDir` (empty: none), whose path goes to
+/// `reproducer`.
 MLIR_CAPI_EXPORTED MlirLogicalResult dscRunPhases(MlirModule module, MlirStringRef target, MlirStringRef from,
-                                                  MlirStringRef to, MlirStringRef schedules, MlirStringRef record,
-                                                  MlirStringRef reproducerDir, MlirStringCallback reproducer,
-                                                  void *userData);
+                                                  MlirStringRef to, MlirStringRef plan, MlirStringRef schedules,
+                                                  MlirStringRef record, MlirStringRef reproducerDir,
+                                                  MlirStringCallback reproducer, void *userData);
 
 /// Translates a module at the end of phase llvm to a relocatable object, and
 /// prints its manifest as JSON; the object first, then the manifest.

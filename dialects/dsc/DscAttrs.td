@@ -31,10 +31,12 @@ def Dsc_PrecisionAttr : Dsc_Attr<"Precision", "precision"> {
   let description = [{
     A decision, not a type: operand types stay as written until the precision
     phase makes casts explicit. Absent fields mean "as the operand's type".
-    `scales` is the block shape that shares one scale factor.
+    `scales` is the block shape of `lhs` that shares one scale factor. `storage`
+    is how the stored operand lies in memory (`PrecisionOpInterface`): a block
+    format of `dsc.dequantize`, or f32, f16, bf16.
 
     ```mlir
-    #dsc.precision<lhs = bf16, rhs = f8E4M3FN, acc = f32, scales = [1, 128], reason = "plan">
+    #dsc.precision<lhs = f8E4M3FN, acc = f32, scales = [1, 128], storage = "fp8_e4m3_g64", reason = "plan">
     ```
   }];
   let parameters = (ins OptionalParameter<"::mlir::Type">:$lhs,
@@ -42,8 +44,36 @@ def Dsc_PrecisionAttr : Dsc_Attr<"Precision", "precision"> {
                         OptionalParameter<"::mlir::Type">:$acc,
                         OptionalParameter<"::mlir::Type">:$result,
                         OptionalArrayRefParameter<"int64_t">:$scales,
+                        OptionalParameter<"::mlir::StringAttr">:$storage,
                         OptionalParameter<"::mlir::StringAttr">:$reason);
   let hasCustomAssemblyFormat = 1;
+}
+
+def Dsc_RangeAttr : Dsc_Attr<"Range", "range"> {
+  let summary = "the values that a tensor can hold";
+  let description = [{
+    Every element lies in the interval, and the Euclidean norm of every row (the
+    last dimension) is at most `norm`, where one is known. `proved` holds for
+    all inputs within the ranges of the arguments; `calibrated` was seen on data,
+    or follows from what was.
+
+    ```mlir
+    #dsc.range<[-8.0, 8.0], norm = 24.0, proved>
+    #dsc.range<[0.0, inf], proved>
+    ```
+  }];
+  let parameters = (ins APFloatParameter<"">:$lo, APFloatParameter<"">:$hi, APFloatParameter<"">:$norm,
+                        "bool":$calibrated);
+  let builders = [AttrBuilder<(ins "const ::mlir::dsc::Bounds &":$bounds, CArg<"bool", "false">:$calibrated), [{
+    return $_get($_ctxt, ::llvm::APFloat(bounds.lo), ::llvm::APFloat(bounds.hi), ::llvm::APFloat(bounds.norm), calibrated);
+  }]>];
+  let extraClassDeclaration = [{
+    Bounds getBounds() const {
+      return {getLo().convertToDouble(), getHi().convertToDouble(), getNorm().convertToDouble()};
+    }
+  }];
+  let hasCustomAssemblyFormat = 1;
+  let genVerifyDecl = 1;
 }
 
 def Dsc_VariantAttr : Dsc_Attr<"Variant", "variant"> {

@@ -1,7 +1,8 @@
-//===- DscBlocks.cpp - weights in GGUF block formats ----------------------===//
+//===- DscBlocks.cpp - weights in block formats ---------------------------===//
 
 #include "dialects/dsc/DscChecks.h"
 #include "dialects/dsc/DscOps.h"
+#include "llvm/ADT/StringSwitch.h"
 
 using namespace mlir;
 using namespace mlir::dsc;
@@ -10,28 +11,43 @@ using namespace mlir::dsc;
 // dequantize
 //===----------------------------------------------------------------------===//
 
-ArrayRef<BlockFormat> mlir::dsc::blockFormats() {
-  // Sizes of ggml-common.h's block structs.
-  static const BlockFormat formats[] = {{"q4_0", 32, 18, 0, 2},   {"q4_1", 32, 20, 0, 4},      {"q5_0", 32, 22, 0, 2},
-                                        {"q5_1", 32, 24, 0, 4},   {"q8_0", 32, 34, 0, 2},      {"q4_k", 256, 144, 0, 4},
-                                        {"q5_k", 256, 176, 0, 4}, {"q6_k", 256, 210, 208, 210}};
-  return formats;
-}
+// Sizes of ggml-common.h's block structs.
+static constexpr BlockFormat kGgmlFormats[] = {
+    {"q4_0", 32, 18, 0, 2}, {"q4_1", 32, 20, 0, 4},   {"q5_0", 32, 22, 0, 2},   {"q5_1", 32, 24, 0, 4},
+    {"q8_0", 32, 34, 0, 2}, {"q4_k", 256, 144, 0, 4}, {"q5_k", 256, 176, 0, 4}, {"q6_k", 256, 210, 208, 210}};
 
-const BlockFormat *mlir::dsc::findBlockFormat(StringRef name) {
-  for (const BlockFormat &format : blockFormats())
+// Integers in groups of at most this many have scales of 2 bytes, everything else of 4.
+constexpr int64_t kLargestGroupOfHalfScale = 128;
+
+std::optional<BlockFormat> mlir::dsc::findBlockFormat(StringRef name) {
+  for (const BlockFormat &format : kGgmlFormats)
     if (format.name == name)
-      return &format;
-  return nullptr;
+      return format;
+  auto [kind, size] = name.rsplit("_g");
+  auto codes = llvm::StringSwitch<BlockCodes>(kind)
+                   .Case("int4", BlockCodes::Int4)
+                   .Case("int8", BlockCodes::Int8)
+                   .Case("fp8_e4m3", BlockCodes::E4M3)
+                   .Case("fp8_e5m2", BlockCodes::E5M2)
+                   .Default(BlockCodes::Ggml);
+  int64_t group;
+  if (codes == BlockCodes::Ggml || size.starts_with("0") || size.getAsInteger(10, group) || group < 32 || group % 32 ||
+      group > (int64_t(1) << 24))
+    return std::nullopt;
+  bool integer = codes == BlockCodes::Int4 || codes == BlockCodes::Int8;
+  int64_t scale = integer && group <= kLargestGroupOfHalfScale ? 2 : 4;
+  int64_t bytes = scale + (codes == BlockCodes::Int4 ? group / 2 : group);
+  return BlockFormat{name, group, bytes, 0, scale == 2 ? scale : 0, codes};
 }
 
-/// The named format, or null after an error.
-static const BlockFormat *checkFormat(Operation *op, StringRef name) {
-  const BlockFormat *format = findBlockFormat(name);
+/// The named format, or none after an error.
+static std::optional<BlockFormat> checkFormat(Operation *op, StringRef name) {
+  std::optional<BlockFormat> format = findBlockFormat(name);
   if (!format) {
     InFlightDiagnostic error = op->emitOpError("unknown block format: \"") << name << "\", known are";
-    for (const BlockFormat &known : blockFormats())
+    for (const BlockFormat &known : kGgmlFormats)
       error << " " << known.name;
+    error << ", and int4, int8, fp8_e4m3, fp8_e5m2 with _gN, N weights to a scale (a multiple of 32)";
   }
   return format;
 }
@@ -46,7 +62,7 @@ static LogicalResult checkRows(Operation *op, RankedTensorType blocks, const Blo
 }
 
 LogicalResult DequantizeOp::verify() {
-  const BlockFormat *format = checkFormat(*this, getFormat());
+  std::optional<BlockFormat> format = checkFormat(*this, getFormat());
   if (!format)
     return failure();
   RankedTensorType blocks = tensorType(getBlocks());
@@ -62,7 +78,7 @@ LogicalResult DequantizeOp::verify() {
 }
 
 void DequantizeOp::inferResultDims(ArrayRef<Dims> operands, SmallVectorImpl<Dims> &results) {
-  const BlockFormat *format = findBlockFormat(getFormat());
+  std::optional<BlockFormat> format = findBlockFormat(getFormat());
   RankedTensorType blocks = tensorType(getBlocks());
   auto constant = [&](int64_t value) { return getAffineConstantExpr(value, getContext()); };
   Dims &dims = results.emplace_back(operands[0]);
@@ -83,7 +99,7 @@ AffineExpr DequantizeOp::getOperationCount(ArrayRef<Dims>, ArrayRef<Dims> result
 //===----------------------------------------------------------------------===//
 
 LogicalResult PackBlocksOp::verify() {
-  const BlockFormat *format = checkFormat(*this, getFormat());
+  std::optional<BlockFormat> format = checkFormat(*this, getFormat());
   RankedTensorType blocks = tensorType(getBlocks());
   if (!format || failed(checkRows(*this, blocks, *format)))
     return failure();
@@ -94,7 +110,7 @@ LogicalResult PackBlocksOp::verify() {
 }
 
 void PackBlocksOp::inferResultDims(ArrayRef<Dims>, SmallVectorImpl<Dims> &results) {
-  const BlockFormat *format = findBlockFormat(getFormat());
+  std::optional<BlockFormat> format = findBlockFormat(getFormat());
   RankedTensorType blocks = tensorType(getBlocks());
   int64_t panel = getPanel();
   Dims &dims = results.emplace_back();

@@ -57,6 +57,22 @@ LogicalResult DscDialect::verifyOperationAttribute(Operation *op, NamedAttribute
     if (!good)
       return op->emitOpError("needs [min, max, divisor] of each symbol as dsc.ranges, got: ") << attribute.getValue();
   }
+  if (attribute.getName() == "dsc.range") {
+    auto list = dyn_cast<ArrayAttr>(attribute.getValue());
+    bool good = list ? list.size() == op->getNumResults() &&
+                           llvm::all_of(list, [](Attribute range) { return isa<RangeAttr>(range); })
+                     : isa<RangeAttr>(attribute.getValue()) && op->getNumResults() == 1;
+    if (!good)
+      return op->emitOpError("needs one #dsc.range per result as dsc.range, got: ") << attribute.getValue();
+  }
+  return success();
+}
+
+LogicalResult DscDialect::verifyRegionArgAttribute(Operation *op, unsigned, unsigned argument,
+                                                   NamedAttribute attribute) {
+  if (attribute.getName() == "dsc.range" && !isa<RangeAttr>(attribute.getValue()))
+    return op->emitOpError("argument ") << argument
+                                        << " needs a #dsc.range as dsc.range, got: " << attribute.getValue();
   return success();
 }
 
@@ -101,7 +117,7 @@ void DimsAttr::print(AsmPrinter &printer) const {
 Attribute PrecisionAttr::parse(AsmParser &parser, Type) {
   Type lhs, rhs, acc, result;
   SmallVector<int64_t> scales;
-  StringAttr reason;
+  StringAttr storage, reason;
   auto parseField = [&]() -> ParseResult {
     StringRef field;
     SMLoc loc = parser.getCurrentLocation();
@@ -110,6 +126,8 @@ Attribute PrecisionAttr::parse(AsmParser &parser, Type) {
     if (field == "scales")
       return parser.parseCommaSeparatedList(AsmParser::Delimiter::Square,
                                             [&] { return parser.parseInteger(scales.emplace_back()); });
+    if (field == "storage")
+      return parser.parseAttribute(storage);
     if (field == "reason")
       return parser.parseAttribute(reason);
     Type *type = llvm::StringSwitch<Type *>(field)
@@ -124,7 +142,7 @@ Attribute PrecisionAttr::parse(AsmParser &parser, Type) {
   };
   if (parser.parseCommaSeparatedList(AsmParser::Delimiter::LessGreater, parseField))
     return {};
-  return get(parser.getContext(), lhs, rhs, acc, result, scales, reason);
+  return get(parser.getContext(), lhs, rhs, acc, result, scales, storage, reason);
 }
 
 void PrecisionAttr::print(AsmPrinter &printer) const {
@@ -143,6 +161,8 @@ void PrecisionAttr::print(AsmPrinter &printer) const {
       llvm::interleaveComma(getScales(), printer);
       printer << "]";
     });
+  if (getStorage())
+    fields.push_back([&] { printer << "storage = " << getStorage(); });
   if (getReason())
     fields.push_back([&] { printer << "reason = " << getReason(); });
   printer << "<";

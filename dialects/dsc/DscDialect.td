@@ -17,8 +17,9 @@ def Dsc_Dialect : Dialect {
   // Graphs are made of these too, and kernel models need them loaded.
   let dependentDialects = ["arith::ArithDialect", "linalg::LinalgDialect", "tensor::TensorDialect"];
   let hasConstantMaterializer = 1;
-  // Passes rely on dsc.symbols, dsc.ranges and dsc.tied, which a file may spell in any way.
+  // Passes rely on dsc.symbols, dsc.ranges, dsc.range and dsc.tied, which a file may spell in any way.
   let hasOperationAttrVerify = 1;
+  let hasRegionArgAttrVerify = 1;
   let hasRegionResultAttrVerify = 1;
 }
 

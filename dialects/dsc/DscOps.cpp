@@ -118,6 +118,10 @@ AffineExpr MatmulOp::getDepth(ArrayRef<AffineExpr> lhs) {
 
 bool MatmulOp::isLegalElementType(Type type) { return type.isIntOrFloat(); }
 
+OpOperand *MatmulOp::getStoredOperand() { return &getRhsMutable(); }
+
+bool MatmulOp::widensStoredOperand() { return true; }
+
 void MatmulOp::inferResultDims(ArrayRef<Dims> operands, SmallVectorImpl<Dims> &results) {
   const Dims &lhs = operands[0], &rhs = operands[1];
   size_t rank = lhs.size();
@@ -239,6 +243,8 @@ AffineExpr AttentionOp::getOperationCount(ArrayRef<Dims> operands, ArrayRef<Dims
   return query[0] * query[2] * query[3] * pairs;
 }
 
+OpOperand *KvAppendOp::getStoredOperand() { return &getCacheMutable(); }
+
 LogicalResult KvAppendOp::verify() {
   if (failed(checkRank(*this, "key", getKey(), 4)) || failed(checkRank(*this, "value", getValue(), 4)) ||
       failed(checkCache(*this, getCache())) || failed(checkRank(*this, "positions", getPositions(), 1)) ||
@@ -349,6 +355,10 @@ void RopeOp::inferResultDims(ArrayRef<Dims> operands, SmallVectorImpl<Dims> &res
 AffineExpr RopeOp::getOperationCount(ArrayRef<Dims> operands, ArrayRef<Dims>) {
   return elementCount(operands[0], getContext()) * 3;
 }
+
+bool EmbeddingOp::isLegalElementType(Type type) { return type.isIntOrFloat(); }
+
+OpOperand *EmbeddingOp::getStoredOperand() { return &getTableMutable(); }
 
 LogicalResult EmbeddingOp::verify() {
   if (failed(checkRank(*this, "table", getTable(), 2)) || failed(checkElementTypes(*this, getTable(), getResult())))

@@ -11,6 +11,7 @@
 
 #include "dialects/dsc/DscDialect.h.inc"
 #include "dialects/dsc/DscDims.h"
+#include "dialects/dsc/DscRange.h"
 #define GET_ATTRDEF_CLASSES
 #include "dialects/dsc/DscAttrs.h.inc"
 
@@ -20,17 +21,21 @@
 
 namespace mlir::dsc {
 
-/// A GGUF block format: `block` weights in `bytes` bytes, of which `halvesEnd - halvesBegin` are scales of 2 bytes.
+/// How the codes of a block become numbers: as ggml's format of that name says, or one code per weight times one scale.
+enum class BlockCodes { Ggml, Int4, Int8, E4M3, E5M2 };
+
+/// `block` weights in `bytes` bytes, of which `halvesEnd - halvesBegin` are scales of 2 bytes.
 struct BlockFormat {
   llvm::StringRef name;
   int64_t block, bytes, halvesBegin, halvesEnd;
+  BlockCodes codes = BlockCodes::Ggml;
 
   /// Bytes of the unit that `offset` lies in, of which dsc.pack_blocks keeps those of adjacent rows together.
   int64_t unitAt(int64_t offset) const { return offset >= halvesBegin && offset < halvesEnd ? 2 : 4; }
+  /// Where the codes of a format with one scale begin.
+  int64_t codesBegin() const { return halvesEnd ? halvesEnd : 4; }
 };
-/// Null when the name is not known.
-const BlockFormat *findBlockFormat(llvm::StringRef name);
-/// All known formats.
-llvm::ArrayRef<BlockFormat> blockFormats();
+/// The format of a name (see dsc.dequantize); none when it is not known.
+std::optional<BlockFormat> findBlockFormat(llvm::StringRef name);
 
 } // namespace mlir::dsc

@@ -9,10 +9,14 @@ include "mlir/IR/SymbolInterfaces.td"
 
 class Dsc_Op<string mnemonic, list<Trait> traits = []> : Op<Dsc_Dialect, mnemonic, traits>;
 
+def Dsc_Precision : DeclareOpInterfaceMethods<PrecisionOpInterface, ["getRoundingError"]>;
+
 /// An operation of the graph: pure, with symbolic shapes and a cost.
-class Dsc_GraphOp<string mnemonic, list<Trait> traits = [], list<string> costMethods = []>
+class Dsc_GraphOp<string mnemonic, list<Trait> traits = [], list<string> costMethods = [],
+                  list<string> rangeMethods = []>
     : Dsc_Op<mnemonic, [Pure, DeclareOpInterfaceMethods<DimsOpInterface>,
                         DeclareOpInterfaceMethods<CostOpInterface, costMethods>,
+                        DeclareOpInterfaceMethods<RangeOpInterface, rangeMethods>,
                         DeclareOpInterfaceMethods<ReifyRankedShapedTypeOpInterface, ["reifyResultShapes"]>] # traits> {
   code extraReify = [{
     ::llvm::LogicalResult $cppClass::reifyResultShapes(
@@ -146,7 +150,8 @@ def Dsc_ArenaOp : Dsc_Op<"arena", [MemoryEffects<[MemAlloc]>]> {
 // Graph
 //===----------------------------------------------------------------------===//
 
-def Dsc_MatmulOp : Dsc_GraphOp<"matmul", [DeclareOpInterfaceMethods<PrecisionOpInterface, ["isLegalElementType"]>]> {
+def Dsc_MatmulOp : Dsc_GraphOp<"matmul", [DeclareOpInterfaceMethods<
+    PrecisionOpInterface, ["isLegalElementType", "getStoredOperand", "widensStoredOperand", "getRoundingError"]>]> {
   let summary = "matrix product, batched, with optional transposes and bias";
   let description = [{
     `result[.., m, n] = sum_k lhs[.., m, k] * rhs[(..,) k, n] (+ bias[n])`.
@@ -181,7 +186,7 @@ def Dsc_MatmulOp : Dsc_GraphOp<"matmul", [DeclareOpInterfaceMethods<PrecisionOpI
   let hasCanonicalizer = 1;
 }
 
-def Dsc_AttentionOp : Dsc_GraphOp<"attention", [AttrSizedOperandSegments, DeclareOpInterfaceMethods<PrecisionOpInterface>]> {
+def Dsc_AttentionOp : Dsc_GraphOp<"attention", [AttrSizedOperandSegments, Dsc_Precision], [], ["inferRangesFrom"]> {
   let summary = "scaled dot-product attention, grouped-query, with or without a KV cache";
   let description = [{
     `result[b, i, h] = sum_j softmax_j(scale * query[b, i, h] . key[b, j, g]) value[b, j, g]`
@@ -217,7 +222,8 @@ def Dsc_AttentionOp : Dsc_GraphOp<"attention", [AttrSizedOperandSegments, Declar
   }];
 }
 
-def Dsc_KvAppendOp : Dsc_GraphOp<"kv_append", [], ["getElementCounts"]> {
+def Dsc_KvAppendOp : Dsc_GraphOp<"kv_append", [DeclareOpInterfaceMethods<
+    PrecisionOpInterface, ["getStoredOperand", "getRoundingError"]>], ["getElementCounts"]> {
   let summary = "write keys and values into their cache";
   let description = [{
     `result[b, 0, :, positions[b] + i] = key[b, i]`, plane 1 from `value`; all
@@ -232,14 +238,14 @@ def Dsc_KvAppendOp : Dsc_GraphOp<"kv_append", [], ["getElementCounts"]> {
     ```
   }];
   let arguments = (ins Dsc_FloatTensor:$key, Dsc_FloatTensor:$value, Dsc_FloatTensor:$cache,
-                       RankedTensorOf<[I32]>:$positions);
+                       RankedTensorOf<[I32]>:$positions, OptionalAttr<Dsc_PrecisionAttr>:$precision);
   let results = (outs Dsc_FloatTensor:$result);
   let assemblyFormat = [{
-    $key `,` $value `into` $cache `at` $positions attr-dict `:` functional-type(operands, results)
+    $key `,` $value `into` $cache `at` $positions (`precision` $precision^)? attr-dict `:` functional-type(operands, results)
   }];
 }
 
-def Dsc_RmsNormOp : Dsc_GraphOp<"rms_norm", [AllTypesMatch<["input", "result"]>, DeclareOpInterfaceMethods<PrecisionOpInterface>]> {
+def Dsc_RmsNormOp : Dsc_GraphOp<"rms_norm", [AllTypesMatch<["input", "result"]>, Dsc_Precision]> {
   let summary = "root mean square normalization of the last dimension";
   let description = [{
     `result = input / sqrt(mean(input^2) + eps) * weight` over the last
@@ -257,7 +263,7 @@ def Dsc_RmsNormOp : Dsc_GraphOp<"rms_norm", [AllTypesMatch<["input", "result"]>,
   let assemblyFormat = "$input `,` $weight (`precision` $precision^)? attr-dict `:` functional-type(operands, results)";
 }
 
-def Dsc_LayerNormOp : Dsc_GraphOp<"layer_norm", [AllTypesMatch<["input", "result"]>, AttrSizedOperandSegments, DeclareOpInterfaceMethods<PrecisionOpInterface>]> {
+def Dsc_LayerNormOp : Dsc_GraphOp<"layer_norm", [AllTypesMatch<["input", "result"]>, AttrSizedOperandSegments, Dsc_Precision]> {
   let summary = "layer normalization of the last dimension";
   let description = [{
     `result = (input - mean) / sqrt(mean((input - mean)^2) + eps) * weight + bias`
@@ -299,7 +305,8 @@ def Dsc_RopeOp : Dsc_GraphOp<"rope", [AllTypesMatch<["input", "result"]>]> {
   let assemblyFormat = "$input `,` $cos `,` $sin attr-dict `:` functional-type(operands, results)";
 }
 
-def Dsc_EmbeddingOp : Dsc_GraphOp<"embedding", [], ["getElementCounts"]> {
+def Dsc_EmbeddingOp : Dsc_GraphOp<"embedding", [DeclareOpInterfaceMethods<
+    PrecisionOpInterface, ["isLegalElementType", "getStoredOperand", "getRoundingError"]>], ["getElementCounts"]> {
   let summary = "rows of a table";
   let description = [{
     `result[.., :] = table[ids[..], :]`. An id outside the table reads the
@@ -310,12 +317,12 @@ def Dsc_EmbeddingOp : Dsc_GraphOp<"embedding", [], ["getElementCounts"]> {
     %y = dsc.embedding %t, %ids : (tensor<49152x576xf32>, tensor<?x?xi32>) -> tensor<?x?x576xf32>
     ```
   }];
-  let arguments = (ins Dsc_NumberTensor:$table, Dsc_IndexTensor:$ids);
+  let arguments = (ins Dsc_NumberTensor:$table, Dsc_IndexTensor:$ids, OptionalAttr<Dsc_PrecisionAttr>:$precision);
   let results = (outs Dsc_NumberTensor:$result);
-  let assemblyFormat = "$table `,` $ids attr-dict `:` functional-type(operands, results)";
+  let assemblyFormat = "$table `,` $ids (`precision` $precision^)? attr-dict `:` functional-type(operands, results)";
 }
 
-def Dsc_SoftmaxOp : Dsc_GraphOp<"softmax", [SameOperandsAndResultType, DeclareOpInterfaceMethods<PrecisionOpInterface>]> {
+def Dsc_SoftmaxOp : Dsc_GraphOp<"softmax", [SameOperandsAndResultType, Dsc_Precision]> {
   let summary = "softmax over the last dimension";
   let description = [{
     `result = exp(input - max) / sum(exp(input - max))` over the last
@@ -389,13 +396,22 @@ def Dsc_ScatterOp : Dsc_GraphOp<"scatter", [AllTypesMatch<["input", "result"]>]>
 }
 
 def Dsc_DequantizeOp : Dsc_GraphOp<"dequantize"> {
-  let summary = "values of a weight in a GGUF block format";
+  let summary = "values of a weight in a block format";
   let description = [{
     Each row of bytes holds blocks along the last dimension: of 32 weights in
     `q4_0`, `q4_1`, `q5_0`, `q5_1` and `q8_0`, of 256 in `q4_k`, `q5_k` and
     `q6_k`. They are laid out as ggml's `block_q4_0` .. `block_q6_K`
-    (ggml-common.h of the GGML project, GGUF specification v3). With `panel` = t
-    the bytes are those of `dsc.pack_blocks`, and the result is `[n / t, k, t]`.
+    (ggml-common.h of the GGML project, GGUF specification v3).
+
+    `int4_gN`, `int8_gN`, `fp8_e4m3_gN` and `fp8_e5m2_gN` hold a scale and N
+    codes, N being a multiple of 32 (a whole row, if it is one): two's
+    complement bytes, floats of 8 bits (OCP 8-bit floating point, e4m3 without
+    infinities), or nibbles with 8 added, laid out as those of `q4_0` for each
+    32 weights. A weight is its code times the scale. Scales are f16 for
+    integers in groups of up to 128, else f32.
+
+    With `panel` = t the bytes are those of `dsc.pack_blocks`, and the result is
+    `[n / t, k, t]`.
 
     A weight stays in its blocks, and whoever multiplies with it decodes them in
     registers. `expanded` says that its values are to be kept instead: computed
@@ -413,7 +429,7 @@ def Dsc_DequantizeOp : Dsc_GraphOp<"dequantize"> {
 }
 
 def Dsc_PackBlocksOp : Dsc_GraphOp<"pack_blocks"> {
-  let summary = "a weight in a GGUF block format, in panels of rows";
+  let summary = "a weight in a block format, in panels of rows";
   let description = [{
     Rows of blocks `[n, bytes]` as panels `[n / t, blocks, t * bytes of a block]`,
     the last one padded with zeros, t being `panel`. Within a panel the blocks of

@@ -27,6 +27,7 @@ class Checkpoint:
     files: list[Path]
     tensors: dict[str, Tensor]
     file_bytes: int  # all weight files together
+    shapes_only: bool = False  # a configuration without weights: graphs can be made, nothing can run
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r}, {self.architecture}, {len(self.tensors)} tensors)"
@@ -74,13 +75,13 @@ class GGUFCheckpoint(Checkpoint):
         self.file.release()
 
 
-def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Opens a GGUF file or a Hugging Face folder. Raises `CheckpointError`."""
+def open_checkpoint(path: str | os.PathLike[str], *, shapes_only: bool = False) -> Checkpoint:
+    """Opens a GGUF file or a Hugging Face folder; `shapes_only`: a folder may hold no weights. Raises `CheckpointError`."""
     path = Path(path)
     if path.is_dir():
         from deepseek.frontend.checkpoint.folder import FolderCheckpoint
 
-        return FolderCheckpoint(path)
+        return FolderCheckpoint(path, shapes_only=shapes_only)
     if path.suffix == ".safetensors":
         raise CheckpointError(f"{path}: is a weight file, expected the folder that holds it and config.json")
     return GGUFCheckpoint(path)

@@ -19,18 +19,19 @@ _INDEX = "model.safetensors.index.json"
 
 
 class FolderCheckpoint(Checkpoint):
-    """A checkpoint in a folder; `config` is its config.json."""
+    """A checkpoint in a folder; `config` is its config.json. With `shapes_only` it may lack weight files."""
 
     container = "safetensors"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, shapes_only: bool = False) -> None:
         self.path = path
         if not (path / "config.json").is_file():
             raise self.error("has no config.json, expected a Hugging Face folder")
         self.config = Settings(read_json(path / "config.json"), "config.json:", self.error)
         self.config.refuse_unless({"quantization_config": None})
         self.architecture = self.config.require("model_type", str)
-        shards, named = self._shards()
+        self.shapes_only = shapes_only and not ((path / _ONE_FILE).exists() or (path / _INDEX).exists())
+        shards, named = ([], {}) if self.shapes_only else self._shards()
         self._opened = [SafetensorsFile(path / name, index) for index, name in enumerate(shards)]
         self.files = [file.path for file in self._opened]
         self.file_bytes = sum(file.file_bytes for file in self._opened)

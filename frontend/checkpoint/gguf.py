@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from deepseek.formats import Format
 from deepseek.frontend.checkpoint.mapping import MappedFile, short_name
 from deepseek.frontend.checkpoint.settings import Settings, describe
-from deepseek.frontend.checkpoint.tensors import BLOCK_FORMATS, BlockFormat, Tensor
+from deepseek.frontend.checkpoint.tensors import BLOCK_FORMATS, Tensor
 
 __all__ = ["GGUFFile"]
 
@@ -190,7 +191,7 @@ class _Parser:
             return self.strings(length, what)
         return [self.value(kind, what, depth) for _ in range(length)]
 
-    def tensor_entry(self, index: int, total: int) -> tuple[str, BlockFormat, tuple[int, ...], int, int]:
+    def tensor_entry(self, index: int, total: int) -> tuple[str, Format, tuple[int, ...], int, int]:
         name = self.string(f"the name of tensor {index} of {total}")
         what = f"tensor {short_name(name)}"
         rank = self.scalar("I", f"the rank of {what}")
@@ -213,7 +214,7 @@ class _Parser:
             nbytes *= size
         return name, block, shape, offset, nbytes
 
-    def place(self, table: list[tuple[str, BlockFormat, tuple[int, ...], int, int]]) -> None:
+    def place(self, table: list[tuple[str, Format, tuple[int, ...], int, int]]) -> None:
         """Checks offsets and makes the views."""
         alignment = self.file.settings.get("general.alignment", int, _DEFAULT_ALIGNMENT)
         if alignment <= 0 or alignment & (alignment - 1):

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from deepseek.formats import Format
 from deepseek.frontend.checkpoint.mapping import MappedFile, short_name
 from deepseek.frontend.checkpoint.settings import parse_json, shorten
-from deepseek.frontend.checkpoint.tensors import BlockFormat, Tensor
+from deepseek.frontend.checkpoint.tensors import Tensor
 
 __all__ = ["SafetensorsFile"]
 
@@ -23,7 +24,7 @@ _MAX_HEADER_BYTES = 100_000_000  # the limit of the reference implementation
 _MAX_DIMS = 8
 # Types whose elements are whole bytes. Only floats are weights; others may lie beside them, such as position ids.
 _FORMATS = {
-    name: BlockFormat(name.lower(), 1, size)
+    name: Format(name.lower(), 1, size)
     for size, names in {
         1: ("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"),
         2: ("U16", "I16", "F16", "BF16"),
@@ -93,7 +94,7 @@ class SafetensorsFile(MappedFile):
             raise self.error(f"the tensors end at data offset {position}, expected {available}, the end of the file")
         self.tensors = {name: self.tensors[name] for name in header}  # the order of the file
 
-    def _entry(self, name: str, entry: Any, available: int) -> tuple[BlockFormat, tuple[int, ...], int, int]:
+    def _entry(self, name: str, entry: Any, available: int) -> tuple[Format, tuple[int, ...], int, int]:
         what = f"tensor {short_name(name)}"
         if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
             raise self.error(f"{what} is {shorten(entry)}, expected an object with dtype, shape and data_offsets")

@@ -7,38 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["BLOCK_FORMATS", "PLAIN_FORMATS", "BlockFormat", "StoredTensor", "Tensor"]
+from deepseek.formats import PLAIN_BITS, Format, find_format
+
+__all__ = ["BLOCK_FORMATS", "PLAIN_FORMATS", "StoredTensor", "Tensor"]
 
 
-@dataclass(frozen=True)
-class BlockFormat:
-    """How a row is stored: `elements` consecutive numbers take `bytes` bytes."""
-
-    name: str
-    elements: int
-    bytes: int
-
-    def row_bytes(self, elements: int) -> int:
-        """Bytes of a row of `elements` numbers, which must be whole blocks."""
-        return elements // self.elements * self.bytes
-
-
-# By GGUF's number: ggml.h (enum ggml_type) and ggml-common.h (block sizes).
+# By GGUF's number: ggml.h (enum ggml_type).
 BLOCK_FORMATS = {
-    0: BlockFormat("f32", 1, 4),
-    1: BlockFormat("f16", 1, 2),
-    2: BlockFormat("q4_0", 32, 18),
-    3: BlockFormat("q4_1", 32, 20),
-    6: BlockFormat("q5_0", 32, 22),
-    7: BlockFormat("q5_1", 32, 24),
-    8: BlockFormat("q8_0", 32, 34),
-    12: BlockFormat("q4_k", 256, 144),
-    13: BlockFormat("q5_k", 256, 176),
-    14: BlockFormat("q6_k", 256, 210),
-    30: BlockFormat("bf16", 1, 2),
-}
-PLAIN_FORMATS = ("f32", "f16", "bf16")
-_BY_NAME = {form.name: form for form in BLOCK_FORMATS.values()}
+    number: find_format(name)
+    for number, name in {
+        0: "f32", 1: "f16", 2: "q4_0", 3: "q4_1", 6: "q5_0", 7: "q5_1", 8: "q8_0",
+        12: "q4_k", 13: "q5_k", 14: "q6_k", 30: "bf16",
+    }.items()
+}  # fmt: skip
+PLAIN_FORMATS = tuple(PLAIN_BITS)
 
 
 @dataclass(frozen=True)
@@ -50,7 +32,7 @@ class Tensor:
     """
 
     name: str
-    format: BlockFormat
+    format: Format
     shape: tuple[int, ...]
     data: np.ndarray
     file_index: int = 0
@@ -88,11 +70,11 @@ class StoredTensor:
     @property
     def nbytes(self) -> int:
         """Size of the stored blocks in bytes."""
-        return math.prod(self.shape[:-1]) * _BY_NAME[self.format].row_bytes(self.shape[-1])
+        return math.prod(self.shape[:-1]) * find_format(self.format).row_bytes(self.shape[-1])
 
     @property
     def argument(self) -> tuple[tuple[int, ...], str]:
         """Shape and dtype of the entry argument: plain numbers as they are, blocks as raw bytes."""
         if self.format in PLAIN_FORMATS:
             return self.shape, self.format
-        return (*self.shape[:-1], _BY_NAME[self.format].row_bytes(self.shape[-1])), "i8"
+        return (*self.shape[:-1], find_format(self.format).row_bytes(self.shape[-1])), "i8"

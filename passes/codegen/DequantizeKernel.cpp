@@ -1,4 +1,4 @@
-//===- DequantizeKernel.cpp - weights out of GGUF blocks ------------------===//
+//===- DequantizeKernel.cpp - weights out of blocks -----------------------===//
 //
 // Layouts and formulas of ggml-common.h's block structs. Products and sums are
 // rounded separately, as the reference dequantization does.
@@ -18,7 +18,7 @@ struct BlockReader {
   ArrayRef<Index> row; // of a panel: the panel's number and the row's in it
   Index block;         // number of the block in its row
   Index inner;         // number of the weight in its block
-  const BlockFormat *format;
+  BlockFormat format;
 
   AffineExpr d0() { return kernel.getAffineDimExpr(0); }
   AffineExpr d1() { return kernel.getAffineDimExpr(1); }
@@ -30,14 +30,13 @@ struct BlockReader {
   /// The byte at `offset` of the block plus what `position` says.
   Value byte(int64_t offset, Index position) {
     if (op.getPanel()) {
-      int64_t unit = format->unitAt(offset),
-              inUnit = (offset - format->halvesEnd * (offset >= format->halvesEnd)) % unit;
+      int64_t unit = format.unitAt(offset), inUnit = (offset - format.halvesEnd * (offset >= format.halvesEnd)) % unit;
       AffineExpr at = d0() + inUnit;
       AffineExpr place = (at.floorDiv(unit) * unit + (offset - inUnit)) * *op.getPanel() + d1() * unit + at % unit;
       return kernel.pull(op.getBlocks(), {row[0], block, kernel.apply(place, {position, row[1]})});
     }
     SmallVector<Index> at(row);
-    at.push_back(kernel.apply(d0() * format->bytes + d1() + offset, {block, position}));
+    at.push_back(kernel.apply(d0() * format.bytes + d1() + offset, {block, position}));
     return kernel.pull(op.getBlocks(), at);
   }
   Value byte(int64_t offset) { return byte(offset, Index::uniform(kernel.constantIndex(0))); }
@@ -130,14 +129,61 @@ struct BlockReader {
     Value low = bits(wide(byte(0, at(part * 64 + (run % 2) * 32 + i))), number(run.floorDiv(2) * 4), 4);
     Value high = bits(wide(byte(128, at(part * 32 + i))), number(run * 2), 2);
     Value q = minus(binary<arith::OrIOp>(low, binary<arith::ShLIOp>(high, i32(4, high))), 32);
-    Value scale = byte(192, at(part * 8 + run * 2 + i.floorDiv(16)));
-    Type i32Type = kernel.getI32Type();
-    scale = arith::ExtSIOp::create(kernel, kernel.isVector(scale) ? Type(kernel.vectorType(i32Type)) : i32Type, scale);
+    Value scale = signedByte(byte(192, at(part * 8 + run * 2 + i.floorDiv(16))));
     return scaled(scaled(half(208), scale), q);
   }
 
+  /// The f32 that begins a block.
+  Value single() {
+    Value bits = wide(byte(0));
+    for (int64_t i = 1; i < 4; ++i) {
+      Value high = wide(byte(i));
+      bits = binary<arith::OrIOp>(bits, binary<arith::ShLIOp>(high, i32(8 * i, high)));
+    }
+    Type f32 = kernel.getF32Type();
+    return arith::BitcastOp::create(kernel, kernel.isVector(bits) ? Type(kernel.vectorType(f32)) : f32, bits);
+  }
+  Value signedByte(Value v) {
+    Type i32Type = kernel.getI32Type();
+    return arith::ExtSIOp::create(kernel, kernel.isVector(v) ? Type(kernel.vectorType(i32Type)) : i32Type, v);
+  }
+  /// A code of 8 bits as the f16 that has its sign, exponent and significand: e5m2 is one cut short, e4m3 is one
+  /// whose exponent counts from 8 less.
+  Value half8(Value code) {
+    auto masked = [&](int64_t mask, int64_t shift) {
+      return binary<arith::ShLIOp>(binary<arith::AndIOp>(code, i32(mask, code)), i32(shift, code));
+    };
+    bool wider = format.codes == BlockCodes::E4M3;
+    Value bits = wider ? binary<arith::OrIOp>(masked(127, 7), masked(128, 8)) : masked(255, 8);
+    bool vector = kernel.isVector(bits);
+    Type i16 = kernel.getI16Type(), f16 = kernel.getF16Type();
+    Value narrow = arith::TruncIOp::create(kernel, vector ? Type(kernel.vectorType(i16)) : i16, bits);
+    Value value = arith::BitcastOp::create(kernel, vector ? Type(kernel.vectorType(f16)) : f16, narrow);
+    value = kernel.convert(value, kernel.getF32Type());
+    Value factor = kernel.constant(kernel.getF32Type(), wider ? 256.0 : 1.0);
+    return wider ? binary<arith::MulFOp>(value, factor) : value;
+  }
+  /// One code times one scale.
+  Value scaledCode() {
+    Value scale = format.halvesEnd ? half(0) : single();
+    int64_t begin = format.codesBegin();
+    switch (format.codes) {
+    case BlockCodes::Int4: {
+      Value shift = number((d0() % 32).floorDiv(16) * 4);
+      Value pair = wide(byte(begin, at(d0().floorDiv(32) * 16 + d0() % 16)));
+      return scaled(scale, minus(bits(pair, shift, 4), 8));
+    }
+    case BlockCodes::Int8:
+      return scaled(scale, signedByte(byte(begin, inner)));
+    default:
+      return binary<arith::MulFOp>(scale, half8(wide(byte(begin, inner))));
+    }
+  }
+
   Value read() {
-    StringRef name = format->name;
+    if (format.codes != BlockCodes::Ggml)
+      return scaledCode();
+    StringRef name = format.name;
     if (name == "q4_0")
       return scaled(half(0), minus(nibble(2), 8));
     if (name == "q4_1")
@@ -152,10 +198,7 @@ struct BlockReader {
       return k45(48, 16);
     if (name == "q6_k")
       return q6k();
-    Value q = byte(2, inner); // q8_0
-    Type i32Type = kernel.getI32Type();
-    q = arith::ExtSIOp::create(kernel, kernel.isVector(q) ? Type(kernel.vectorType(i32Type)) : i32Type, q);
-    return scaled(half(0), q);
+    return scaled(half(0), signedByte(byte(2, inner))); // q8_0
   }
 };
 
@@ -167,7 +210,7 @@ struct DequantizeModel : KernelOpInterface::ExternalModel<DequantizeModel, Dequa
   }
   Value pull(Operation *op, KernelBuilder &kernel, unsigned, ArrayRef<Index> index) const {
     auto dequantize = cast<DequantizeOp>(op);
-    const BlockFormat *format = findBlockFormat(dequantize.getFormat());
+    std::optional<BlockFormat> format = findBlockFormat(dequantize.getFormat());
     AffineExpr d0 = kernel.getAffineDimExpr(0);
     // The panel's number and the row's stand around the column.
     SmallVector<Index> row(index);
@@ -183,7 +226,7 @@ struct DequantizeModel : KernelOpInterface::ExternalModel<DequantizeModel, Dequa
       block = kernel.apply(d0.floorDiv(format->block), {column});
       inner = kernel.apply(d0 % format->block, {column});
     }
-    BlockReader reader{kernel, dequantize, row, block, inner, format};
+    BlockReader reader{kernel, dequantize, row, block, inner, *format};
     return kernel.convert(reader.read(), getElementTypeOrSelf(dequantize.getType()));
   }
 };

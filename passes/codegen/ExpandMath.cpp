@@ -100,7 +100,7 @@ static const llvm::StringMap<Unary> &roundings() {
 
 static bool isNarrow(Type type) {
   Type element = getElementTypeOrSelf(type);
-  return element.isF16() || element.isBF16();
+  return isa<FloatType>(element) && element.getIntOrFloatBitWidth() < 32;
 }
 
 namespace {

@@ -12,7 +12,6 @@
 
 namespace mlir::dsc {
 
-static constexpr double kInfinity = std::numeric_limits<double>::infinity();
 static constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 static constexpr double kRounder = 0x1.8p52; // x + this - this: x to the nearest integer, for |x| < 2^51
 static constexpr int64_t kOne = 0x3ff0000000000000, kMantissa = 0x000fffffffffffff;

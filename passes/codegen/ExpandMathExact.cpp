@@ -27,7 +27,23 @@ static Num extendHalf(Num x) {
   return (result | ((bits & 0x8000) << 16)).bitcast(f32);
 }
 
+/// The exact value of a float of 8 bits as f32: e5m2 is an f16 cut short, e4m3 one whose exponent counts from 8 less.
+static Num extendEight(Num x) {
+  Num bits = x.bits().resize(16);
+  Type half = x.b->getF16Type(), single = x.b->getF32Type();
+  if (!isa<Float8E4M3FNType>(x.element()))
+    return extend((bits << 8).bitcast(half), single);
+  Num sign = (bits & 0x80) << 8, magnitude = bits & 0x7f;
+  Num value = extend(((magnitude << 7) | sign).bitcast(half), single) * 256.0;
+  Num nan = ((sign.resize(32) << 16) | 0x7fc00000).bitcast(single);
+  return select(magnitude == 0x7f, nan, value);
+}
+
 Num extend(Num x, Type element) {
+  if (x.width() == 8) {
+    Num wide = extendEight(x);
+    return element.getIntOrFloatBitWidth() < 32 ? truncate(wide, element) : wide.floatAs(element);
+  }
   if (x.element().isBF16())
     return (x.bits().resize(32) << 16).bitcast(x.b->getF32Type()).floatAs(element);
   if (x.element().isF16() && !x.b->target.halfCasts)
@@ -61,7 +77,36 @@ static Num roundToOdd(Num x) {
   return select(odd, bits, bits + step).bitcast(rounded.element());
 }
 
+/// What a float of 8 bits is made of: e4m3 has no infinity and one NaN (OCP 8-bit floating point, 2023).
+struct EightBits {
+  int64_t significand, bias, overflow, nan;
+  static EightBits of(Type element) {
+    return isa<Float8E4M3FNType>(element) ? EightBits{3, 7, 0x7f, 0x7f} : EightBits{2, 15, 0x7c, 0x7e};
+  }
+};
+
+/// f32 to a float of 8 bits, rounded to nearest even; beyond the range comes infinity, or NaN where there is none.
+static Num truncateToEight(Num x, Type element) {
+  EightBits form = EightBits::of(element);
+  int64_t shift = 23 - form.significand;
+  Num bits = x.bits(), magnitude = bits & 0x7fffffff;
+  int64_t rebias = ((int64_t(1) << (shift - 1)) - 1) - ((127 - form.bias) << 23);
+  Num normal = (magnitude + (((magnitude >> shift) & 1) + rebias)) >> shift;
+  // The last place of this number is that of the subnormals.
+  Num step = x(std::ldexp(1.0, 24 - form.bias - form.significand));
+  Num subnormal = (magnitude.bitcast(x.element()) + step).bits() - step.bits();
+  Num result = select(magnitude < ((128 - form.bias) << 23), subnormal, normal);
+  result = select(result > form.overflow, form.overflow, result);
+  result = select(magnitude > 0x7f800000, form.nan, result);
+  return (result | ((bits >> 24) & 0x80)).resize(8).bitcast(element);
+}
+
 Num truncate(Num x, Type element) {
+  if (element.getIntOrFloatBitWidth() == 8) {
+    if (x.element().isF64())
+      x = roundToOdd(x);
+    return truncateToEight(extend(x, x.b->getF32Type()), element);
+  }
   bool narrow = element.isBF16() || element.isF16();
   if (!narrow || (element.isF16() && x.b->target.halfArithmetic))
     return x.with(arith::TruncFOp::create(*x.b, withElement(x.type(), element), x.v));

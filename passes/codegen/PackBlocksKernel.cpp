@@ -19,7 +19,7 @@ namespace {
 struct PanelReader {
   KernelBuilder &kernel;
   DequantizeOp op;
-  const BlockFormat &format;
+  BlockFormat format;
   Value panel, block, lane;
   int64_t lanes;
 
@@ -138,7 +138,41 @@ struct PanelReader {
             }};
   }
 
+  /// Weight i of 32 in the nibbles that begin at `offset`, laid out as q4_0's.
+  Value halfByteAt(Value offset, int64_t i) {
+    return right(word(kernel.add(offset, index(i % 16 / 4 * 4))), 8 * (i % 4) + i / 16 * 4);
+  }
+  /// Byte `number` of `v`, a code of 8 bits, as the f16 with its sign, exponent and significand: see
+  /// BlockReader::half8. The factor between them is the scale's.
+  Value half8(Value v, int64_t number) {
+    Value top = left(v, 24 - 8 * number);
+    top = format.codes == BlockCodes::E4M3 ? keep(arith::ShRSIOp::create(kernel, top, bits(1)), int32_t(0xBF800000))
+                                           : keep(top, int32_t(0xFF000000));
+    Value low = arith::TruncIOp::create(kernel, vectorOf(kernel.getI16Type()), right(top, 16));
+    return toFloat(arith::BitcastOp::create(kernel, vectorOf(kernel.getF16Type()), low));
+  }
+  ScaledRun scaledCodes(Value run) {
+    int64_t bytes = format.codes == BlockCodes::Int4 ? 16 : 32;
+    Value first = kernel.add(kernel.mul(run, index(bytes)), index(format.codesBegin()));
+    Value scale = format.halvesEnd
+                      ? half(0)
+                      : Value(arith::BitcastOp::create(kernel, vectorOf(kernel.getF32Type()), word(int64_t(0))));
+    auto byteWord = [=, *this](int64_t i) mutable { return word(kernel.add(first, index(i / 4 * 4))); };
+    switch (format.codes) {
+    case BlockCodes::Int4:
+      return {scale, {}, [=, *this](int64_t i) mutable { return nibble(halfByteAt(first, i), -8); }};
+    case BlockCodes::Int8:
+      return {scale, {}, [=, *this](int64_t i) mutable { return toFloat(signedByte(byteWord(i), i % 4)); }};
+    default:
+      if (format.codes == BlockCodes::E4M3)
+        scale = times(scale, 256);
+      return {scale, {}, [=, *this](int64_t i) mutable { return half8(byteWord(i), i % 4); }};
+    }
+  }
+
   ScaledRun read(Value run) {
+    if (format.codes != BlockCodes::Ggml)
+      return scaledCodes(run);
     StringRef name = format.name;
     if (name == "q4_0")
       return q4({}, 2, -8);
@@ -199,7 +233,7 @@ struct PackBlocksModel : KernelOpInterface::ExternalModel<PackBlocksModel, PackB
         target = buffer;
     if (!source || !target || kernel.outputs.size() != 1)
       return op->emitOpError("must stand alone in its kernel, between buffers");
-    const BlockFormat *format = findBlockFormat(pack.getFormat());
+    std::optional<BlockFormat> format = findBlockFormat(pack.getFormat());
     int64_t rows = cast<RankedTensorType>(pack.getBlocks().getType()).getDimSize(0);
     int64_t panel = pack.getPanel();
     auto index = [&](int64_t value) { return kernel.constantIndex(value); };
@@ -238,7 +272,7 @@ struct PackBlocksModel : KernelOpInterface::ExternalModel<PackBlocksModel, PackB
 int64_t blockRunLength(DequantizeOp op) { return !op.getPanel() ? 0 : op.getFormat() == "q6_k" ? 16 : 32; }
 
 ScaledRun pullBlockRun(DequantizeOp op, KernelBuilder &kernel, Value panel, Value run, Value lane) {
-  const BlockFormat *format = findBlockFormat(op.getFormat());
+  std::optional<BlockFormat> format = findBlockFormat(op.getFormat());
   int64_t perBlock = format->block / blockRunLength(op);
   Value block = kernel.floorDiv(run, perBlock);
   Value inBlock = kernel.createOrFold<arith::RemUIOp>(run, kernel.constantIndex(perBlock));

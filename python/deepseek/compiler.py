@@ -7,8 +7,9 @@ import json
 import os
 import shlex
 import struct
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -40,30 +41,30 @@ class Compiled:
     key: str
 
 
-def compile_text(text: str, *, target: str = "cpu", source_name: str = "module") -> Compiled:
+def compile_text(text: str, *, target: str = "cpu", plan: str = "", source_name: str = "module") -> Compiled:
     """Compiles a module, given as text at any phase, for `target`; or finds it in the disk cache.
 
-    `source_name` stands for the text in messages. Raises `CompileError` with the line, the rule that was broken
+    `plan` is a precision plan as text (`--dsc-select-precision`), `source_name` stands for the text in messages. Raises `CompileError` with the line, the rule that was broken
     and a `dsc-opt` command that shows the failure again.
     """
-    if found := cached(text, target=target):
+    if found := cached(text, target=target, plan=plan):
         return found
     begin = time.perf_counter()
     with _parsed(text, source_name) as (module, diagnostics):
-        _run_phases(module, target, "llvm", diagnostics)
+        _run_phases(module, target, "llvm", diagnostics, plan=plan)
         try:
             code, manifest = _bindings()[1].emit_object(module)
         except ValueError as error:
             raise CompileError(_message(diagnostics, str(error))) from None
-    key = cache_key(text, target)
+    key = cache_key(text, target, plan)
     compiled = Compiled(code, json.loads(manifest), time.perf_counter() - begin, False, key)
     cache.put(key, compiled.object, compiled.manifest)
     return compiled
 
 
-def cached(text: str, *, target: str = "cpu") -> Compiled | None:
+def cached(text: str, *, target: str = "cpu", plan: str = "") -> Compiled | None:
     """What the disk cache holds of a module."""
-    key = cache_key(text, target)
+    key = cache_key(text, target, plan)
     entry = cache.get(key)
     return None if entry is None else Compiled(entry["object"], entry["metadata"], 0.0, True, key)
 
@@ -73,6 +74,7 @@ def lower_text(
     *,
     target: str = "cpu",
     to_phase: str = "llvm",
+    plan: str = "",
     source_name: str = "module",
     record_schedules: str | os.PathLike[str] | None = None,
 ) -> str:
@@ -83,7 +85,7 @@ def lower_text(
     if to_phase not in PHASES:
         raise CompileError(f"unknown phase {to_phase!r}, known are {', '.join(PHASES)}")
     with _parsed(text, source_name) as (module, diagnostics):
-        _run_phases(module, target, to_phase, diagnostics, os.fspath(record_schedules or ""))
+        _run_phases(module, target, to_phase, diagnostics, os.fspath(record_schedules or ""), plan)
         return module.operation.get_asm(enable_debug_info=True) + "\n"
 
 
@@ -92,6 +94,28 @@ def assembly(text: str, *, target: str = "cpu", source_name: str = "module") -> 
     with _parsed(text, source_name) as (module, diagnostics):
         _run_phases(module, target, "llvm", diagnostics)
         return _bindings()[1].emit_assembly(module)
+
+
+@contextmanager
+def transformed(
+    text: str, pipeline: str, prepare: Callable[[Any], None] | None = None, *, source_name: str = "module"
+) -> Iterator[Any]:
+    """The module behind passes, spelled as for `dsc-opt --pass-pipeline`; `prepare` may change it before they run.
+
+    Valid within the `with` only. Raises `CompileError`.
+    """
+    ir, dsc = _bindings()
+    from deepseek._mlir.passmanager import PassManager
+
+    dsc.register_passes()
+    with _parsed(text, source_name) as (module, diagnostics):
+        if prepare is not None:
+            prepare(module)
+        try:
+            PassManager.parse(pipeline, module.context).run(module.operation)
+        except (ir.MLIRError, ValueError) as error:
+            raise CompileError(_message(diagnostics, str(error))) from None
+        yield module
 
 
 def parse_module(text: str | bytes) -> tuple[Any, Any]:
@@ -109,8 +133,8 @@ def parse_module(text: str | bytes) -> tuple[Any, Any]:
         handler.detach()
 
 
-def cache_key(text: str, target: str) -> str:
-    """Digest of all that the object depends on: module, target, this machine, schedules, the compiler itself.
+def cache_key(text: str, target: str, plan: str = "") -> str:
+    """Digest of all that the object depends on: module, target, plan, this machine, schedules, the compiler itself.
 
     Raises `CompileError` when $DEEPSEEK_SCHEDULES names a file that cannot be read.
     """
@@ -118,7 +142,7 @@ def cache_key(text: str, target: str) -> str:
     native = ""
     if target.removesuffix("+strict") in ("cpu", "cpu:native"):
         native = f"{_l2_bytes()} " + ",".join(sorted(runtime.cpu_features()))
-    for part in (text, target, native, _schedules_text(), _compiler_identity()):
+    for part in (text, target, plan, native, _schedules_text(), _compiler_identity()):
         digest.update(part.encode())
         digest.update(b"\0")
     return digest.hexdigest()
@@ -212,20 +236,35 @@ def _l2_bytes() -> int:
         return 0
 
 
-def _run_phases(module: Any, target: str, to_phase: str, diagnostics: list[str], record: str = "") -> None:
+def _run_phases(
+    module: Any, target: str, to_phase: str, diagnostics: list[str], record: str = "", plan: str = ""
+) -> None:
     _, dsc = _bindings()
     try:
         dsc.describe_target(target)
     except ValueError as error:
         raise CompileError(str(error)) from None
     schedules = os.environ.get(SCHEDULES, "")
-    ok, reproducer = dsc.run_phases(module, target, "", to_phase, schedules, record, _reproducers())
+    with as_file(plan) as path:
+        ok, reproducer = dsc.run_phases(module, target, "", to_phase, path, schedules, record, _reproducers())
     if ok:
         return
     message = _message(diagnostics, "the compiler failed without saying why")
     if reproducer:
         message += f"\nto see it again: dsc-opt --run-reproducer {shlex.quote(reproducer)}"
     raise CompileError(message)
+
+
+@contextmanager
+def as_file(text: str) -> Iterator[str]:
+    """The path of a temporary file that holds `text`; "" for no text."""
+    if not text:
+        yield ""
+        return
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="deepseek-plan-", suffix=".json") as file:
+        file.write(text)
+        file.flush()
+        yield file.name
 
 
 def _reproducers() -> str:

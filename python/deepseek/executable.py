@@ -13,12 +13,25 @@ import numpy as np
 from deepseek import runtime
 from deepseek.buffers import ResultPool, address_of, aligned_parts, mapped_files
 from deepseek.errors import ExecutionError, InputError
+from deepseek.formats import ML_DTYPES
 
 __all__ = ["Executable"]
 
 _MAX_BINDINGS = 256  # distinct shape tuples remembered per executable
 _MANIFEST_VERSION = 1
-_ITEM_BYTES = {"f64": 8, "f32": 4, "f16": 2, "bf16": 2, "i64": 8, "i32": 4, "i16": 2, "i8": 1, "i1": 1}
+_ITEM_BYTES = {
+    "f64": 8,
+    "f32": 4,
+    "f16": 2,
+    "bf16": 2,
+    "f8E4M3FN": 1,
+    "f8E5M2": 1,
+    "i64": 8,
+    "i32": 4,
+    "i16": 2,
+    "i8": 1,
+    "i1": 1,
+}
 _ENTRY = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 _SHAPES = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
 
@@ -302,13 +315,13 @@ def _plan_results(results: Sequence[dict[str, Any]], inputs: Sequence[_Input], s
 def _numpy_dtype(name: str, unsigned: bool, label: str) -> np.dtype:
     if name == "i1":
         return np.dtype(np.bool_)
-    if name != "bf16":
+    if name not in ML_DTYPES:
         return np.dtype(f"{'u' if unsigned else name[0]}{_ITEM_BYTES[name]}")
     try:
         import ml_dtypes
     except ImportError as error:
-        raise ExecutionError(f"{label} is bfloat16, which numpy lacks: pip install ml_dtypes") from error
-    return np.dtype(ml_dtypes.bfloat16)
+        raise ExecutionError(f"{label} is {ML_DTYPES[name]}, which numpy lacks: pip install ml_dtypes") from error
+    return np.dtype(getattr(ml_dtypes, ML_DTYPES[name]))
 
 
 def _checked(array: np.ndarray, spec: _Input) -> np.ndarray:
@@ -355,8 +368,8 @@ def _holds(dtype: np.dtype, argument: dict[str, Any]) -> bool:
     name = argument["dtype"]
     if dtype.kind in "iu":  # raw bits
         return dtype.isnative and dtype.itemsize == _ITEM_BYTES[name]
-    if name == "bf16":
-        return dtype.name == "bfloat16"
+    if name in ML_DTYPES:
+        return dtype.name == ML_DTYPES[name]
     return dtype == _numpy_dtype(name, argument["unsigned"], argument["weight"])
 
 

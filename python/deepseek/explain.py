@@ -21,7 +21,20 @@ _OPERATION = re.compile(r'= "?dsc\.(\w+)"? .*loc\((#loc\d*|"[^"]*")\)$', re.M)
 _LAYER = re.compile(r"^(.*?\w+)\.(\d+)(?=/|$)")
 _NOT_RAISED = re.compile(r"dsc\.not_raised = \[(.*?)\](?=[,}])")
 _HIDDEN = {"dim", "launch", "arena", "yield", "dispatch"}
-_BYTES = {"f64": 8, "i64": 8, "u64": 8, "f32": 4, "i32": 4, "u32": 4, "f16": 2, "bf16": 2, "i16": 2, "u16": 2}
+_BYTES = {
+    "f64": 8,
+    "i64": 8,
+    "u64": 8,
+    "f32": 4,
+    "i32": 4,
+    "u32": 4,
+    "f16": 2,
+    "bf16": 2,
+    "f8E4M3FN": 1,
+    "f8E5M2": 1,
+    "i16": 2,
+    "u16": 2,
+}
 
 
 @dataclass(frozen=True)

@@ -36,11 +36,12 @@ def lower_text(
     *,
     target: str = "cpu",
     to_phase: str = "llvm",
+    plan: str = "",
     source_name: str = "module",
     record_schedules: str | os.PathLike[str] | None = None,
 ) -> str:
     """Like `deepseek.compiler.lower_text`, whatever the text is. Raises `CompileError`."""
-    options = {"target": target, "to_phase": to_phase, "source_name": source_name}
+    options = {"target": target, "to_phase": to_phase, "plan": plan, "source_name": source_name}
     return _call("lower_text", text, record_schedules=os.fspath(record_schedules or ""), **options)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from deepseek import artifact
 from deepseek.compiler import Compiled, compile_text
 from deepseek.errors import ArtifactError, InputError
+from deepseek.precision.plan import Plan, is_plan_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from deepseek.frontend.checkpoint.checkpoint import Checkpoint
     from deepseek.frontend.checkpoint.tokenizer import TokenizerData
 
-__all__ = ["ModelInfo", "Package", "describe", "open_model"]
+__all__ = ["ModelInfo", "Package", "describe", "kind_of", "open_model"]
 
 
 @dataclass(frozen=True)
@@ -77,20 +78,32 @@ class Package:
 
         Raises `CheckpointError` for a model that is not supported, `CompileError`, `InputError`.
         """
-        info, graph_text = describe(checkpoint, precision=precision, context=context, all_logits=all_logits)
-        info = replace(info, name=name or info.name)
+        plan = None
+        if is_plan_name(precision):
+            plan = Plan.load(precision, weights=True)
+            plan.check_model(checkpoint)
+        written = "f32" if plan else precision  # a plan decides about the graph of full precision
+        info, graph_text = describe(checkpoint, precision=written, context=context, all_logits=all_logits)
+        info = replace(info, name=name or info.name, precision=plan.name if plan else precision)
         text = text or graph_text
-        code = compile_text(text, target=target, source_name=checkpoint.path.name)
+        decisions = plan.for_compiler() if plan else ""
+        code = compile_text(text, target=target, plan=decisions, source_name=checkpoint.path.name)
         files = [artifact.ExternalFile(path) for path in checkpoint.files]
         tensors = {name: checkpoint.tensors.get(name) for name in _weight_names(code.manifest)}
         for name, tensor in tensors.items():
             if tensor is None:
                 raise InputError(f"{checkpoint.path} has no tensor {name}, which the program reads")
+        weights = {name: tensor.array for name, tensor in tensors.items()}
+        if plan:
+            rounded = plan.weights(checkpoint)
+            weights = {name: rounded[name] for name in weights}
+            tensors = {name: tensor for name, tensor in tensors.items() if name not in plan.tensors}
+            info = replace(info, weight_bytes=sum(array.nbytes for array in weights.values()))
         return cls(
             info=info,
             code=code,
             text=text,
-            weights={name: tensor.array for name, tensor in tensors.items()},
+            weights=weights,
             file_bytes=checkpoint.file_bytes,
             release=checkpoint.release,
             tokenizer=checkpoint.tokenizer_data,
@@ -136,8 +149,8 @@ class Package:
 
         `progress` is called with (bytes written, bytes in all). Raises `ArtifactError`; an old file then stays.
         """
-        if external_weights and not self.external:
-            raise InputError("only a model that was compiled from a checkpoint can refer to its weights")
+        if external_weights and len(self.external) < len(self.weights):
+            raise InputError("only a model that was compiled from a checkpoint, as stored, can refer to its weights")
         data = self.tokenizer()
         artifact.write(
             path,
@@ -209,6 +222,13 @@ def describe(
         all_logits=all_logits,
     )
     return info, graph.mlir
+
+
+def kind_of(checkpoint: Checkpoint) -> str:
+    """ "decoder" or "encoder", without making a graph."""
+    from deepseek.frontend.checkpoint.families import find_family
+
+    return find_family(checkpoint).read_config(checkpoint).kind
 
 
 def _weight_names(manifest: Mapping[str, Any]) -> list[str]:

@@ -66,6 +66,15 @@ def test_a_missing_framework_is_named_with_its_extra(python: Callable[[str], str
     assert report(python, setup, CALL[name]) == f"CompileError {NEEDS[name]}"
 
 
+@pytest.mark.parametrize("name", ["torch", "scipy"])
+def test_searching_a_plan_names_what_is_missing(python: Callable[[str], str], name: str) -> None:
+    call = "from deepseek.precision.planner import PlanOptions, make_plan; make_plan(None, [], PlanOptions())"
+    absent = f"import importlib.util as u; f = u.find_spec; u.find_spec = lambda n, p=None: None if n == {name!r} else f(n, p)\n"
+    expected = f"InputError searching a plan needs {name}: pip install 'deepseek-runtime[precision]'"
+    missing_torch = expected.replace("scipy", "torch")  # where neither is there, torch is named first
+    assert report(python, absent, call) in (expected, missing_torch)
+
+
 def test_onnx_is_not_supported_yet(python: Callable[[str], str]) -> None:
     setup = PRESENT.format(name="onnx")
     assert report(python, setup, CALL["onnx"]) == f"CompileError {UNSUPPORTED}"
@@ -83,8 +92,8 @@ def test_the_door_opens_without_any_framework(python: Callable[[str], str]) -> N
 def test_messages_name_extras_that_exist() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    assert {"torch", "onnx", "serve", "gpu", "all", "test"} == extras.keys()
-    assert extras["all"] == ["deepseek-runtime[torch,onnx,serve,gpu]"]
+    assert {"torch", "precision", "onnx", "serve", "gpu", "all", "test"} == extras.keys()
+    assert extras["all"] == ["deepseek-runtime[torch,precision,onnx,serve,gpu]"]
     for folder in ("python", "frontend"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             text = path.read_text(encoding="utf-8")

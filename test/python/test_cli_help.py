@@ -20,7 +20,7 @@ from deepseek.names import find_model
 
 COMMANDS = sorted(subcommands(build_parser()))
 # Long or endless by nature: their examples are only parsed.
-NOT_RUN = ("deepseek bench", "deepseek chat", "deepseek serve")
+NOT_RUN = ("deepseek bench", "deepseek chat", "deepseek precision", "deepseek quantize", "deepseek serve")
 
 
 def help_of(*command: str) -> str:

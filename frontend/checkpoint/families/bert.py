@@ -162,8 +162,11 @@ class _Forward:
                 weight(config.tensors, f"{config.prefix}embeddings.{name}_embeddings.weight")
                 for name in ("word", "position", "token_type")
             )
-            x = acg.embedding(words, ids) + types[0]
-            x = x + acg.embedding(positions, acg.arange(ids.shape[1], dtype="i32"))
+            with acg.scope("word_embeddings"):
+                x = acg.embedding(words, ids)
+            with acg.scope("position_embeddings"):
+                places = acg.embedding(positions, acg.arange(ids.shape[1], dtype="i32"))
+            x = x + types[0] + places
             x = self.norm(x, "embeddings.LayerNorm")
         for layer in range(config.layers):
             name = f"encoder.layer.{layer}"

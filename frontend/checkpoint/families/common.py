@@ -92,9 +92,11 @@ def check_tensors(
 ) -> dict[str, StoredTensor]:
     """The expected tensors and the optional ones that are there. Raises `CheckpointError`.
 
-    Every other tensor is an error, unless `ignored`, a regular expression, matches its whole name: a tensor that
-    the family does not use means that the checkpoint is of another kind.
+    Without weights, all expected ones are bf16. Every other tensor is an error, unless `ignored`, a regular expression,
+    matches its whole name: a tensor that the family does not use means that the checkpoint is of another kind.
     """
+    if checkpoint.shapes_only:
+        return {name: StoredTensor("bf16", shape) for name, shape in expected.items()}
     used: dict[str, StoredTensor] = {}
     for name, shape in (*expected.items(), *optional.items()):
         tensor = checkpoint.tensors.get(name)

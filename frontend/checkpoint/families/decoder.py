@@ -84,6 +84,8 @@ class DecoderConfig:
         return replace(self, layers=layers, tensors=tensors)
 
 
+_MOST_LAYERS = 10_000  # of a configuration without weights
+
 # The linear modules of a layer and their sizes [out, in], as names of `DecoderConfig` sizes.
 _LINEAR = {
     "self_attn.q_proj": ("q", "hidden"),
@@ -105,7 +107,9 @@ def check_decoder(
     `CheckpointError` for a tensor that is missing, has another shape, or is not used.
     """
     # Each layer needs its tensors, so a depth beyond the tensor table is damage; say so before looping over it.
-    if config.layers > len(checkpoint.tensors):
+    if checkpoint.shapes_only and config.layers > _MOST_LAYERS:
+        raise checkpoint.error(f"asks for {config.layers} layers, expected at most {_MOST_LAYERS}")
+    if not checkpoint.shapes_only and config.layers > len(checkpoint.tensors):
         raise checkpoint.error(f"asks for {config.layers} layers, but has only {len(checkpoint.tensors)} tensors")
     sizes = {
         "hidden": config.hidden,

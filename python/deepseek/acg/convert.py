@@ -44,7 +44,7 @@ def leaf_key(leaf: Any) -> tuple[Any, ...]:
 
 
 def to_numpy(leaf: Any) -> np.ndarray:
-    """A C-contiguous, native-endian view or copy of an argument; bf16 tensors become numpy's bfloat16."""
+    """A C-contiguous, native-endian view or copy of an argument; types that numpy lacks become those of ml_dtypes."""
     if not is_torch(leaf):
         array = np.asarray(leaf, order="C")
         return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
@@ -52,8 +52,10 @@ def to_numpy(leaf: Any) -> np.ndarray:
     if leaf.device.type != "cpu":
         raise InputError(f"a tensor is on {leaf.device}: this program runs on the CPU, pass tensor.cpu()")
     tensor = leaf.detach().resolve_conj().resolve_neg().contiguous()
-    if tensor.dtype is torch.bfloat16:
-        return tensor.view(torch.int16).numpy().view(dtypes.BF16.numpy)
+    known = dtypes.find(tensor.dtype)
+    if known in dtypes.FROM_ML_DTYPES:
+        raw = torch.int16 if known.bits == 16 else torch.uint8
+        return tensor.view(raw).numpy().view(known.numpy)
     return tensor.numpy()
 
 
@@ -64,6 +66,8 @@ def from_numpy(array: np.ndarray, kind: str) -> Any:
     torch = sys.modules.get("torch")
     if torch is None:
         raise InputError("this program was traced with torch tensors: import torch before running it")
-    if dtypes.find(array.dtype) is dtypes.BF16:
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    known = dtypes.find(array.dtype)
+    if known in dtypes.FROM_ML_DTYPES:
+        raw = np.int16 if known.bits == 16 else np.uint8
+        return torch.from_numpy(array.view(raw)).view(getattr(torch, known.numpy.name))
     return torch.from_numpy(array)

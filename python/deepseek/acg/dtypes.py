@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from deepseek.formats import ML_DTYPES
+
 from .source import fail
 
 
@@ -22,7 +24,7 @@ class DType:
 
     @property
     def numpy(self) -> np.dtype:
-        return _bfloat16() if self is BF16 else _NUMPY[self.name]
+        return _from_ml_dtypes(self.mlir) if self in FROM_ML_DTYPES else _NUMPY[self.name]
 
     @property
     def is_float(self) -> bool:
@@ -30,8 +32,8 @@ class DType:
 
     @property
     def is_narrow(self) -> bool:
-        """f16 and bf16: computed in f32, rounded after each operation."""
-        return self.kind == "f" and self.bits == 16
+        """Floats of 16 and 8 bits: computed in f32, rounded after each operation."""
+        return self.kind == "f" and self.bits <= 16
 
     @property
     def compute(self) -> DType:
@@ -42,26 +44,29 @@ class DType:
 
 
 F64, F32, F16, BF16 = (DType(n, n, "f", int(n.strip("bf"))) for n in ("f64", "f32", "f16", "bf16"))
+F8E4M3, F8E5M2 = (DType(n.lower(), n, "f", 8) for n in ("f8E4M3FN", "f8E5M2"))
 I64, I32, I16, I8 = (DType(f"i{n}", f"i{n}", "i", n) for n in (64, 32, 16, 8))
 U64, U32, U16, U8 = (DType(f"u{n}", f"i{n}", "u", n) for n in (64, 32, 16, 8))
 BOOL = DType("i1", "i1", "b", 1)
-ALL = (F64, F32, F16, BF16, I64, I32, I16, I8, U64, U32, U16, U8, BOOL)
+ALL = (F64, F32, F16, BF16, F8E4M3, F8E5M2, I64, I32, I16, I8, U64, U32, U16, U8, BOOL)
 
 _LONG_NAMES = {"f": "float", "i": "int", "u": "uint"}
-_NUMPY = {d.name: np.dtype(f"{_LONG_NAMES[d.kind]}{d.bits}") for d in ALL if d not in (BF16, BOOL)}
+FROM_ML_DTYPES = {BF16, F8E4M3, F8E5M2}  # those that numpy lacks
+_NUMPY = {d.name: np.dtype(f"{_LONG_NAMES[d.kind]}{d.bits}") for d in ALL if d not in (*FROM_ML_DTYPES, BOOL)}
 _NUMPY |= {"i1": np.dtype(np.bool_)}
-_BY_NUMPY = {numpy: d for d in ALL if d is not BF16 for numpy in [_NUMPY[d.name]]}
-_BY_NAME = {d.name: d for d in ALL} | {str(numpy): d for numpy, d in _BY_NUMPY.items()} | {"bfloat16": BF16}
+_BY_NUMPY = {numpy: d for d in ALL if d not in FROM_ML_DTYPES for numpy in [_NUMPY[d.name]]}
+_BY_ML = {ML_DTYPES[d.mlir]: d for d in FROM_ML_DTYPES}
+_BY_NAME = {d.name: d for d in ALL} | {str(numpy): d for numpy, d in _BY_NUMPY.items()} | _BY_ML
 _BY_NAME |= {"float": F64, "int": I64, "half": F16, "double": F64, "u1": U8}
 
 
-def _bfloat16() -> np.dtype:
-    """numpy's bfloat16, which comes from another package: nobody else has to install it."""
+def _from_ml_dtypes(name: str) -> np.dtype:
+    """A type that comes from another package: who does not use it does not have to install it."""
     try:
         import ml_dtypes
     except ImportError:
-        fail("bfloat16 needs a package that numpy lacks", "pip install ml_dtypes")
-    return np.dtype(ml_dtypes.bfloat16)
+        fail(f"{ML_DTYPES[name]} is a type that numpy lacks", "pip install ml_dtypes")
+    return np.dtype(getattr(ml_dtypes, ML_DTYPES[name]))
 
 
 def find(value: Any) -> DType | None:
@@ -74,7 +79,7 @@ def find(value: Any) -> DType | None:
         return _BY_NAME.get(str(value).removeprefix("torch."))
     try:
         dtype = np.dtype(value)
-        return BF16 if dtype.name == "bfloat16" else _BY_NUMPY.get(dtype.newbyteorder("="))
+        return _BY_ML.get(dtype.name) or _BY_NUMPY.get(dtype.newbyteorder("="))
     except TypeError:
         return None
 
@@ -113,8 +118,8 @@ def common(operands: list[Any], kind: str, ranks: list[int] | None = None) -> DT
     strong = [o for o in operands if isinstance(o, DType)]
     if not strong:
         return find(np.result_type(*operands)) or F64
-    if BF16 in strong:
-        # ml_dtypes widens bf16 with a python float to f32; python scalars are weak here.
+    if FROM_ML_DTYPES & {*strong}:
+        # ml_dtypes widens its floats with a python float to f32; python scalars are weak here.
         weak = [o for o in operands if not isinstance(o, DType)]
         joint = _pairwise(strong)
         return joint if joint.is_float or not any(map(_is_weak_float, weak)) else _pairwise([joint, F64])
@@ -162,7 +167,7 @@ def _torch_pair(a: DType, b: DType) -> DType:
 
 def of_ufunc(ufunc: np.ufunc, operands: list[Any], kind: str) -> DType:
     """The result dtype of a numpy ufunc on DTypes and python scalars, by NumPy's own rules."""
-    if BF16 in operands:
+    if any(o in FROM_ML_DTYPES for o in operands if isinstance(o, DType)):
         joint = common(operands, kind)
         operands = [joint] * len(operands)
     try:

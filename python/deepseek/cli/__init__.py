@@ -17,7 +17,7 @@ from deepseek.errors import DeepseekError
 __all__ = ["main"]
 
 # Modules of this package.
-COMMANDS = ("generate", "chat", "compile", "run", "inspect", "bench", "doctor", "completion")
+COMMANDS = ("generate", "chat", "compile", "run", "inspect", "bench", "precision", "quantize", "doctor", "completion")
 
 _EPILOG = """\
 MODEL is a GGUF file, a Hugging Face folder, a .dsc file, or a known name such as smollm2-135m.

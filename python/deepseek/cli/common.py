@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,8 @@ def check_output(path: str) -> None:
         raise InputError(f"cannot write {path}: it is a folder")
     if path != "-" and not target.parent.is_dir():
         raise InputError(f"cannot write {path}: there is no folder {target.parent}")
+    if path != "-" and not os.access(target.parent, os.W_OK):
+        raise InputError(f"cannot write {path}: the folder {target.parent} is read-only")
 
 
 def write_atomically(path: str, data: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ def run(options: argparse.Namespace) -> None:
         with progress.task(f"writing {options.dump_ir}"):
             text = read_module(options.model, options.precision)
             lower = (isolation if Path(options.model).suffix == ".mlir" else compiler).lower_text
+            lower = partial(lower, plan=_decisions(options.precision))
             phases.dump(text, options.dump_ir, target=options.target or "cpu", name=options.model, lower=lower)
     report = _lower(options) if options.to is not None else _compile(options)
     if options.json:
@@ -87,8 +89,17 @@ def read_module(model: str, precision: str | None) -> str:
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{model}: cannot be read as a module: {getattr(error, 'strerror', error)}") from None
     from deepseek.package import describe
+    from deepseek.precision.plan import is_plan_name
 
-    return describe(open_model_files(model), precision=precision or "as-stored")[1]
+    written = "f32" if is_plan_name(precision) else precision or "as-stored"
+    return describe(open_model_files(model), precision=written)[1]
+
+
+def _decisions(precision: str | None) -> str:
+    """What the compiler needs of a plan; "" for a precision that is none."""
+    from deepseek.precision.plan import Plan, is_plan_name
+
+    return Plan.load(precision).for_compiler() if is_plan_name(precision) else ""
 
 
 def open_model_files(model: str) -> Any:
@@ -112,6 +123,7 @@ def _lower(options: argparse.Namespace) -> dict[str, Any]:
             text,
             target=options.target or "cpu",
             to_phase=options.to,
+            plan=_decisions(options.precision),
             source_name=options.model,
             record_schedules=options.record_schedules,
         )

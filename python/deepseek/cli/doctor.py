@@ -26,8 +26,9 @@ deepseek doctor --json
 _PACKAGES = {
     "tokenizers": ("text to tokens", "pip install tokenizers"),
     "jinja2": ("chat templates", "pip install jinja2"),
-    "ml_dtypes": ("bfloat16 arrays in numpy", "pip install ml_dtypes"),
-    "torch": ("tensors of torch as arguments", "pip install torch"),
+    "ml_dtypes": ("bfloat16 and 8-bit float arrays in numpy", "pip install ml_dtypes"),
+    "torch": ("modules and tensors of torch, precision plan", "pip install torch"),
+    "scipy": ("precision plan", "pip install scipy"),
 }
 _REINSTALL = "reinstall deepseek-runtime, or run `make build` in a checkout"
 

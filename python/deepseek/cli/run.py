@@ -105,12 +105,15 @@ def _read(path: str, argument: dict[str, Any]) -> Any:
         raise InputError(f"{path} is not an array file (.npy): {error}") from None
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path} holds several arrays (.npz), expected one (.npy)")
-    if argument["dtype"] == "bf16" and array.dtype.itemsize == 2 and array.dtype.kind == "V":
+    from deepseek.formats import ML_DTYPES
+
+    name = ML_DTYPES.get(argument["dtype"])
+    if name and array.dtype.itemsize == (2 if name == "bfloat16" else 1) and array.dtype.kind == "V":
         try:
             import ml_dtypes
         except ImportError:
-            raise InputError(f"{path} is bfloat16, which numpy lacks: pip install ml_dtypes") from None
-        array = array.view(ml_dtypes.bfloat16)  # numpy saves types that it does not know as raw bytes
+            raise InputError(f"{path} is {name}, which numpy lacks: pip install ml_dtypes") from None
+        array = array.view(getattr(ml_dtypes, name))  # numpy saves types that it does not know as raw bytes
     return array
 
 

@@ -19,12 +19,14 @@ FLOATS = {
     "f32": np.dtype(np.float32),
     "f16": np.dtype(np.float16),
     "bf16": np.dtype(ml_dtypes.bfloat16),
+    "f8E4M3FN": np.dtype(ml_dtypes.float8_e4m3fn),
+    "f8E5M2": np.dtype(ml_dtypes.float8_e5m2),
 }
 
 
 @dataclass(frozen=True)
 class Element:
-    """An element type: `f64 f32 f16 bf16`, `index`, or a signless integer `iN` with N <= 64."""
+    """An element type: `f64 f32 f16 bf16 f8E4M3FN f8E5M2`, `index`, or a signless integer `iN` with N <= 64."""
 
     name: str
 
@@ -59,12 +61,12 @@ def element_of(type_) -> Element:
 def round_to(x: np.ndarray, element: Element) -> np.ndarray:
     """Rounds once to `element`, ties to even; returns its own numpy type.
 
-    ml_dtypes converts float64 to bf16 through float32, which rounds twice; rounding to odd on
+    ml_dtypes converts float64 to its types through float32, which rounds twice; rounding to odd on
     the way keeps the one rounding that is wanted (Boldo and Melquiond 2008).
     """
     x = np.asarray(x)
     with np.errstate(over="ignore", invalid="ignore"):
-        if element.name != "bf16" or x.dtype != np.float64:
+        if element.dtype.kind != "V" or x.dtype != np.float64:
             return x.astype(element.dtype)
         nearest = x.astype(np.float32)
     back = nearest.astype(np.float64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import bits, blocks, create, elementwise, formula, index, layout, order, random, reduce, window
+from . import bits, blocks, create, elementwise, formula, index, layout, order, quantize, random, reduce, window
 
 __all__ = [
     "bits",
@@ -13,6 +13,7 @@ __all__ = [
     "index",
     "layout",
     "order",
+    "quantize",
     "random",
     "reduce",
     "window",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from deepseek.formats import PLAIN_BITS, find_format
+
 from .. import dtypes, ir, sizes
 from ..array import Array, as_array, describe, function, make
 from ..dtypes import BF16, BOOL, F16, F32, F64, I32, I64, DType
@@ -15,12 +17,6 @@ from . import elementwise, reduce
 from .layout import broadcast_to, expand_dims, reshape, squeeze, swapaxes, transpose
 from .pointwise import broadcast_shapes, common_type, convert, literal
 from .reduce import normalize_axis
-
-# (elements, bytes) of a block of each GGUF format, ggml-quants.h.
-_BLOCKS = {
-    "q4_0": (32, 18), "q4_1": (32, 20), "q5_0": (32, 22), "q5_1": (32, 24), "q8_0": (32, 34),
-    "q4_k": (256, 144), "q5_k": (256, 176), "q6_k": (256, 210),
-}  # fmt: skip
 
 
 def _op(
@@ -411,14 +407,15 @@ def embedding(table: Any, ids: Any) -> Array:
 
 @function
 def dequantize(w: Any, format: str, *, expanded: bool = False) -> Array:
-    """The f32 values [rows, columns] of GGUF blocks w [rows, bytes per row] (int8).
+    """The f32 values [rows, columns] of blocks w [rows, bytes per row] (int8); formats are those of `dsc.dequantize`.
 
     expanded: a weight's values are computed once, when it is bound, and kept; else products read its blocks.
     """
     w = as_array(w)
-    if format not in _BLOCKS:
-        fail(f"block format {format} is not supported", f"one of {', '.join(_BLOCKS)}")
-    elements, block = _BLOCKS[format]
+    form = find_format(format)
+    if form is None or format in PLAIN_BITS:
+        fail(f"block format {format} is not supported", "a name that dsc.dequantize knows, such as q8_0 or int8_g64")
+    elements, block = form.elements, form.bytes
     _rank(w, 2, "the operand of dequantize", "[rows, bytes per row]")
     if w.type.bits != 8 or w.type is BOOL:
         fail(f"dequantize needs raw bytes (int8), got {describe(w)}")

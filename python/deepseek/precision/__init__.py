@@ -1,0 +1,1 @@
+"""Precision per operator: plans, how they are searched, explained and measured (`deepseek precision`)."""

@@ -1,0 +1,135 @@
+"""The operations of a module that a plan decides about, read from its text at the end of phase import."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = [
+    "STORED_OPERANDS",
+    "Operation",
+    "argument_attributes",
+    "location_name",
+    "main_of",
+    "operations_of",
+    "weight_behind",
+    "weight_elements",
+]
+
+_DYNAMIC = -(2**63)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation. `weight` is the name of the stored operand and `shape` its values' ([out, in] of a product).
+
+    `at` is the location that it comes from; `result` its result's shape with None for open sizes.
+    """
+
+    at: str
+    op: str
+    weight: str | None
+    shape: tuple[int, ...]
+    result: tuple[int | None, ...]
+    stored: str  # "weight", "cache" or ""
+    reads: str = ""  # the value that a product multiplies with its weight: products of one input share it
+
+
+def weight_elements(text: str) -> dict[str, int]:
+    """Numbers that each weight argument stands for, by name."""
+    found: dict[str, int] = {}
+    for operation in _parse(text):
+        if operation.stored == "weight":
+            found[operation.weight] = math.prod(operation.shape)
+    return found
+
+
+def operations_of(text: str) -> list[Operation]:
+    """The `dsc` operations of @main that compute, in order; weights that ordinary operations read are left out."""
+    return [operation for operation in _parse(text) if operation.op.startswith("dsc.")]
+
+
+def _parse(text: str) -> list[Operation]:
+    from deepseek.compiler import lower_text, parse_module
+
+    if "dsc.phase" not in text:
+        text = lower_text(text, to_phase="import")
+    _context, module = parse_module(text)
+    main = main_of(module)
+    block = main.regions[0].blocks[0]
+    attributes = argument_attributes(main)
+    found = []
+    for op in block.operations:
+        op = op.operation
+        if op.name in ("dsc.dim", "dsc.dequantize") or not len(op.results) or is_view(op):
+            continue
+        weights = [(value, weight_behind(value, attributes)) for value in op.operands]
+        result = tuple(None if n == _DYNAMIC else n for n in getattr(op.results[0].type, "shape", ()))
+        stored = STORED_OPERANDS.get(op.name)
+        if stored is None:
+            found.extend(
+                Operation(location_name(op), op.name, name, tuple(value.type.shape), result, "weight")
+                for value, name in weights
+                if name
+            )
+            if op.name.startswith("dsc.") and not any(name for _, name in weights):
+                found.append(Operation(location_name(op), op.name, None, (), result, ""))
+            continue
+        value, name = weights[stored]
+        shape = tuple(value.type.shape)
+        if op.name == "dsc.matmul" and "transpose_rhs" not in op.attributes:
+            shape = (*shape[:-2], shape[-1], shape[-2])
+        kind = "weight" if name else "cache" if op.name == "dsc.kv_append" else ""
+        reads = op.operands[0].get_name() if op.name == "dsc.matmul" else ""
+        found.append(Operation(location_name(op), op.name, name, shape, result, kind, reads))
+    return found
+
+
+# Which operand a decision's storage is about (PrecisionOpInterface::getStoredOperand).
+STORED_OPERANDS = {"dsc.matmul": 1, "dsc.embedding": 0, "dsc.kv_append": 2}
+
+
+def main_of(module: Any) -> Any:
+    """The operation of @main."""
+    return next(
+        op.operation
+        for op in module.body.operations
+        if op.operation.name == "func.func" and op.attributes["sym_name"].value == "main"
+    )
+
+
+def argument_attributes(main: Any) -> list[dict[str, Any]]:
+    """Of every argument of @main."""
+    found = (
+        main.attributes["arg_attrs"]
+        if "arg_attrs" in main.attributes
+        else [()] * len(main.regions[0].blocks[0].arguments)
+    )
+    return [{entry.name: entry.attr for entry in attributes} if len(attributes) else {} for attributes in found]
+
+
+def location_name(op: Any) -> str:
+    """The name of the location that an operation comes from; "" if it has none."""
+    return op.location.name_str if op.location.is_a_name() else ""
+
+
+def is_view(op: Any) -> bool:
+    """Whether an operation only says otherwise what a stored tensor holds."""
+    if op.name != "linalg.generic" or len(op.operands) != 2:
+        return False
+    names = {inner.operation.name for inner in op.regions[0].blocks[0].operations}
+    return names <= {"arith.extf", "arith.truncf", "linalg.yield"} and len(names) == 2
+
+
+def weight_behind(value: Any, attributes: list[dict[str, Any]]) -> str | None:
+    """The name of the weight that a value shows, through decoding and casts."""
+    while True:
+        owner = value.owner
+        op = getattr(owner, "operation", owner)
+        if not hasattr(op, "operands"):
+            entry = attributes[value.arg_number]
+            return entry["dsc.weight"].value if "dsc.weight" in entry else None
+        if op.name != "dsc.dequantize" and not is_view(op):
+            return None
+        value = op.operands[0]

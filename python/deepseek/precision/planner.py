@@ -1,0 +1,319 @@
+"""Searches a plan: calibrates, rounds every group to every format, predicts, selects, and checks the whole model."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from deepseek.errors import InputError
+from deepseek.formats import find_format
+from deepseek.precision.assemble import Decisions, assemble, undecided_bytes
+from deepseek.precision.graph import operations_of, weight_elements
+from deepseek.precision.groups import DecisionGroup, formats_for, group_operations, stored_bytes
+from deepseek.precision.plan import Plan
+from deepseek.precision.ranges import ranges_of
+from deepseek.precision.select import Choice, Group, least_bytes, least_error
+
+if TYPE_CHECKING:
+    from deepseek.frontend.checkpoint.checkpoint import Checkpoint
+    from deepseek.precision.torch.calibration import Calibration, Cost, RoundedGroup
+
+__all__ = ["PlanOptions", "make_plan", "parse_budget"]
+
+Progress = Callable[[str, int, int], None]
+
+_WINDOWS = 12  # of calibration text: 8 that decide, 4 that judge
+_CORRECTION_WINDOWS = 1  # held-out windows on which a role's prediction is compared with the truth
+_DEFAULT_INCREASE = 0.01  # of perplexity, when no budget is given
+_ATTEMPTS = 5
+_PARETO_POINTS = 16
+_SAME_BYTES, _WORSE = 1.001, 1.5
+_TRUSTED = 1.5  # how far the whole model may be from its prediction before parts of it are looked at
+_NOISE = 1e-4  # nats: less than this is not worth a correction
+_SPAN = 8.0  # predictions are corrected by at most this factor either way
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """What a user asks for. `max_bytes` counts all weights; `max_perplexity_increase` is a fraction.
+
+    `formats` are names of `groups.FORMATS`; `activation` is what products round their inputs to ("f32": nothing);
+    `rounding` is a method of `torch.rounding.ROUNDINGS`; `kv_cache` f32 or f16.
+    """
+
+    formats: tuple[str, ...] = ("int8", "bf16")
+    max_bytes: int | None = None
+    max_perplexity_increase: float | None = None
+    activation: str = "f32"
+    kv_cache: str = "f32"
+    rounding: str = "gptq"
+    target: str = "cpu"
+    tokens: int = _WINDOWS * 1024
+    window: int = 1024
+    seed: int = 0
+
+
+@dataclass
+class _Search:
+    """What is known of each group: its candidates by format, and the decision."""
+
+    groups: list[DecisionGroup]
+    options: PlanOptions
+    fixed_bytes: int
+    candidates: list[dict[str, RoundedGroup]] = field(default_factory=list)
+    activation_errors: list[float] = field(default_factory=list)
+    factors: dict[str, float] = field(default_factory=dict)
+
+
+def parse_budget(text: str, bf16_bytes: int) -> int:
+    """Bytes of a budget such as "62%" (of bf16's), "90MB" or "90000000". Raises `InputError`."""
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(%|[kMG]?i?B|)\s*", text)
+    if match is None:
+        raise InputError(f"the budget {text!r} is not understood, expected such as 62%, 90MB or 90000000")
+    units = {"": 1, "B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "kiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+    factor = bf16_bytes / 100 if match[2] == "%" else units.get(match[2])
+    if factor is None:
+        raise InputError(f"the budget {text!r} has an unknown unit, expected %, kB, MB or GB")
+    return int(float(match[1]) * factor)
+
+
+def make_plan(
+    checkpoint: Checkpoint,
+    ids: Sequence[int] | Sequence[Sequence[int]],
+    options: PlanOptions,
+    *,
+    text_name: str = "",
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Plan:
+    """A plan, calibrated on token `ids`: of a text for a decoder, of each of many texts for an encoder.
+
+    Raises `InputError` for a budget that no plan meets, and for weights, texts and formats that do not fit.
+    """
+    _require("torch", "scipy")
+    from deepseek.compiler import lower_text
+    from deepseek.package import describe, kind_of
+    from deepseek.precision.evaluate import batches_of, windows_of
+    from deepseek.precision.torch.calibration import calibrate
+
+    progress = progress or (lambda text, done, total: None)
+    decoder = kind_of(checkpoint) == "decoder"
+    info, text = describe(checkpoint, precision="f32", all_logits=decoder)
+    text = lower_text(text, target=options.target, to_phase="import")
+    operations = operations_of(text)
+    groups = group_operations(operations)
+    if decoder:
+        windows = windows_of(list(ids[: options.tokens]), options.window, "the calibration text")
+    elif options.max_bytes is not None:
+        windows = batches_of(ids, info.context)
+    else:
+        raise InputError(f"{info.name} is an encoder and has no perplexity: give a budget of bytes")
+    calibration = calibrate(
+        checkpoint,
+        text,
+        windows,
+        seed=options.seed,
+        threads=threads,
+        activation=options.activation,
+        progress=progress,
+    )
+    elements = weight_elements(text)
+    search = _Search(groups, options, undecided_bytes(checkpoint, elements, groups))
+    _round_all(search, calibration, progress)
+    chosen, measured = _select(search, calibration, progress)
+    ratio = measured.error / max(sum(choice.error for choice in chosen), 1e-12)
+    if not 1 / _TRUSTED <= ratio <= _TRUSTED and measured.error > _NOISE:
+        search.factors = _correct(search, calibration, progress)
+        chosen, measured = _select(search, calibration, progress)
+    details = {
+        "text": text_name,
+        "text_sha256": hashlib.sha256(json.dumps([*map(_plain, ids)]).encode()).hexdigest(),
+        "windows": len(windows),
+        "seed": options.seed,
+        "objective": "mean KL divergence, nats" if decoder else "1 - cosine",
+        "corrections": search.factors,
+    }
+    arrays = {
+        weight: search.candidates[i][choice.weight].stored[weight]
+        for i, choice in enumerate(chosen)
+        for weight in groups[i].weights
+    }
+    totals = {
+        "predicted_error": sum(choice.error for choice in chosen),
+        "measured_error": measured.error,
+        "measured_perplexity_increase": measured.perplexity_increase,
+        "pareto": _pareto(search),
+    }
+    known = ranges_of(text, {name: value.numpy() for name, value in calibration.program.weights.items()})
+    decisions = Decisions(operations, groups, chosen, elements, search.fixed_bytes, known)
+    return assemble(checkpoint, info.name, decisions, asdict(options), arrays, details, totals)
+
+
+def _require(*packages: str) -> None:
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise InputError(f"searching a plan needs {package}: pip install 'deepseek-runtime[precision]'")
+
+
+def _plain(item: Any) -> Any:
+    return int(item) if np.isscalar(item) else [int(number) for number in item]
+
+
+def _round_all(search: _Search, calibration: Calibration, progress: Progress) -> None:
+    options = search.options
+    search.candidates = [{} for _ in search.groups]
+    allowed = [formats_for(group, options.formats) for group in search.groups]
+    for group, names in zip(search.groups, allowed):
+        if not names:
+            raise InputError(
+                f"{group.name} can have none of the formats {', '.join(options.formats)}: its rows have "
+                f"{group.shapes[0][1]} numbers, which are not whole blocks; allow bf16 too"
+            )
+    for name in dict.fromkeys(name for names in allowed for name in names):
+        numbers = [i for i, names in enumerate(allowed) if name in names]
+        rounded = calibration.round_groups([search.groups[i] for i in numbers], name, options.rounding)
+        for i, result in zip(numbers, rounded):
+            search.candidates[i][name] = result
+    _drop_dominated(search)
+    search.activation_errors = [
+        0.0 if options.activation == "f32" else calibration.predict_activation(group) for group in search.groups
+    ]
+
+
+def _drop_dominated(search: _Search) -> None:
+    """Forgets formats that are as large as another one and much worse: nobody would choose them."""
+    for group, candidates in zip(search.groups, search.candidates):
+        sizes = {name: stored_bytes(group, name) for name in candidates}
+        for name in list(candidates):
+            if any(
+                sizes[other] <= sizes[name] * _SAME_BYTES and candidates[other].error < candidates[name].error / _WORSE
+                for other in candidates
+            ):
+                del candidates[name]
+
+
+def _values(search: _Search, decided: Mapping[int, str]) -> dict[str, Any]:
+    """The f32 weights of groups in formats, from what is stored of them."""
+    from deepseek.precision.torch.calibration import decoded
+
+    found = {}
+    for i, name in decided.items():
+        group = search.groups[i]
+        for weight, (_, columns) in zip(group.weights, group.shapes):
+            found[weight] = decoded(search.candidates[i][name].stored[weight], find_format(name, columns))
+    return found
+
+
+def _activation_of(search: _Search, i: int, name: str) -> str:
+    """What a group's products round their input to when its weights are in format `name`."""
+    narrow = find_format(name, search.groups[i].shapes[0][1]).codes
+    wanted = search.options.activation
+    return wanted if search.groups[i].has_product and narrow and wanted != "f32" else "f32"
+
+
+def _activations(search: _Search, decided: Mapping[int, str]) -> dict[str, str]:
+    found = {}
+    for i, name in decided.items():
+        activation = _activation_of(search, i, name)
+        if activation != "f32":
+            found.update((op.at, activation) for op in search.groups[i].ops if op.op == "dsc.matmul")
+    return found
+
+
+def _role(group: DecisionGroup) -> str:
+    """layers.3/mlp/down_proj and layers.4/mlp/down_proj play one role."""
+    return re.sub(r"(?<![0-9A-Za-z])[0-9]+(?![0-9A-Za-z])", "*", group.name)
+
+
+def _correct(search: _Search, calibration: Calibration, progress: Progress) -> dict[str, float]:
+    """What predictions are multiplied with, so that each role's sum, in each format, is what substituting it costs.
+
+    Predictions hold for small errors that are not related over positions; the factor is much the same over layers.
+    """
+    members: dict[tuple[str, str], list[int]] = {}
+    for i, group in enumerate(search.groups):
+        for name in search.candidates[i]:
+            members.setdefault((_role(group), name), []).append(i)
+    factors: dict[str, float] = {}
+    for number, ((role, name), numbers) in enumerate(members.items(), 1):
+        decided = dict.fromkeys(numbers, name)
+        predicted = sum(_error(search, i, name) for i in numbers)
+        if predicted > 1e-9:
+            cost = calibration.substitute(_values(search, decided), _activations(search, decided), _CORRECTION_WINDOWS)
+            factors[f"{role} {name}"] = float(np.clip(cost.error / predicted, 1 / _SPAN, _SPAN))
+        progress("comparing predictions with the truth", number, len(members))
+    return factors
+
+
+def _error(search: _Search, i: int, name: str) -> float:
+    active = _activation_of(search, i, name) != "f32"
+    return search.candidates[i][name].error + (search.activation_errors[i] if active else 0.0)
+
+
+def _choices(search: _Search) -> list[Group]:
+    def choice(i: int, name: str) -> Choice:
+        group = search.groups[i]
+        error = _error(search, i, name) * search.factors.get(f"{_role(group)} {name}", 1.0)
+        return Choice(name, _activation_of(search, i, name), stored_bytes(group, name), error)
+
+    return [
+        Group(group.name, tuple(choice(i, name) for name in search.candidates[i]))
+        for i, group in enumerate(search.groups)
+    ]
+
+
+def _select(search: _Search, calibration: Calibration, progress: Progress) -> tuple[list[Choice], Cost]:
+    """The choices within the budget, and what the whole model costs with them."""
+    options, groups = search.options, _choices(search)
+
+    def check(chosen: list[Choice]) -> Cost:
+        decided = {i: choice.weight for i, choice in enumerate(chosen)}
+        return calibration.substitute(_values(search, decided), _activations(search, decided))
+
+    if options.max_bytes is not None:
+        chosen = least_error(groups, options.max_bytes - search.fixed_bytes)
+        progress("checking the whole model", 1, 1)
+        return chosen, check(chosen)
+    limit = _DEFAULT_INCREASE if options.max_perplexity_increase is None else options.max_perplexity_increase
+    # Perplexity is not a sum over groups: the divergence that stands for it is corrected by what whole models cost.
+    allowed, best = limit, None
+    for attempt in range(1, _ATTEMPTS + 1):
+        chosen = least_bytes(groups, allowed)
+        cost = check(chosen)
+        progress("checking the whole model", attempt, _ATTEMPTS)
+        if cost.perplexity_increase <= limit and (best is None or _total(chosen) < _total(best[0])):
+            best = chosen, cost
+        ratio = limit / max(cost.perplexity_increase, limit / 4)
+        if 1 <= ratio < 1.05:
+            break
+        allowed *= ratio * (0.98 if ratio < 1 else 0.95)
+    if best is None:
+        raise InputError(
+            f"no plan keeps the increase of perplexity at {limit:.2%}: the closest reached {cost.perplexity_increase:.2%}"
+        )
+    return best
+
+
+def _pareto(search: _Search) -> list[list[float]]:
+    """[bytes of all weights, predicted mean KL divergence] of the best plans for budgets from the least to the most."""
+    groups = _choices(search)
+    least = sum(min(choice.bytes for choice in group.choices) for group in groups)
+    most = sum(max(choice.bytes for choice in group.choices) for group in groups)
+    points = []
+    for step in range(_PARETO_POINTS):
+        chosen = least_error(groups, least + (most - least) * step // (_PARETO_POINTS - 1))
+        point = [_total(chosen) + search.fixed_bytes, sum(choice.error for choice in chosen)]
+        if not points or point[0] > points[-1][0]:
+            points.append(point)
+    return points
+
+
+def _total(chosen: Sequence[Choice]) -> int:
+    return sum(choice.bytes for choice in chosen)

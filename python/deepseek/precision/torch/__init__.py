@@ -1,0 +1,1 @@
+"""Calibration with PyTorch: modules as differentiable functions, gradients, compensated rounding."""

@@ -1,0 +1,195 @@
+"""Plans of a small random decoder: budgets, repeated runs, the compiled model, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from deepseek import Model
+from deepseek.errors import CompileError, InputError
+from deepseek.formats import find_format
+from deepseek.frontend.checkpoint.checkpoint import open_checkpoint
+from deepseek.precision.evaluate import evaluate, windows_of
+from deepseek.precision.plan import write_safetensors
+from deepseek.precision.planner import PlanOptions, make_plan, parse_budget
+
+BF16 = 2 * (2 * 320 * 64 + 3 * (64 * 64 * 2 + 2 * 32 * 64 + 3 * 64 * 96) + 7 * 64)
+
+
+def options(**more) -> PlanOptions:
+    return PlanOptions(**{"formats": ("int8", "int4", "bf16"), "window": 32, "tokens": 6 * 32, **more})
+
+
+@pytest.fixture(scope="module")
+def plan(small_decoder, small_ids):
+    return make_plan(open_checkpoint(small_decoder[0]), small_ids, options(max_bytes=int(0.5 * BF16)))
+
+
+def test_a_plan_keeps_its_budget_and_says_so(plan):
+    stored = sum(array.nbytes for array in plan.arrays.values()) + 4 * 7 * 64
+    assert plan.totals["weight_bytes"] == stored <= 0.5 * BF16
+    assert plan.totals["weight_bytes_bf16"] == BF16
+    assert plan.totals["kv_cache_bytes_per_position"] == 3 * 2 * 2 * 16 * 4
+    assert plan.totals["predicted_error"] > 0 and plan.totals["measured_error"] > 0
+
+
+def test_every_operation_has_a_reason(plan):
+    assert {row["op"] for row in plan.ops} >= {"dsc.matmul", "dsc.embedding", "dsc.attention", "dsc.kv_append"}
+    assert all(row["reason"] and row["activation"] and row["accumulate"] for row in plan.ops)
+    grouped = {row["at"]: row["weight"] for row in plan.ops}
+    for layer in range(3):
+        assert len({grouped[f"layers.{layer}/self_attn/{x}_proj"] for x in "qkv"}) == 1
+        assert len({grouped[f"layers.{layer}/mlp/{x}_proj"] for x in ("gate", "up")}) == 1
+
+
+def test_the_compiled_model_is_the_one_that_was_measured(plan, small_decoder, small_ids, tmp_path):
+    """Against transformers with the plan's numbers in the place of its weights."""
+    folder, model = small_decoder
+    plan.save(tmp_path / "a b.json")
+    compiled = Model.from_pretrained(folder, precision=str(tmp_path / "a b.json"), all_logits=True)
+    assert compiled.weight_bytes == plan.totals["weight_bytes"]
+    state = dict(model.state_dict())
+    kept = {name: value.clone() for name, value in state.items()}
+    try:
+        with torch.no_grad():
+            for name, entry in plan.tensors.items():
+                array = plan.arrays[name]
+                form = find_format(entry["format"], state[name].shape[1])
+                values = form.decode(array) if form.codes else (array.astype(np.uint32) << 16).view(np.float32)
+                state[name].copy_(torch.from_numpy(values))
+        ids = np.array([small_ids[:32]], np.int32)
+        with torch.no_grad():
+            expected = model(torch.from_numpy(ids).long()).logits[0].numpy()
+    finally:
+        for name, value in kept.items():
+            state[name].data.copy_(value)
+    found = compiled.forward(ids)[0]
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+    reference = Model.from_pretrained(folder, precision="f32", all_logits=True)
+    result = evaluate(reference, compiled, windows_of(small_ids, 32))
+    assert result.tokens == 192
+    assert 0.3 < result.mean_kl / plan.totals["measured_error"] < 3
+
+
+def test_plans_are_the_same_bytes_again(plan, small_decoder, small_ids):
+    again = make_plan(open_checkpoint(small_decoder[0]), small_ids, options(max_bytes=int(0.5 * BF16)), threads=1)
+    assert again.to_json() == plan.to_json()
+    assert all(np.array_equal(again.arrays[name], plan.arrays[name]) for name in plan.arrays)
+
+
+def test_compensated_rounding_beats_plain_rounding(small_decoder, small_ids):
+    checkpoint = open_checkpoint(small_decoder[0])
+    ids = np.random.default_rng(5).integers(0, 320, 48 * 32).tolist()  # more tokens than a row has numbers
+    costs = {
+        method: make_plan(
+            checkpoint, ids, options(formats=("q4_0",), max_bytes=BF16, rounding=method, tokens=len(ids))
+        ).totals["measured_error"]
+        for method in ("rtn", "gptq")
+    }
+    assert costs["gptq"] < costs["rtn"]
+
+
+def test_a_perplexity_budget_is_kept(small_decoder, small_ids):
+    plan = make_plan(open_checkpoint(small_decoder[0]), small_ids, options(max_perplexity_increase=0.05))
+    assert plan.totals["measured_perplexity_increase"] <= 0.05
+    assert plan.totals["weight_bytes"] < 0.9 * BF16
+
+
+def test_activations_of_8_bits(small_decoder, small_ids, tmp_path):
+    folder = small_decoder[0]
+    plan = make_plan(
+        open_checkpoint(folder),
+        small_ids,
+        options(formats=("fp8", "bf16"), max_bytes=int(0.75 * BF16), activation="fp8_e4m3_row", kv_cache="f16"),
+    )
+    rounded = [row for row in plan.ops if row["activation"] != "f32"]
+    assert rounded and all(row["weight"].startswith("fp8") for row in rounded)
+    plan.save(tmp_path / "p.json")
+    compiled = Model.from_pretrained(folder, precision=str(tmp_path / "p.json"), all_logits=True)
+    assert {a["dtype"] for a in compiled.executable.manifest["main"]["args"] if a["tied"]} == {"f16"}
+    reference = Model.from_pretrained(folder, precision="f32", all_logits=True)
+    found = evaluate(reference, compiled, windows_of(small_ids, 32)[2::3])
+    assert found.mean_kl == pytest.approx(plan.totals["measured_error"], rel=0.1)
+
+
+def test_what_cannot_be_planned(small_decoder, small_ids, tmp_path):
+    folder = small_decoder[0]
+    checkpoint = open_checkpoint(folder)
+    with pytest.raises(InputError, match="need at least"):
+        make_plan(checkpoint, small_ids, options(max_bytes=1000))
+    with pytest.raises(InputError, match="has 31 tokens, expected at least 32"):
+        make_plan(checkpoint, small_ids[:31], options())
+    with pytest.raises(InputError, match="has 2 windows, expected at least 3"):
+        make_plan(checkpoint, small_ids[:64], options())
+    with pytest.raises(InputError, match="no plan keeps"):
+        make_plan(checkpoint, small_ids, options(formats=("int4",), max_perplexity_increase=1e-6))
+    damaged = tmp_path / "damaged"
+    shutil.copytree(folder, damaged)
+    arrays = {n: np.array(t.array) for n, t in checkpoint.tensors.items()}
+    arrays["model.layers.1.mlp.up_proj.weight"][3, 3] = np.nan
+    write_safetensors(damaged / "model.safetensors", arrays)
+    with pytest.raises(InputError, match="NaN or infinity"):
+        make_plan(open_checkpoint(damaged), small_ids, options(max_bytes=int(0.5 * BF16)))
+
+
+def test_an_encoder_needs_a_budget_of_bytes():
+    from deepseek.names import find_model
+
+    encoder = open_checkpoint(find_model("all-minilm-l6-v2"))
+    for more in ({}, {"max_perplexity_increase": 0.01}):
+        with pytest.raises(InputError, match="is an encoder and has no perplexity: give a budget of bytes"):
+            make_plan(encoder, [[101, 102]] * 48, options(**more))
+
+
+def test_plans_that_do_not_fit(plan, small_decoder, tmp_path):
+    folder = small_decoder[0]
+    path = tmp_path / "p.json"
+    plan.save(path)
+
+    def load() -> Model:
+        return Model.from_pretrained(folder, precision=str(path))
+
+    text = path.read_text()
+    for changed, said in (
+        (text.replace('"fingerprint": "', '"fingerprint": "0'), "is for"),
+        (text.replace('"version": 1', '"version": 7'), "version 7"),
+        (text[: len(text) // 2], "is not JSON"),
+        ("[]", "is not a plan"),
+        (text.replace("q8_0", "q4_0").replace("int8_row", "int4_row"), "another plan"),
+    ):
+        path.write_text(changed)
+        with pytest.raises(InputError, match=said):
+            load()
+    path.write_text(text)
+    weights = path.with_suffix(".safetensors")
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:])
+    with pytest.raises(InputError, match="the file is damaged"):
+        load()
+    weights.write_bytes(whole)
+    data = json.loads(text)
+    data["ops"][0]["weight"] = "int9_g64"
+    path.write_text(json.dumps(data))
+    with pytest.raises(CompileError, match="which is no format"):
+        load()
+    path.write_text(text)
+    path.with_suffix(".safetensors").unlink()
+    with pytest.raises(InputError, match=r"p\.safetensors: is missing"):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("62%", 620), ("90MB", 90_000_000), ("1.5 kB", 1500), ("2MiB", 2 * 2**20), ("123", 123)]
+)
+def test_budgets(text, expected):
+    assert parse_budget(text, 1000) == expected
+
+
+@pytest.mark.parametrize("text", ["", "62 percent", "-3MB", "90XB", "%"])
+def test_budgets_that_are_none(text):
+    with pytest.raises(InputError, match="budget"):
+        parse_budget(text, 1000)
