@@ -26,7 +26,7 @@ extern "C" {
 #endif
 
 /// Version of this API; raised by every change that a caller can notice.
-#define DSC_RT_VERSION 3
+#define DSC_RT_VERSION 4
 
 /// A thread pool with its scratch memory and profile. One call into compiled
 /// code at a time may use a context; the host holds a lock around the call.
@@ -131,6 +131,14 @@ enum {
 /// Reading takes 1 GiB of memory for its time. 0 where the CPU has no
 /// instruction for it, memory is out, or an argument makes no sense.
 DSC_RT_EXPORT double dsc_rt_limit(int kind, int threads);
+
+/// Counts the numbers of f16 whose magnitude is the greatest of the type, or
+/// infinite or NaN, in positions [begins[r], ends[r]) of every row r: what did
+/// not fit when it was rounded. Cache c is [rows, planes[c], capacity,
+/// sizes[c]]; its count goes into counts[c]. Returns their sum.
+DSC_RT_EXPORT int64_t dsc_rt_count_saturated(void *const *caches, const int64_t *planes, const int64_t *sizes,
+                                             int32_t cacheCount, int64_t capacity, int64_t rows,
+                                             const int32_t *begins, const int32_t *ends, int64_t *counts);
 
 #ifdef __cplusplus
 }

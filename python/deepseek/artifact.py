@@ -38,11 +38,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Artifact", "ExternalFile", "write"]
 
-_MAGIC = b"DSCART\x00\x02"  # the last byte is the version of the layout
+_MAGIC = b"DSCART\x00\x03"  # the last byte is the version of the layout
 _HEADER = struct.Struct("<8sQQ8s32s")
 _ALIGNMENT = 64  # bytes: a cache line and the widest vector
 _CHUNK = 4 << 20
-_SECTIONS = ("ir", "object", "tokenizer")
 _DTYPE = re.compile(r"<[fiu][248]|\|[iu]1")
 _FOLDER = re.compile(r'"[^"\n]*/([^"/\n]+":\d+:\d+)')  # of a location in IR: "/folder/file.py":3:5
 
@@ -60,6 +59,7 @@ def write(
     text: str,
     object: bytes,
     manifest: Mapping[str, Any],
+    safer: tuple[bytes, Mapping[str, Any]] | None = None,
     model: Mapping[str, Any] | None = None,
     tokenizer: str | None = None,
     weights: Mapping[str, np.ndarray] | None = None,
@@ -68,7 +68,8 @@ def write(
 ) -> None:
     """Writes `path` whole or not at all; an old file stays until the new one is complete.
 
-    `text` is the module at the end of `import`, `model` describes a language model or encoder, `weights` are arrays
+    `text` is the module at the end of `import`, `safer` object and manifest of the same program in formats that cannot
+    overflow, `model` describes a language model or encoder, `weights` are arrays
     by name (None: the program gets them from its caller). `external` maps names of `weights` to a file and the offset
     of their bytes in it: these are stored by reference. `progress` is called with (bytes written, bytes in all).
     Raises `ArtifactError` when the file cannot be written.
@@ -77,8 +78,11 @@ def write(
     sections = {"ir": _FOLDER.sub(r'"\1', text).encode(), "object": object}
     if tokenizer is not None:
         sections["tokenizer"] = tokenizer.encode()
+    if safer is not None:
+        sections["safer"] = safer[0]
+    programs = {"manifest": manifest, "safer": safer and safer[1]}
     try:
-        header, parts = _layout(sections, manifest, model, weights, external or {})
+        header, parts = _layout(sections, programs, model, weights, external or {})
         _replace(path, header, parts, progress or (lambda done, total: None))
     except OSError as error:
         raise ArtifactError(f"{error.filename or path} {_reason(error)}") from None
@@ -86,7 +90,7 @@ def write(
 
 def _layout(
     sections: Mapping[str, bytes],
-    manifest: Mapping[str, Any],
+    programs: Mapping[str, Any],
     model: Mapping[str, Any] | None,
     weights: Mapping[str, np.ndarray] | None,
     external: Mapping[str, tuple[ExternalFile, int]],
@@ -108,7 +112,7 @@ def _layout(
     header: dict[str, Any] = {
         "compiler": __version__,
         "runtime": runtime.VERSION,
-        "manifest": manifest,
+        **programs,
         "model": model,
         "sections": {name: place(data) for name, data in sections.items()},
         "files": [],
@@ -211,7 +215,8 @@ class Artifact:
             self.model: dict[str, Any] | None = header["model"]
             self.compiler: str = header["compiler"]
             self._sections = {name: self._section(begin, *place) for name, place in header["sections"].items()}
-            if not {"ir", "object"} <= self._sections.keys() or not isinstance(self.model, (dict, type(None))):
+            parts = {"ir", "object"} | ({"safer"} if header["safer"] else set())
+            if not parts <= self._sections.keys() or not isinstance(self.model, (dict, type(None))):
                 raise ValueError("it lacks sections, or its model is no object")
             features, target = self.manifest["features"], self.manifest["target"]
             if not all(isinstance(name, str) for name in [target, *features]):
@@ -232,6 +237,12 @@ class Artifact:
     def object(self) -> bytes:
         """The machine code: a relocatable ELF object."""
         return bytes(self._sections["object"])
+
+    @property
+    def safer(self) -> tuple[bytes, dict[str, Any]] | None:
+        """Machine code and manifest of the same program in formats that cannot overflow, if the file holds one."""
+        manifest = self.header["safer"]
+        return None if manifest is None else (bytes(self._sections["safer"]), manifest)
 
     @cached_property
     def text(self) -> str:

@@ -12,10 +12,13 @@ import numpy as np
 
 from deepseek.errors import CheckpointError, InputError
 from deepseek.generation import Generation, TextStream, encode_prompt, encode_prompts, generate_batch, is_batch
+from deepseek.guard import Guard
 from deepseek.sampling import SamplingOptions
 from deepseek.session import Session, integers
 
 if TYPE_CHECKING:
+    from deepseek.compiler import Compiled
+    from deepseek.executable import Executable
     from deepseek.frontend.checkpoint.tokenizer import Tokenizer
     from deepseek.package import Package
 
@@ -30,7 +33,8 @@ class Model:
     """A compiled decoder (`generate`, `stream`, `forward`) or encoder (`embed`). Make one with `from_pretrained`.
 
     `compile_s` (0 on a cache hit and for an artifact), `cache_hit`, `load_s` (map, verify and pack), `file_bytes`, and
-    `weight_bytes`, the bytes of weights that one forward pass reads. Calls from several threads take turns.
+    `weight_bytes`, the bytes of weights that one forward pass reads. Calls from several threads take turns. `guard`
+    watches a plan whose formats may overflow, and counts what did; None where nothing can.
     """
 
     def __init__(self, package: Package, *, threads: int | None = None, context: int | None = None) -> None:
@@ -44,9 +48,16 @@ class Model:
         if context is not None and not 0 < context <= info.context:
             raise InputError(f"context is {context}, expected 1 to {info.context}, the most the model supports")
         begin = time.perf_counter()
-        self.executable = Executable(package.code.object, package.code.manifest, threads=threads)
-        self.executable.bind_weights(package.weights)
-        package.release()
+
+        def load(code: Compiled) -> Executable:
+            program = Executable(code.object, code.manifest, threads=threads)
+            program.bind_weights(package.weights)
+            package.release()
+            return program
+
+        self._planned = load(package.code)
+        safer = package.safer
+        self.guard = None if safer is None else Guard(self._planned, lambda: load(safer()))
         self.load_s = time.perf_counter() - begin
         self.package = package
         self.info = info
@@ -111,6 +122,11 @@ class Model:
     def has_tokenizer(self) -> bool:
         """Whether the model takes and gives text; one that does not takes and gives token ids only."""
         return "tokenizer" in self.__dict__ or self.package.tokenizer() is not None
+
+    @property
+    def executable(self) -> Executable:
+        """The program that runs now."""
+        return self._planned if self.guard is None else self.guard.program
 
     @property
     def target(self) -> str:

@@ -48,7 +48,8 @@ class Package:
     """`text` is the module at the end of `import`; `weights` are mapped read-only arrays by name.
 
     `file_bytes` is the size of the weight files or of the artifact, `release` gives pages that were read back to the
-    operating system, `tokenizer` reads the tokenizer (None: there is none).
+    operating system, `tokenizer` reads the tokenizer (None: there is none). `safer` gives the same program in formats that
+    cannot overflow; None where `code` has no others.
     """
 
     info: ModelInfo
@@ -59,6 +60,7 @@ class Package:
     release: Callable[[], None]
     tokenizer: Callable[[], TokenizerData | None]
     external: Mapping[str, tuple[artifact.ExternalFile, int]]
+    safer: Callable[[], Compiled] | None = None
 
     @classmethod
     def compile(
@@ -86,17 +88,23 @@ class Package:
         info, graph_text = describe(checkpoint, precision=written, context=context, all_logits=all_logits)
         info = replace(info, name=name or info.name, precision=plan.name if plan else precision)
         text = text or graph_text
-        decisions = plan.for_compiler() if plan else ""
-        code = compile_text(text, target=target, plan=decisions, source_name=checkpoint.path.name)
+
+        def compiled(plan: Plan | None) -> Compiled:
+            decisions = plan.for_compiler() if plan else ""
+            return compile_text(text, target=target, plan=decisions, source_name=checkpoint.path.name)
+
+        code = compiled(plan)
         files = [artifact.ExternalFile(path) for path in checkpoint.files]
         tensors = {name: checkpoint.tensors.get(name) for name in _weight_names(code.manifest)}
         for name, tensor in tensors.items():
             if tensor is None:
                 raise InputError(f"{checkpoint.path} has no tensor {name}, which the program reads")
         weights = {name: tensor.array for name, tensor in tensors.items()}
+        wide = None
         if plan:
             rounded = plan.weights(checkpoint)
             weights = {name: rounded[name] for name in weights}
+            wide = plan.safer()
             tensors = {name: tensor for name, tensor in tensors.items() if name not in plan.tensors}
             info = replace(info, weight_bytes=sum(array.nbytes for array in weights.values()))
         return cls(
@@ -108,6 +116,7 @@ class Package:
             release=checkpoint.release,
             tokenizer=checkpoint.tokenizer_data,
             external={name: (files[tensor.file_index], tensor.offset) for name, tensor in tensors.items()},
+            safer=(lambda: compiled(wide)) if wide else None,
         )
 
     @classmethod
@@ -136,6 +145,7 @@ class Package:
             release=opened.release,
             tokenizer=lambda: _tokenizer(opened),
             external={},
+            safer=None if opened.safer is None else lambda: Compiled(*opened.safer, 0.0, True, ""),
         )
 
     def save(
@@ -152,11 +162,13 @@ class Package:
         if external_weights and len(self.external) < len(self.weights):
             raise InputError("only a model that was compiled from a checkpoint, as stored, can refer to its weights")
         data = self.tokenizer()
+        safer = self.safer() if self.safer else None
         artifact.write(
             path,
             text=self.text,
             object=self.code.object,
             manifest=self.code.manifest,
+            safer=(safer.object, safer.manifest) if safer else None,
             model=asdict(self.info),
             tokenizer=None if data is None else data.to_json(),
             weights=self.weights,

@@ -7,18 +7,29 @@ import functools
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from deepseek.buffers import address_of
 from deepseek.errors import ExecutionError
 
-__all__ = ["LIMITS", "VERSION", "Context", "Module", "Profile", "cpu_features", "lacking_features", "limit"]
+__all__ = [
+    "LIMITS",
+    "VERSION",
+    "Context",
+    "Module",
+    "Profile",
+    "count_saturated",
+    "cpu_features",
+    "lacking_features",
+    "limit",
+]
 
-VERSION = 3  # DSC_RT_VERSION of runtime/dsc_rt.h that this binding was written for
+VERSION = 4  # DSC_RT_VERSION of runtime/dsc_rt.h that this binding was written for
 _LIBRARY = Path(__file__).parent / "lib" / "libdsc_rt.so"
 
 
@@ -46,6 +57,7 @@ def _library() -> ctypes.CDLL:
         "dsc_rt_unload": (None, [pointer]),
         "dsc_rt_limit": (ctypes.c_double, [int32, int32]),
         "dsc_rt_cpu_features": (int32, [ctypes.c_char_p, size]),
+        "dsc_rt_count_saturated": (int64, [*[pointer] * 3, ctypes.c_int32, int64, int64, *[pointer] * 3]),
     }
     try:
         for name, (result, arguments) in signatures.items():
@@ -186,6 +198,21 @@ def limit(kind: str, threads: int = 1) -> float | None:
     """
     value = _library().dsc_rt_limit(LIMITS.index(kind), threads)
     return value / 1e9 if value else None
+
+
+def count_saturated(caches: Sequence[np.ndarray], begins: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Numbers of f16 that have the greatest magnitude, or are infinite or NaN: int64 [caches].
+
+    `caches` are [rows, .., capacity, size] and contiguous, of one number of rows and one capacity; only positions
+    `begins` [rows] to `ends` [rows] (int32) are looked at.
+    """
+    count, (rows, *_, capacity, _) = len(caches), caches[0].shape
+    pointers = (ctypes.c_void_p * count)(*[address_of(cache) for cache in caches])
+    shapes = np.array([(cache[0, ..., 0, 0].size, cache.shape[-1]) for cache in caches], np.int64).T.copy()
+    counts = np.empty(count, np.int64)
+    addresses = [address_of(array) for array in (shapes[0], shapes[1], begins, ends, counts)]
+    _library().dsc_rt_count_saturated(pointers, *addresses[:2], count, capacity, rows, *addresses[2:])
+    return counts
 
 
 class Module:

@@ -178,7 +178,7 @@ def test_every_truncation_is_found(saved):
 def test_other_versions_are_refused(saved, monkeypatch):
     content = saved.read_bytes()
     saved.write_bytes(content[:7] + b"\x09" + content[8:])
-    assert "has layout version 9, this version reads 2: compile the model again" in message(saved)
+    assert "has layout version 9, this version reads 3: compile the model again" in message(saved)
     saved.write_bytes(content)
     monkeypatch.setattr(deepseek, "__version__", "9.9")
     header, _ = artifact.json.JSONDecoder().raw_decode(content[64:].decode("latin-1"))

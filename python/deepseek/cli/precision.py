@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from deepseek.cli import common, progress
+from deepseek.cli import common, precision_plan, progress
 from deepseek.cli.parser import Formatter
 
 EXAMPLES = """
@@ -30,150 +30,12 @@ def add_parser(commands: Any) -> None:
     below = parser.add_subparsers(
         title="commands", metavar="COMMAND", dest="precision_command", required=True, help="what to do"
     )
-    _add_plan(below)
+    precision_plan.add_calibrate(below)
+    precision_plan.add_plan(below)
     _add_explain(below)
     _add_diff(below)
     _add_apply(below)
     _add_eval(below)
-
-
-def _add_plan(commands: Any) -> None:
-    examples = """
-deepseek precision plan smollm2-135m --max-bytes 62% -o plan.json
-deepseek precision plan DIR --formats fp8,bf16 --max-perplexity-increase 1% -o plan.json
-deepseek precision plan DIR --formats int8,int4 --max-bytes 80MB --text notes.txt -o plan.json
-"""
-    parser = common.new_parser(commands, "plan", "search the formats that keep a budget", examples)
-    parser.add_argument("model", metavar="MODEL", help="GGUF file, Hugging Face folder or a known name")
-    parser.add_argument(
-        "-o", "--output", required=True, metavar="P.json", help="where the plan goes; weights beside it"
-    )
-    budget = parser.add_mutually_exclusive_group()
-    budget.add_argument("--max-bytes", metavar="B", help="of all weights: 62%% (of bf16's), 90MB, or a number")
-    budget.add_argument(
-        "--max-perplexity-increase", type=_share, metavar="X", help="on held-out text: 1%% or 0.01 (default: 1%%)"
-    )
-    parser.add_argument(
-        "--formats",
-        default="int8,int5,int4,bf16",
-        metavar="F,F",
-        help="f32, bf16, f16, fp8, int8, int5, int4 (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--activation",
-        default="f32",
-        metavar="F",
-        help="what products round inputs to: f32, bf16, fp8, int8 (default: f32)",
-    )
-    parser.add_argument("--kv-cache", default="f32", choices=("f32", "f16"), help="default: %(default)s")
-    parser.add_argument("--rounding", default="gptq", choices=("gptq", "mse-scale", "rtn"), help="default: %(default)s")
-    parser.add_argument(
-        "--static", action="store_true", help="decide by shapes alone; so it is for a folder without weights"
-    )
-    parser.add_argument("--target", default="cpu", help="what to compile for (default: cpu, this machine)")
-    parser.add_argument("--text", metavar="F", help="calibration text (default: what the model itself writes)")
-    parser.add_argument("--tokens", type=common.count(3072), metavar="N", help="of it (default: 12,288)")
-    parser.add_argument("--seed", type=common.count(0), default=0, help="of the labels that calibration draws")
-    parser.add_argument("--threads", type=common.count(1), metavar="T", help="threads (default: all available)")
-    parser.set_defaults(run=run_plan)
-
-
-def _share(text: str) -> float:
-    """An argparse type: 1% or 0.01."""
-    try:
-        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < 10:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share such as 1% or 0.01")
-    return value
-
-
-def run_plan(options: argparse.Namespace) -> None:
-    """Searches a plan and writes it."""
-    import time
-
-    from deepseek.frontend.checkpoint.checkpoint import open_checkpoint
-    from deepseek.names import find_model
-    from deepseek.precision import planner
-    from deepseek.precision.groups import parse_activation, parse_formats
-    from deepseek.precision.report import summary
-
-    common.check_output(options.output)
-    begin = time.perf_counter()
-    checkpoint = open_checkpoint(find_model(options.model), shapes_only=True)
-    bf16 = 2 * sum(tensor.stored.elements for tensor in checkpoint.tensors.values())
-    settings = planner.PlanOptions(
-        formats=tuple(parse_formats(options.formats)),
-        max_bytes=planner.parse_budget(options.max_bytes, bf16) if options.max_bytes else None,
-        max_perplexity_increase=options.max_perplexity_increase,
-        activation=parse_activation(options.activation),
-        kv_cache=options.kv_cache,
-        rounding=options.rounding,
-        target=options.target,
-        seed=options.seed,
-        **({"tokens": options.tokens} if options.tokens else {}),
-    )
-    with _Stages() as stages:
-        if options.static or checkpoint.shapes_only:
-            from deepseek.precision.static import static_plan
-
-            plan = static_plan(checkpoint, settings)
-        else:
-            plan = _searched(options, checkpoint, settings, stages)
-    plan.save(options.output)
-    report = {"plan": options.output, "seconds": time.perf_counter() - begin, **plan.totals}
-    if options.json:
-        common.print_json(report)
-        return
-    print(f"wrote {options.output} in {report['seconds']:.0f} s")
-    for line in summary(plan):
-        print(line)
-
-
-def _searched(options: argparse.Namespace, checkpoint: Any, settings: Any, stages: _Stages) -> Any:
-    """A plan by calibration, on the user's text or on one that the model writes."""
-    from pathlib import Path
-
-    from deepseek.model import Model
-    from deepseek.package import kind_of
-    from deepseek.precision.planner import make_plan
-    from deepseek.precision.texts import paragraph_ids, sampled_ids, text_ids
-
-    if kind_of(checkpoint) == "encoder":
-        name, ids = paragraph_ids(checkpoint, options.text)
-    elif options.text:
-        name, ids = Path(options.text).name, text_ids(checkpoint, options.text, settings.tokens)
-    else:
-        name = "written by the model"
-        model = Model.from_pretrained(checkpoint.path, precision="f32", threads=options.threads)
-        ids = sampled_ids(
-            model, settings.tokens, options.seed, lambda done, total: stages.report("writing a text", done, total)
-        )
-        del model
-    return make_plan(checkpoint, ids, settings, text_name=name, threads=options.threads, progress=stages.report)
-
-
-class _Stages:
-    """One progress line per stage of a search."""
-
-    def __init__(self) -> None:
-        self._text = ""
-        self._line: Any = None
-
-    def __enter__(self) -> _Stages:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._line is not None:
-            self._line.__exit__(None, None, None)
-
-    def report(self, text: str, done: int, total: int) -> None:
-        """Shows that `done` of `total` parts of the stage `text` are done."""
-        if text != self._text:
-            self.__exit__()
-            self._text, self._line = text, progress.bar(total, text).__enter__()
-        self._line.update(done - self._line.done)
 
 
 def _add_explain(commands: Any) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepseek.formats import find_format
+from deepseek.formats import PLAIN_BITS, find_format
 from deepseek.precision.graph import Operation
 from deepseek.precision.groups import DecisionGroup, plain_bytes
 from deepseek.precision.plan import Plan, fingerprint
@@ -22,10 +22,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Decisions", "assemble", "undecided_bytes"]
 
+_F16_LARGEST = 65504.0
+_HEADROOM = 4.0  # how far beyond what a text showed a cache must reach: outliers of others are larger
+
 
 @dataclass(frozen=True)
 class Decisions:
-    """What was chosen for each group. `elements` and `fixed_bytes`: as of `undecided_bytes`; `ranges` of results."""
+    """What was chosen for each group. `elements` and `fixed_bytes`: as of `undecided_bytes`; `ranges` of results;
+    `seen` on a text: (least, greatest) result by location and name of the operation; `cache_peaks`: the greatest magnitude
+    that a text put into each cache, by location."""
 
     operations: Sequence[Operation]
     groups: Sequence[DecisionGroup]
@@ -33,6 +38,8 @@ class Decisions:
     elements: Mapping[str, int]
     fixed_bytes: int
     ranges: Sequence[Range] = ()
+    seen: Mapping[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
+    cache_peaks: Mapping[str, float] = field(default_factory=dict)
 
 
 def undecided_bytes(checkpoint: Checkpoint, elements: Mapping[str, int], groups: Sequence[DecisionGroup]) -> int:
@@ -72,12 +79,18 @@ def assemble(
         by_operation.update((id(op), (group, choice)) for op in group.ops)
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for op in decisions.operations:
-        rows.setdefault((op.at, op.op), _row(op, by_operation.get(id(op)), options))
+        if op.stored == "cache":
+            row = _cache_row(op, options["kv_cache"], decisions.cache_peaks.get(op.at))
+        else:
+            row = _row(op, by_operation.get(id(op)))
+        rows.setdefault((op.at, op.op), row)
     for found in decisions.ranges:
         row = rows.get((found.at, found.op))
         if row is not None and found.source != "unknown":
             finite = [value if math.isfinite(value) else None for value in (found.lo, found.hi)]
             row |= {"range": finite, "range_source": found.source, "hazards": list(found.hazards)}
+    for key, ends in decisions.seen.items():
+        rows[key]["seen"] = list(ends)
     return Plan(
         model={"name": name, "fingerprint": fingerprint(checkpoint)},
         options={key: list(v) if isinstance(v, tuple) else v for key, v in options.items()},
@@ -85,7 +98,9 @@ def assemble(
         totals={
             **(totals or {}),
             "weight_bytes": sum(choice.bytes for choice in decisions.chosen) + decisions.fixed_bytes,
-            "kv_cache_bytes_per_position": sum(_cache_bytes(op, options) for op in decisions.operations),
+            "kv_cache_bytes_per_position": sum(
+                _cache_bytes(op, rows[op.at, op.op]["kv_cache"]) for op in decisions.operations if op.stored == "cache"
+            ),
             "weight_bytes_bf16": 2 * sum(decisions.elements.values()),
         },
         tensors=tensors,
@@ -94,20 +109,27 @@ def assemble(
     )
 
 
-def _cache_bytes(op: Operation, options: Mapping[str, Any]) -> int:
+def _cache_bytes(op: Operation, name: str) -> int:
     """Bytes of one position of one sequence: keys and values of all heads."""
-    if op.stored != "cache":
-        return 0
     _, planes, heads, _, size = op.result
-    return planes * heads * size * (2 if options["kv_cache"] == "f16" else 4)
+    return planes * heads * size * PLAIN_BITS[name] // 8
 
 
-def _row(op: Operation, decision: tuple[DecisionGroup, Choice] | None, options: Mapping[str, Any]) -> dict[str, Any]:
+def _cache_row(op: Operation, asked: str, peak: float | None) -> dict[str, Any]:
+    row = {"at": op.at, "op": op.op, "weight": None, "activation": "f32", "accumulate": "f32", "kv_cache": asked}
+    if peak is None:
+        return row | {"reason": f"cache: {asked} was asked for"}
+    row["peak"] = peak
+    if asked == "f16" and not peak * _HEADROOM <= _F16_LARGEST:
+        reason = f"overflow: the text reached {peak:.3g}, f16 holds {_F16_LARGEST:,.0f}"
+        return row | {"kv_cache": "f32", "reason": reason}
+    return row | {"reason": f"cache: {asked} was asked for, the text reached {peak:.3g}"}
+
+
+def _row(op: Operation, decision: tuple[DecisionGroup, Choice] | None) -> dict[str, Any]:
     row: dict[str, Any] = {"at": op.at, "op": op.op}
     if decision is None:
         row |= {"weight": None, "activation": "f32", "accumulate": "f32", "kv_cache": None}
-        if op.stored == "cache":
-            return row | {"kv_cache": options["kv_cache"], "reason": f"cache: {options['kv_cache']} was asked for"}
         return row | {"reason": "kept: computes in f32, no weight matrix to narrow"}
     group, choice = decision
     whole = f"{choice.bytes:,} bytes of {plain_bytes(group.shapes):,}"

@@ -12,7 +12,7 @@ import os
 import struct
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,6 +136,11 @@ class Plan:
         """The decisions alone, as `--dsc-select-precision` reads them; the same text for the same decisions."""
         ops = [{key: row[key] for key in _COMPILER_KEYS if row.get(key)} for row in self.ops if row["at"]]
         return json.dumps({"version": VERSION, "ops": ops})
+
+    def safer(self) -> Plan | None:
+        """The same weights under formats that cannot overflow: f32 activations and caches; None if they are so already."""
+        wide = [row | {"activation": "f32", "kv_cache": row["kv_cache"] and "f32"} for row in self.ops]
+        return None if wide == self.ops else replace(self, ops=wide)
 
     def weights(self, checkpoint: Checkpoint) -> dict[str, np.ndarray]:
         """Every tensor of the checkpoint as weight arguments take it, rounded where the plan says so."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,9 +21,10 @@ from deepseek.precision.select import Choice, Group, least_bytes, least_error
 
 if TYPE_CHECKING:
     from deepseek.frontend.checkpoint.checkpoint import Checkpoint
+    from deepseek.precision.observe import Observation
     from deepseek.precision.torch.calibration import Calibration, Cost, RoundedGroup
 
-__all__ = ["PlanOptions", "make_plan", "parse_budget"]
+__all__ = ["PlanOptions", "check_budget", "make_plan", "parse_budget", "plan_from"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -97,33 +96,40 @@ def make_plan(
 
     Raises `InputError` for a budget that no plan meets, and for weights, texts and formats that do not fit.
     """
-    _require("torch", "scipy")
-    from deepseek.compiler import lower_text
-    from deepseek.package import describe, kind_of
-    from deepseek.precision.evaluate import batches_of, windows_of
-    from deepseek.precision.torch.calibration import calibrate
+    from deepseek.precision.observe import observe
 
-    progress = progress or (lambda text, done, total: None)
-    decoder = kind_of(checkpoint) == "decoder"
-    info, text = describe(checkpoint, precision="f32", all_logits=decoder)
-    text = lower_text(text, target=options.target, to_phase="import")
-    operations = operations_of(text)
-    groups = group_operations(operations)
-    if decoder:
-        windows = windows_of(list(ids[: options.tokens]), options.window, "the calibration text")
-    elif options.max_bytes is not None:
-        windows = batches_of(ids, info.context)
-    else:
-        raise InputError(f"{info.name} is an encoder and has no perplexity: give a budget of bytes")
-    calibration = calibrate(
+    check_budget(checkpoint, options)
+    return plan_from(
         checkpoint,
-        text,
-        windows,
-        seed=options.seed,
-        threads=threads,
-        activation=options.activation,
+        observe(checkpoint, ids, options, text_name=text_name, threads=threads, progress=progress),
+        options,
         progress=progress,
     )
+
+
+def check_budget(checkpoint: Checkpoint, options: PlanOptions) -> None:
+    """Raises `InputError` when packages for the search are missing, or the budget is none for such a model."""
+    from deepseek.package import kind_of
+
+    for package in ("torch", "scipy"):
+        if importlib.util.find_spec(package) is None:
+            raise InputError(f"searching a plan needs {package}: pip install 'deepseek-runtime[precision]'")
+    if kind_of(checkpoint) == "encoder" and options.max_bytes is None:
+        raise InputError(
+            f"{checkpoint.path.name} is an encoder and has no perplexity: give a budget of bytes (--max-bytes)"
+        )
+
+
+def plan_from(
+    checkpoint: Checkpoint, observation: Observation, options: PlanOptions, *, progress: Progress | None = None
+) -> Plan:
+    """A plan from what has been observed of the model. Raises `InputError` for a budget that no plan meets."""
+    progress = progress or (lambda text, done, total: None)
+    calibration, text = observation.calibration, observation.text
+    given = observation.options
+    options = replace(options, tokens=given.tokens, window=given.window, seed=given.seed)
+    operations = operations_of(text)
+    groups = group_operations(operations)
     elements = weight_elements(text)
     search = _Search(groups, options, undecided_bytes(checkpoint, elements, groups))
     _round_all(search, calibration, progress)
@@ -132,14 +138,6 @@ def make_plan(
     if not 1 / _TRUSTED <= ratio <= _TRUSTED and measured.error > _NOISE:
         search.factors = _correct(search, calibration, progress)
         chosen, measured = _select(search, calibration, progress)
-    details = {
-        "text": text_name,
-        "text_sha256": hashlib.sha256(json.dumps([*map(_plain, ids)]).encode()).hexdigest(),
-        "windows": len(windows),
-        "seed": options.seed,
-        "objective": "mean KL divergence, nats" if decoder else "1 - cosine",
-        "corrections": search.factors,
-    }
     arrays = {
         weight: search.candidates[i][choice.weight].stored[weight]
         for i, choice in enumerate(chosen)
@@ -151,19 +149,20 @@ def make_plan(
         "measured_perplexity_increase": measured.perplexity_increase,
         "pareto": _pareto(search),
     }
-    known = ranges_of(text, {name: value.numpy() for name, value in calibration.program.weights.items()})
-    decisions = Decisions(operations, groups, chosen, elements, search.fixed_bytes, known)
-    return assemble(checkpoint, info.name, decisions, asdict(options), arrays, details, totals)
-
-
-def _require(*packages: str) -> None:
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            raise InputError(f"searching a plan needs {package}: pip install 'deepseek-runtime[precision]'")
-
-
-def _plain(item: Any) -> Any:
-    return int(item) if np.isscalar(item) else [int(number) for number in item]
+    weights = {name: value.numpy() for name, value in calibration.program.weights.items()}
+    seen = calibration.seen_ranges()
+    decisions = Decisions(
+        operations,
+        groups,
+        chosen,
+        elements,
+        search.fixed_bytes,
+        ranges=ranges_of(text, weights, seen),
+        seen=seen,
+        cache_peaks=calibration.cache_peaks(),
+    )
+    details = {**observation.details, "corrections": search.factors}
+    return assemble(checkpoint, observation.info.name, decisions, asdict(options), arrays, details, totals)
 
 
 def _round_all(search: _Search, calibration: Calibration, progress: Progress) -> None:

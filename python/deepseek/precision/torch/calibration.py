@@ -19,6 +19,7 @@ from deepseek.precision.torch.collect import Collected, collect, one_thread_per_
 from deepseek.precision.torch.objectives import Tokens, Vectors
 from deepseek.precision.torch.program import Site, TorchProgram
 from deepseek.precision.torch.rounding import Rounded, round_weights
+from deepseek.precision.torch.saved import Saved, restored, stored
 from deepseek.precision.weights import values_of
 
 if TYPE_CHECKING:
@@ -86,10 +87,16 @@ class Calibration:
         threads: int | None = None,
         activation: str = "f32",
         progress: Progress | None = None,
+        saved: Saved | None = None,
     ) -> None:
+        """`saved` is what `to_arrays` gave, in the place of `windows`."""
         self.program, self.make_inputs, self.objective = program, make_inputs, objective
         self.threads = threads or os.cpu_count() or 1
         self._progress = progress or (lambda text, done, total: None)
+        self._reference: list[Tensor] | None = None
+        if saved is not None:
+            self.fitted, self.judged, self.held_out = restored(program, *saved)
+            return
         self.held_out = list(windows[2::3])
         fitted = [window for number, window in enumerate(windows) if number % 3 != 2]
         if not self.held_out:
@@ -110,7 +117,23 @@ class Calibration:
 
         self.fitted = gather(fitted, "observing")
         self.judged = gather(self.held_out, "observing held-out text")
-        self._reference: list[Tensor] | None = None
+
+    def to_arrays(self) -> Saved:
+        """All that was observed, and the held-out windows, for `saved` of another calibration of the same module."""
+        return stored(self.fitted, self.judged, self.held_out)
+
+    def seen_ranges(self) -> dict[tuple[str, str], tuple[float, float]]:
+        """(least, greatest) result of every product and lookup on any window, by location and name of the operation."""
+        seen = self.fitted, self.judged
+        return {
+            (at, found.site.op): (min(s.sites[at].low for s in seen), max(s.sites[at].high for s in seen))
+            for at, found in self.fitted.sites.items()
+        }
+
+    def cache_peaks(self) -> dict[str, float]:
+        """The greatest magnitude that each cache was given on any window, by location."""
+        seen = [self.fitted.cache_peaks, self.judged.cache_peaks]
+        return {at: max(peaks[at] for peaks in seen) for at in seen[0]}
 
     # What a group's errors cost.
 

@@ -29,21 +29,31 @@ class SiteStatistics:
     """Sums over positions. Of a product: `energy` [out], squared gradients of each output; `hessian` [in, in], outer
     products of the inputs, each weighted by the squared gradient of its position; `rounding` [in, in], the same of what
     rounding takes from the inputs, if that was asked for. Of a lookup: `hessian` [columns, columns], outer products of
-    the gradients."""
+    the gradients.
+
+    `low` and `high` bound the results. Of a product's inputs: `peaks` [in], the greatest magnitude of each channel, and
+    `exponents` [256], how many have each biased exponent of f32. Sites that share their inputs share what is known of
+    them: `hessian`, `weight`, `rounding`, `peaks` and `exponents` stand at the first."""
 
     site: Site
     hessian: Tensor
     energy: Tensor
+    low: float
+    high: float
     weight: float = 0.0  # the sum of the positions' weights
     rounding: Tensor | None = None
+    peaks: Tensor | None = None
+    exponents: Tensor | None = None
 
 
 @dataclass
 class Collected:
-    """`sites` by location, of all windows; `inputs` names for each location the one whose inputs it shares."""
+    """`sites` by location, of all windows; `inputs` names for each location the one whose inputs it shares;
+    `cache_peaks`: the greatest magnitude that each cache was given, by location."""
 
     sites: dict[str, SiteStatistics] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
+    cache_peaks: dict[str, float] = field(default_factory=dict)
     positions: int = 0
 
     def add(self, other: Collected) -> None:
@@ -56,9 +66,15 @@ class Collected:
             own.hessian += found.hessian
             own.energy += found.energy
             own.weight += found.weight
+            own.low, own.high = min(own.low, found.low), max(own.high, found.high)
             if found.rounding is not None:
                 own.rounding += found.rounding
+            if found.peaks is not None:
+                own.peaks = torch.maximum(own.peaks, found.peaks)
+                own.exponents += found.exponents
         self.inputs.update(other.inputs)
+        for at, peak in other.cache_peaks.items():
+            self.cache_peaks[at] = max(peak, self.cache_peaks.get(at, 0.0))
         self.positions += other.positions
 
 
@@ -113,6 +129,10 @@ def collect(
         except BaseException:
             stopped.set()
             raise
+    for found in result.sites.values():
+        for matrix in (found.hessian, found.rounding):
+            if matrix is not None and matrix.numel():  # products of matrices are symmetric up to rounding only
+                matrix.copy_((matrix + matrix.mT) / 2)
     return result
 
 
@@ -132,19 +152,22 @@ def _one_window(
         return y
 
     with torch.enable_grad():
-        loss, count = objective.loss(program(inputs, observe)[0], generator)
+        results = program(inputs, observe)
+        loss, count = objective.loss(results[0], generator)
         gradients = [g.reshape(-1, g.shape[-1]) for g in torch.autograd.grad(loss, [y for _, _, y in seen])]
-    result = Collected(positions=count)
+    peaks = {at: float(results[number].detach().abs().max()) for number, at in program.cache_results.items()}
+    result = Collected(cache_peaks=peaks, positions=count)
     shared: dict[tuple[int, Any], str] = {}
     weights: dict[str, Tensor] = {}
-    for (site, x, _), g in zip(seen, gradients):
+    for (site, x, y), g in zip(seen, gradients):
+        ends = [float(end) for end in torch.aminmax(y.detach())]
         if site.op == "dsc.embedding":
-            result.sites[site.at] = SiteStatistics(site, g.mT @ g, torch.empty(0), float(len(g)))
+            result.sites[site.at] = SiteStatistics(site, g.mT @ g, torch.empty(0), *ends, float(len(g)))
             continue
         first = shared.setdefault((x.data_ptr(), x.shape), site.at)
         result.inputs[site.at] = first
         squares = g * g
-        result.sites[site.at] = SiteStatistics(site, torch.empty(0), squares.sum(0))
+        result.sites[site.at] = SiteStatistics(site, torch.empty(0), squares.sum(0), *ends)
         weights[first] = weights.get(first, 0) + squares.sum(1)
     for site, x, _ in seen:
         found = result.sites[site.at]
@@ -153,6 +176,8 @@ def _one_window(
         rows, weighing = x.reshape(-1, x.shape[-1]), weights[site.at][:, None]
         found.hessian = (rows * weighing).mT @ rows
         found.weight = float(weighing.sum())
+        found.peaks = rows.abs().amax(0)
+        found.exponents = torch.bincount((rows.contiguous().view(torch.int32) >> 23 & 0xFF).reshape(-1), minlength=256)
         if round_input is not None:
             lost = round_input(rows) - rows
             found.rounding = (lost * weighing).mT @ lost
