@@ -56,3 +56,5 @@ void Arena::release() {
 }
 
 void *dsc_rt_arena(dsc_rt_context *context, int64_t bytes) { return context->arena.reserve(bytes); }
+
+int64_t dsc_rt_arena_bytes(dsc_rt_context *context) { return static_cast<int64_t>(context->arena.capacity); }

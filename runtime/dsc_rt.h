@@ -84,6 +84,9 @@ DSC_RT_EXPORT void dsc_rt_read_once(dsc_rt_context *context, void *const *starts
 /// Returns NULL when `bytes` is negative or memory is out.
 DSC_RT_EXPORT void *dsc_rt_arena(dsc_rt_context *context, int64_t bytes);
 
+/// Bytes of the scratch memory that the context holds.
+DSC_RT_EXPORT int64_t dsc_rt_arena_bytes(dsc_rt_context *context);
+
 /// Time of a launch from its call to its end (part -1), or of one of the parts
 /// that it was cut into, in nanoseconds of CLOCK_MONOTONIC.
 typedef struct dsc_rt_span {
@@ -137,8 +140,8 @@ DSC_RT_EXPORT double dsc_rt_limit(int kind, int threads);
 /// not fit when it was rounded. Cache c is [rows, planes[c], capacity,
 /// sizes[c]]; its count goes into counts[c]. Returns their sum.
 DSC_RT_EXPORT int64_t dsc_rt_count_saturated(void *const *caches, const int64_t *planes, const int64_t *sizes,
-                                             int32_t cacheCount, int64_t capacity, int64_t rows,
-                                             const int32_t *begins, const int32_t *ends, int64_t *counts);
+                                             int32_t cacheCount, int64_t capacity, int64_t rows, const int32_t *begins,
+                                             const int32_t *ends, int64_t *counts);
 
 #ifdef __cplusplus
 }

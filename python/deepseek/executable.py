@@ -15,11 +15,11 @@ from deepseek.buffers import ResultPool, address_of, aligned_parts, mapped_files
 from deepseek.errors import ExecutionError, InputError
 from deepseek.formats import ML_DTYPES
 
-__all__ = ["Executable"]
+__all__ = ["ITEM_BYTES", "Executable"]
 
 _MAX_BINDINGS = 256  # distinct shape tuples remembered per executable
 _MANIFEST_VERSION = 1
-_ITEM_BYTES = {
+ITEM_BYTES = {
     "f64": 8,
     "f32": 4,
     "f16": 2,
@@ -113,6 +113,11 @@ class Executable:
         return any(argument["kind"] != "input" for argument in arguments) or bool(init and init["args"])
 
     @property
+    def kept_bytes(self) -> int:
+        """Bytes of the weights that calls read: given ones where they lie, and prepared ones."""
+        return sum(array.nbytes for array in self._kept)
+
+    @property
     def bound(self) -> bool:
         """Whether the program has its weights, or needs none."""
         return self._bound
@@ -144,7 +149,7 @@ class Executable:
         try:
             # As bytes: only the machine code reads them, so bf16 needs no numpy dtype.
             prepared = aligned_parts(
-                [math.prod(result["shape"]) * _ITEM_BYTES[result["dtype"]] for result in init["results"]]
+                [math.prod(result["shape"]) * ITEM_BYTES[result["dtype"]] for result in init["results"]]
             )
         except MemoryError as error:
             raise ExecutionError("out of memory while allocating the prepared weights") from error
@@ -316,7 +321,7 @@ def _numpy_dtype(name: str, unsigned: bool, label: str) -> np.dtype:
     if name == "i1":
         return np.dtype(np.bool_)
     if name not in ML_DTYPES:
-        return np.dtype(f"{'u' if unsigned else name[0]}{_ITEM_BYTES[name]}")
+        return np.dtype(f"{'u' if unsigned else name[0]}{ITEM_BYTES[name]}")
     try:
         import ml_dtypes
     except ImportError as error:
@@ -367,7 +372,7 @@ def _holds(dtype: np.dtype, argument: dict[str, Any]) -> bool:
     """True if a weight of `dtype` has the bits that the program expects."""
     name = argument["dtype"]
     if dtype.kind in "iu":  # raw bits
-        return dtype.isnative and dtype.itemsize == _ITEM_BYTES[name]
+        return dtype.isnative and dtype.itemsize == ITEM_BYTES[name]
     if name in ML_DTYPES:
         return dtype.name == ML_DTYPES[name]
     return dtype == _numpy_dtype(name, argument["unsigned"], argument["weight"])

@@ -72,7 +72,9 @@ class Guard:
                 self.hits[name] = self.hits.get(name, 0) + count
             if self._program is self._planned:
                 where = ", ".join(f"{name} ({count} values)" for name, count in found.items())
-                _log.warning("the plan's formats overflowed in %s: this step runs again, wider, as all that follow", where)
+                _log.warning(
+                    "the plan's formats overflowed in %s: this step runs again, wider, as all that follow", where
+                )
                 self._program = self._make_safer()
         return False
 

@@ -128,6 +128,16 @@ class Model:
         """The program that runs now."""
         return self._planned if self.guard is None else self.guard.program
 
+    def memory(self) -> dict[str, int]:
+        """Bytes of `weights` as the program keeps them, of the `kv_cache` of sessions that the model holds, and of the
+        `arena` of its threads."""
+        held = [*self._idle, *([self._shared] if self._shared else [])]
+        return {
+            "weights": self.executable.kept_bytes,
+            "kv_cache": sum(session.cache_bytes for session in held),
+            "arena": self.executable.context.arena_bytes,
+        }
+
     @property
     def target(self) -> str:
         """What the code was compiled for."""

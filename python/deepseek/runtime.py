@@ -50,6 +50,7 @@ def _library() -> ctypes.CDLL:
         "dsc_rt_threads": (int32, [pointer]),
         "dsc_rt_launch": (None, [pointer, pointer, pointer, pointer, int64, ctypes.c_int32]),
         "dsc_rt_arena": (pointer, [pointer, int64]),
+        "dsc_rt_arena_bytes": (int64, [pointer]),
         "dsc_rt_profile": (int64, [pointer, pointer, int64]),
         "dsc_rt_read_once": (None, [pointer, pointer, pointer, ctypes.c_int32]),
         "dsc_rt_load": (pointer, [ctypes.c_char_p, size, ctypes.c_char_p, size]),
@@ -157,6 +158,11 @@ class Context:
     def threads(self) -> int:
         """Threads that a launch uses; fewer than asked for if the system refused more."""
         return _library().dsc_rt_threads(self.handle)
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes of scratch memory that the context holds: the most that a call needed, in steps of 2 MiB."""
+        return _library().dsc_rt_arena_bytes(self.handle)
 
     @contextmanager
     def reading_once(self, files: Mapping[int, int]) -> Iterator[None]:

@@ -32,6 +32,11 @@ class Session:
         self._planes = _planes(self._program)
         self._caches: list[np.ndarray] = []
 
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of the caches, used and not."""
+        return sum(cache.nbytes for cache in self._caches)
+
     def reset(self) -> None:
         """Forgets the sequences, keeps the memory."""
         self.truncate(0)

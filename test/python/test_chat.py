@@ -227,6 +227,7 @@ def test_terminal(smollm2: Model) -> None:
         chat.wait("\r\n> ")
         chat.send("half a li")
         chat.wait("half a li")
+        time.sleep(0.3)  # CPython's input() misses a signal that comes between its check and its select
         chat.send("\x03")  # drops the line
         chat.wait("\r\n> ")
         chat.send("What is 1+1?\n")

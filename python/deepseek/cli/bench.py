@@ -83,6 +83,7 @@ def run(options: argparse.Namespace) -> None:
         "peak_rss_bytes": int(median(child["peak_rss_bytes"] for child in fresh)),
         "file_bytes": model.file_bytes,
         "weight_bytes": model.weight_bytes,
+        "memory": model.memory(),
         "runs": options.runs,
         "threads": model.threads,
         "precision": model.info.precision,

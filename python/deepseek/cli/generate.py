@@ -142,7 +142,8 @@ def _report(result: Any) -> dict[str, Any]:
 
 
 def _loading(model: Any) -> dict[str, Any]:
-    return {"compile_s": model.compile_s, "cache_hit": model.cache_hit, "load_s": model.load_s}
+    overflows = {} if model.guard is None else model.guard.hits
+    return {"compile_s": model.compile_s, "cache_hit": model.cache_hit, "load_s": model.load_s, "overflows": overflows}
 
 
 def _summarize(model: Any, parts: list[str]) -> None:

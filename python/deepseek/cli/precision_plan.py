@@ -30,6 +30,12 @@ deepseek precision plan DIR --formats int8,int4 --max-bytes 40% --calibration se
         "--max-perplexity-increase", type=_share, metavar="X", help="on held-out text: 1%% or 0.01 (default: 1%%)"
     )
     parser.add_argument(
+        "--minimize",
+        default="bytes",
+        choices=("bytes", "time"),
+        help="what an increase of perplexity buys; time is measured here, so plans differ between machines",
+    )
+    parser.add_argument(
         "--formats",
         default="int8,int5,int4,bf16",
         metavar="F,F",
@@ -147,6 +153,7 @@ def run_plan(options: argparse.Namespace) -> None:
         activation=parse_activation(options.activation),
         kv_cache=options.kv_cache,
         rounding=options.rounding,
+        minimize={"bytes": "bytes", "time": "seconds"}[options.minimize],
         target=options.target,
         **_text_settings(options),
     )
@@ -173,7 +180,11 @@ def _text_settings(options: argparse.Namespace) -> dict[str, int]:
 
 
 def _check_sources(options: argparse.Namespace) -> None:
-    """Raises `InputError` for options that a calibration file has decided already."""
+    """Raises `InputError` for options that contradict each other."""
+    if options.minimize == "time" and (options.max_bytes or options.static):
+        raise InputError(
+            "--minimize time needs --max-perplexity-increase: with other budgets the least error is sought"
+        )
     if options.calibration is None:
         return
     for name in ("text", "tokens", "seed"):

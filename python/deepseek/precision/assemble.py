@@ -149,4 +149,6 @@ def _row(op: Operation, decision: tuple[DecisionGroup, Choice] | None) -> dict[s
     }
     if choice.error is not None:
         row["predicted_error"] = choice.error
+    if choice.seconds is not None:
+        row["seconds"] = choice.seconds
     return row

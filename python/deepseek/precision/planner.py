@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -15,9 +16,11 @@ from deepseek.formats import find_format
 from deepseek.precision.assemble import Decisions, assemble, undecided_bytes
 from deepseek.precision.graph import operations_of, weight_elements
 from deepseek.precision.groups import DecisionGroup, formats_for, group_operations, stored_bytes
+from deepseek.precision.memory import predicted_memory
 from deepseek.precision.plan import Plan
 from deepseek.precision.ranges import ranges_of
-from deepseek.precision.select import Choice, Group, least_bytes, least_error
+from deepseek.precision.select import Choice, Group, least_cost, least_error
+from deepseek.precision.timing import product_seconds
 
 if TYPE_CHECKING:
     from deepseek.frontend.checkpoint.checkpoint import Checkpoint
@@ -44,7 +47,8 @@ class PlanOptions:
     """What a user asks for. `max_bytes` counts all weights; `max_perplexity_increase` is a fraction.
 
     `formats` are names of `groups.FORMATS`; `activation` is what products round their inputs to ("f32": nothing);
-    `rounding` is a method of `torch.rounding.ROUNDINGS`; `kv_cache` f32 or f16.
+    `rounding` is a method of `torch.rounding.ROUNDINGS`; `kv_cache` f32 or f16. Without `max_bytes` a plan has the least
+    "bytes" or "seconds" (of products for one token, measured on this machine), as `minimize` says.
     """
 
     formats: tuple[str, ...] = ("int8", "bf16")
@@ -53,6 +57,7 @@ class PlanOptions:
     activation: str = "f32"
     kv_cache: str = "f32"
     rounding: str = "gptq"
+    minimize: str = "bytes"
     target: str = "cpu"
     tokens: int = _WINDOWS * 1024
     window: int = 1024
@@ -69,6 +74,7 @@ class _Search:
     candidates: list[dict[str, RoundedGroup]] = field(default_factory=list)
     activation_errors: list[float] = field(default_factory=list)
     factors: dict[str, float] = field(default_factory=dict)
+    seconds: dict[tuple[int, int, str], float] = field(default_factory=dict)
 
 
 def parse_budget(text: str, bf16_bytes: int) -> int:
@@ -133,6 +139,8 @@ def plan_from(
     elements = weight_elements(text)
     search = _Search(groups, options, undecided_bytes(checkpoint, elements, groups))
     _round_all(search, calibration, progress)
+    if options.minimize == "seconds":
+        search.seconds = _measure(search, calibration.threads, progress)
     chosen, measured = _select(search, calibration, progress)
     ratio = measured.error / max(sum(choice.error for choice in chosen), 1e-12)
     if not 1 / _TRUSTED <= ratio <= _TRUSTED and measured.error > _NOISE:
@@ -162,7 +170,11 @@ def plan_from(
         cache_peaks=calibration.cache_peaks(),
     )
     details = {**observation.details, "corrections": search.factors}
-    return assemble(checkpoint, observation.info.name, decisions, asdict(options), arrays, details, totals)
+    plan = assemble(checkpoint, observation.info.name, decisions, asdict(options), arrays, details, totals)
+    if search.seconds:
+        plan.totals["product_seconds"] = sum(choice.seconds for choice in chosen)
+    plan.totals["memory"] = predicted_memory(checkpoint, plan, options.target)
+    return plan
 
 
 def _round_all(search: _Search, calibration: Calibration, progress: Progress) -> None:
@@ -186,9 +198,26 @@ def _round_all(search: _Search, calibration: Calibration, progress: Progress) ->
     ]
 
 
+def _measure(search: _Search, threads: int, progress: Progress) -> dict[tuple[int, int, str], float]:
+    products = [
+        (*op.shape, name)
+        for group, candidates in zip(search.groups, search.candidates)
+        for op in group.ops
+        if op.op == "dsc.matmul"
+        for name in candidates
+    ]
+    return product_seconds(
+        products, search.options.target, threads, lambda done, total: progress("timing products", done, total)
+    )
+
+
 def _drop_dominated(search: _Search) -> None:
-    """Forgets formats that are as large as another one and much worse: nobody would choose them."""
+    """Forgets formats that cannot hold the weights, and those as large as another one and much worse."""
     for group, candidates in zip(search.groups, search.candidates):
+        for name in [name for name, rounded in candidates.items() if not math.isfinite(rounded.error)]:
+            del candidates[name]
+        if not candidates:
+            raise InputError(f"{group.name}: its weights are beyond what {', '.join(search.options.formats)} can hold")
         sizes = {name: stored_bytes(group, name) for name in candidates}
         for name in list(candidates):
             if any(
@@ -260,7 +289,9 @@ def _choices(search: _Search) -> list[Group]:
     def choice(i: int, name: str) -> Choice:
         group = search.groups[i]
         error = _error(search, i, name) * search.factors.get(f"{_role(group)} {name}", 1.0)
-        return Choice(name, _activation_of(search, i, name), stored_bytes(group, name), error)
+        times = [search.seconds.get((*op.shape, name)) for op in group.ops if op.op == "dsc.matmul"]
+        seconds = sum(times) if search.seconds else None
+        return Choice(name, _activation_of(search, i, name), stored_bytes(group, name), error, seconds)
 
     return [
         Group(group.name, tuple(choice(i, name) for name in search.candidates[i]))
@@ -276,6 +307,9 @@ def _select(search: _Search, calibration: Calibration, progress: Progress) -> tu
         decided = {i: choice.weight for i, choice in enumerate(chosen)}
         return calibration.substitute(_values(search, decided), _activations(search, decided))
 
+    def cost_of(chosen: list[Choice]) -> float:
+        return sum(getattr(choice, options.minimize) for choice in chosen)
+
     if options.max_bytes is not None:
         chosen = least_error(groups, options.max_bytes - search.fixed_bytes)
         progress("checking the whole model", 1, 1)
@@ -284,10 +318,10 @@ def _select(search: _Search, calibration: Calibration, progress: Progress) -> tu
     # Perplexity is not a sum over groups: the divergence that stands for it is corrected by what whole models cost.
     allowed, best = limit, None
     for attempt in range(1, _ATTEMPTS + 1):
-        chosen = least_bytes(groups, allowed)
+        chosen = least_cost(groups, options.minimize, allowed)
         cost = check(chosen)
         progress("checking the whole model", attempt, _ATTEMPTS)
-        if cost.perplexity_increase <= limit and (best is None or _total(chosen) < _total(best[0])):
+        if cost.perplexity_increase <= limit and (best is None or cost_of(chosen) < cost_of(best[0])):
             best = chosen, cost
         ratio = limit / max(cost.perplexity_increase, limit / 4)
         if 1 <= ratio < 1.05:

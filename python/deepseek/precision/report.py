@@ -44,6 +44,15 @@ def summary(plan: Plan) -> list[str]:
         )
         if totals["measured_perplexity_increase"]:
             lines.append(f"perplexity            {totals['measured_perplexity_increase']:+.2%}")
+    if seconds := totals.get("product_seconds"):
+        lines.append(f"products              {seconds * 1e3:.2f} ms for one token, measured one by one")
+    if memory := totals.get("memory"):
+        sizes = {key: f"{memory[key] / 1e6:.1f} MB" for key in ("weights", "kv_cache", "arena")}
+        cache = f", cache {sizes['kv_cache']} for {memory['positions']:,} positions" if memory["positions"] else ""
+        lines.append(
+            f"memory in use         weights {sizes['weights']}{cache}, arena {sizes['arena']} for a prompt of "
+            f"{memory['prompt_tokens']}"
+        )
     numbers: dict[str, int] = {}
     seen = set()
     for row in _decided(plan):

@@ -12,17 +12,19 @@ import numpy as np
 
 from deepseek.errors import InputError
 
-__all__ = ["Choice", "Group", "least_bytes", "least_error"]
+__all__ = ["Choice", "Group", "least_cost", "least_error"]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One way to store and read a group: its formats, bytes, and predicted mean KL divergence in nats (None: unknown)."""
+    """One way to store and read a group: its formats, bytes, predicted mean KL divergence in nats (None: unknown), and the
+    seconds that its products take for one token (None: not measured)."""
 
     weight: str
     activation: str
     bytes: int
     error: float | None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,8 @@ def least_error(groups: Sequence[Group], max_bytes: int) -> list[Choice]:
     return _solve(groups, "error", "bytes", max_bytes)
 
 
-def least_bytes(groups: Sequence[Group], max_error: float) -> list[Choice]:
-    """The choices of fewest bytes whose predicted errors sum to at most `max_error`. Raises `InputError`."""
+def least_cost(groups: Sequence[Group], cost: str, max_error: float) -> list[Choice]:
+    """The choices of least "bytes" or "seconds" whose predicted errors sum to at most `max_error`. Raises `InputError`."""
     smallest = sum(min(choice.error for choice in group.choices) for group in groups)
     if smallest > max_error:
         worst = max(groups, key=lambda group: min(choice.error for choice in group.choices))
@@ -54,7 +56,7 @@ def least_bytes(groups: Sequence[Group], max_error: float) -> list[Choice]:
             f"no plan keeps the predicted divergence at {max_error:.2e} nats: the formats that are allowed reach "
             f"{smallest:.2e} at best; most of it comes from {worst.name}"
         )
-    return _solve(groups, "bytes", "error", max_error)
+    return _solve(groups, cost, "error", max_error)
 
 
 @contextmanager

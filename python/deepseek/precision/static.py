@@ -13,6 +13,7 @@ from deepseek.formats import find_format
 from deepseek.precision.assemble import Decisions, assemble, undecided_bytes
 from deepseek.precision.graph import operations_of, weight_elements
 from deepseek.precision.groups import DecisionGroup, formats_for, group_operations, stored_bytes
+from deepseek.precision.memory import predicted_memory
 from deepseek.precision.plan import Plan
 from deepseek.precision.planner import PlanOptions
 from deepseek.precision.select import Choice
@@ -54,7 +55,10 @@ def static_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
                 arrays[weight] = round_to_nearest(values_of(checkpoint.tensors[weight]), form)
     elements = weight_elements(text)
     decisions = Decisions(operations, groups, chosen, elements, undecided_bytes(checkpoint, elements, groups))
-    return assemble(checkpoint, info.name, decisions, asdict(options) | {"rounding": "rtn"}, arrays)
+    plan = assemble(checkpoint, info.name, decisions, asdict(options) | {"rounding": "rtn"}, arrays)
+    if arrays:
+        plan.totals["memory"] = predicted_memory(checkpoint, plan, options.target)
+    return plan
 
 
 def _choose(group: DecisionGroup, options: PlanOptions) -> Choice:

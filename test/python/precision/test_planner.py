@@ -16,6 +16,7 @@ from deepseek.frontend.checkpoint.checkpoint import open_checkpoint
 from deepseek.precision.evaluate import evaluate, windows_of
 from deepseek.precision.plan import write_safetensors
 from deepseek.precision.planner import PlanOptions, make_plan, parse_budget
+from deepseek.precision.timing import product_seconds
 
 BF16 = 2 * (2 * 320 * 64 + 3 * (64 * 64 * 2 + 2 * 32 * 64 + 3 * 64 * 96) + 7 * 64)
 
@@ -97,6 +98,30 @@ def test_a_perplexity_budget_is_kept(small_decoder, small_ids):
     plan = make_plan(open_checkpoint(small_decoder[0]), small_ids, options(max_perplexity_increase=0.05))
     assert plan.totals["measured_perplexity_increase"] <= 0.05
     assert plan.totals["weight_bytes"] < 0.9 * BF16
+
+
+def test_time_can_be_what_is_saved(small_decoder, small_ids, monkeypatch):
+    """A format that is measured to be slow is not chosen, however small it is."""
+
+    def measured(products, *_):
+        return {key: 1e-3 if key[2] == "int4_g64" else 1e-6 * find_format(key[2], key[1]).bytes for key in products}
+
+    monkeypatch.setattr("deepseek.precision.planner.product_seconds", measured)
+    loose = {"max_perplexity_increase": 0.5, "formats": ("int8", "int4_g64")}
+    small = make_plan(open_checkpoint(small_decoder[0]), small_ids, options(**loose))
+    fast = make_plan(open_checkpoint(small_decoder[0]), small_ids, options(**loose, minimize="seconds"))
+    multiplied = [row for row in fast.ops if row["op"] == "dsc.matmul"]
+    assert {row["weight"] for row in multiplied}.isdisjoint({"int4_g64"})
+    assert any(row["weight"] == "int4_g64" for row in small.ops if row["op"] == "dsc.matmul")
+    groups = {row["group"]: row["seconds"] for row in multiplied}
+    assert fast.totals["product_seconds"] == pytest.approx(sum(groups.values()))
+    assert fast.totals["measured_perplexity_increase"] <= 0.5
+
+
+def test_products_are_timed():
+    names = ("f32", "bf16", "f16", "int8_row", "q8_0", "q5_0", "int4_g64", "fp8_e4m3_row", "fp8_e5m2_row")
+    found = product_seconds([(96, 64, name) for name in names])
+    assert set(found) == {(96, 64, name) for name in names} and all(0 < t < 1 for t in found.values())
 
 
 def test_activations_of_8_bits(small_decoder, small_ids, tmp_path):

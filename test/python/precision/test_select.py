@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deepseek.errors import InputError
-from deepseek.precision.select import Choice, Group, least_bytes, least_error
+from deepseek.precision.select import Choice, Group, least_cost, least_error
 
 
 def instance(seed: int) -> list[Group]:
@@ -37,12 +37,12 @@ def test_least_error_is_the_best_of_all(seed):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_least_bytes_is_the_best_of_all(seed):
+def test_least_cost_is_the_best_of_all(seed):
     groups = instance(seed)
     everything = [totals(c) for c in itertools.product(*(g.choices for g in groups))]
     for limit in np.quantile([error for _, error in everything], [0.01, 0.3, 1.0]):
         best = min(size for size, error in everything if error <= limit)
-        size, error = totals(least_bytes(groups, float(limit)))
+        size, error = totals(least_cost(groups, "bytes", float(limit)))
         assert error <= limit * (1 + 1e-6) and size <= best * (1 + 1e-4)
 
 
@@ -52,4 +52,4 @@ def test_impossible_budgets_say_what_blocks_them():
     with pytest.raises(InputError, match=f"need at least {least:,}; the largest part is g[0-4]"):
         least_error(groups, least - 1)
     with pytest.raises(InputError, match="at best; most of it comes from g[0-4]"):
-        least_bytes(groups, 1e-9)
+        least_cost(groups, "bytes", 1e-9)

@@ -88,7 +88,9 @@ class TorchProgram:
         """Which results are caches, by number, and where what is appended to them comes from."""
         owners = enumerate(value.owner for value in self._operations[-1].operands)
         appends = {number: getattr(owner, "operation", owner) for number, owner in owners}
-        return {number: location_name(op) for number, op in appends.items() if getattr(op, "name", "") == "dsc.kv_append"}
+        return {
+            number: location_name(op) for number, op in appends.items() if getattr(op, "name", "") == "dsc.kv_append"
+        }
 
     def sites(self) -> list[Site]:
         """Every product whose right side is a weight and every lookup in one, in order."""

@@ -1,4 +1,4 @@
-"""A value that does not fit a narrow cache: found, counted, and computed again by a program that holds it."""
+"""Running a plan: its memory, and values that do not fit: found, counted, and computed again by a program that holds them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from deepseek import Model, load
 from deepseek.frontend.checkpoint.checkpoint import open_checkpoint
 from deepseek.precision.planner import PlanOptions, make_plan
 from deepseek.runtime import count_saturated
+
 
 @pytest.fixture(scope="module")
 def loud_decoder(small_decoder, tmp_path_factory):
@@ -126,3 +127,17 @@ def test_nothing_is_counted_where_all_fits(small_decoder, small_ids, tmp_path):
     before = model.executable
     model.generate(small_ids[:20], max_new_tokens=12)
     assert model.executable is before and model.guard.hits == {}
+
+
+def test_memory_is_what_the_plan_says(small_decoder, small_ids, tmp_path):
+    """As the runtime counts it; scratch memory comes in steps of 2 MiB."""
+    plan = plan_of(small_decoder[0], small_ids)
+    plan.save(tmp_path / "p.json")
+    model = Model.from_pretrained(small_decoder[0], precision=str(tmp_path / "p.json"))
+    model.generate(small_ids[:20], max_new_tokens=12)
+    predicted, reported = plan.totals["memory"], model.memory()
+    assert reported["weights"] == predicted["weights"] >= plan.totals["weight_bytes"]
+    positions = model.take_session().capacity
+    assert predicted["kv_cache"] == plan.totals["kv_cache_bytes_per_position"] * predicted["positions"]
+    assert reported["kv_cache"] == plan.totals["kv_cache_bytes_per_position"] * positions
+    assert 0 < predicted["arena"] < 2**31 and reported["arena"] % 2**21 == 0
