@@ -69,7 +69,7 @@ def table(plan: Plan) -> Iterator[str]:
     """One line per operation."""
     yield (
         f"{'operation':34} {'op':15} {'shape':>12} {'weight':13} {'activation':13} {'cache':5} {'MB':>7} "
-        f"{'error':>9} {'range':>18}  reason"
+        f"{'error':>9} {'range':>18} {'seen':>16}  reason"
     )
     for row in plan.ops:
         shape = "x".join(map(str, row.get("shape", ()))) or "-"
@@ -78,7 +78,7 @@ def table(plan: Plan) -> Iterator[str]:
         span = f"{_span(row).rpartition(' ')[0] or '-':>18}"
         yield (
             f"{row['at']:34} {row['op']:15} {shape:>12} {row['weight'] or '-':13} {row['activation'] or '-':13} "
-            f"{row['kv_cache'] or '-':5} {size} {error} {span}  {row['reason']}"
+            f"{row['kv_cache'] or '-':5} {size} {error} {span} {_seen(row) or '-':>16}  {row['reason']}"
         )
 
 
@@ -209,8 +209,15 @@ def _span(row: dict[str, Any]) -> str:
     return f"{'-∞' if low is None else f'{low:.2g}'} … {'∞' if high is None else f'{high:.2g}'} {row['range_source']}"
 
 
+def _seen(row: dict[str, Any]) -> str:
+    """What the calibration text made of the operation; of a cache the greatest magnitude."""
+    if "peak" in row:
+        return f"± {row['peak']:.2g}"
+    return "{:.2g} … {:.2g}".format(*row["seen"]) if "seen" in row else ""
+
+
 def _html_table(plan: Plan) -> str:
-    heads = ("operation", "op", "shape", "weight", "activation", "cache", "MB", "error", "range", "reason")
+    heads = ("operation", "op", "shape", "weight", "activation", "cache", "MB", "error", "range", "seen", "reason")
     rows = []
     for row in plan.ops:
         cells: Sequence[tuple[str, bool]] = (
@@ -223,6 +230,7 @@ def _html_table(plan: Plan) -> str:
             (f"{row['bytes'] / 1e6:.2f}" if "bytes" in row else "", True),
             (f"{row['predicted_error']:.1e}" if "predicted_error" in row else "", True),
             (_span(row), True),
+            (_seen(row), True),
             (row["reason"], False),
         )
         rows.append("".join(f"<td{' class=n' if n else ''}>{html.escape(str(text))}</td>" for text, n in cells))
