@@ -7,6 +7,7 @@ from pathlib import Path
 
 from deepseek.frontend.checkpoint.checkpoint import Checkpoint
 from deepseek.frontend.checkpoint.mapping import short_name
+from deepseek.frontend.checkpoint.quantized import repack_tensors
 from deepseek.frontend.checkpoint.safetensors import SafetensorsFile
 from deepseek.frontend.checkpoint.settings import Settings, read_json, shorten
 from deepseek.frontend.checkpoint.tensors import Tensor
@@ -19,7 +20,10 @@ _INDEX = "model.safetensors.index.json"
 
 
 class FolderCheckpoint(Checkpoint):
-    """A checkpoint in a folder; `config` is its config.json. With `shapes_only` it may lack weight files."""
+    """A checkpoint in a folder; `config` is its config.json. With `shapes_only` it may lack weight files.
+
+    Weights that another library quantized are repacked when they are first used (`quantized.py`).
+    """
 
     container = "safetensors"
 
@@ -28,7 +32,6 @@ class FolderCheckpoint(Checkpoint):
         if not (path / "config.json").is_file():
             raise self.error("has no config.json, expected a Hugging Face folder")
         self.config = Settings(read_json(path / "config.json"), "config.json:", self.error)
-        self.config.refuse_unless({"quantization_config": None})
         self.architecture = self.config.require("model_type", str)
         self.shapes_only = shapes_only and not ((path / _ONE_FILE).exists() or (path / _INDEX).exists())
         shards, named = ([], {}) if self.shapes_only else self._shards()
@@ -36,6 +39,9 @@ class FolderCheckpoint(Checkpoint):
         self.files = [file.path for file in self._opened]
         self.file_bytes = sum(file.file_bytes for file in self._opened)
         self.tensors = self._merge(named)
+        quantization = self.config.get("quantization_config", dict)
+        if quantization is not None and not self.shapes_only:
+            self.tensors = repack_tensors(quantization, self.tensors, self.error)
 
     def json(self, name: str) -> Settings | None:
         """Another JSON object of the folder, or None if there is no such file. Raises `CheckpointError`."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from deepseek.formats import PLAIN_BITS, Format, find_format
 
-__all__ = ["BLOCK_FORMATS", "PLAIN_FORMATS", "StoredTensor", "Tensor"]
+__all__ = ["BLOCK_FORMATS", "PLAIN_FORMATS", "RepackedTensor", "StoredTensor", "Tensor"]
 
 
 # By GGUF's number: ggml.h (enum ggml_type).
@@ -28,20 +30,26 @@ class Tensor:
     """One entry of a checkpoint's tensor table.
 
     `shape` is row-major, in elements. `data` is a read-only uint8 view of the mapped file:
-    [*shape[:-1], bytes per row]. It begins at byte `offset` of the checkpoint's file number `file_index`.
+    [*shape[:-1], bytes per row]. It begins at byte `offset` of the checkpoint's file number `file_index`; None: it stands
+    in no file.
     """
 
     name: str
     format: Format
     shape: tuple[int, ...]
     data: np.ndarray
-    file_index: int = 0
+    file_index: int | None = 0
     offset: int = 0
 
     @property
     def nbytes(self) -> int:
         """Size of the stored blocks in bytes."""
         return self.data.nbytes
+
+    @property
+    def sources(self) -> tuple[np.ndarray, ...]:
+        """What the file holds of it, uint8."""
+        return (self.data,)
 
     @property
     def array(self) -> np.ndarray:
@@ -53,6 +61,37 @@ class Tensor:
     def stored(self) -> StoredTensor:
         """What a graph needs to know of this tensor."""
         return StoredTensor(self.format.name, self.shape)
+
+
+class RepackedTensor(Tensor):
+    """A tensor made from others in the file, `sources`. `make` gives its `data` when that is first asked for."""
+
+    def __init__(
+        self,
+        name: str,
+        format: Format,
+        shape: tuple[int, ...],
+        sources: tuple[np.ndarray, ...],
+        make: Callable[[], np.ndarray],
+    ) -> None:
+        vars(self).update(name=name, format=format, shape=shape, file_index=None, _sources=sources, _make=make)
+
+    @cached_property
+    def data(self) -> np.ndarray:
+        """uint8 [*shape[:-1], bytes per row], read-only."""
+        made = self._make()
+        made.flags.writeable = False
+        return made
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the stored blocks in bytes."""
+        return self.stored.nbytes
+
+    @property
+    def sources(self) -> tuple[np.ndarray, ...]:
+        """What the file holds of it, uint8."""
+        return self._sources
 
 
 @dataclass(frozen=True)

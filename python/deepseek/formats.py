@@ -80,14 +80,17 @@ class Format:
         elif self.codes == "int8":
             codes = grouped.astype(np.int8).view(np.uint8)
         else:  # nibbles of each 32: the low halves are the first 16
-            bits = (grouped - self.lowest).astype(np.uint8)
+            bits = (grouped - int(self.lowest)).astype(np.uint8)
             nibbles = (bits & 15).reshape(rows, blocks, -1, 2, 16)
             codes = (nibbles[..., 0, :] | nibbles[..., 1, :] << 4).reshape(rows, blocks, -1)
             if self.codes == "int5":  # bit 4 of weight i is bit i of the 32 in front of the nibbles
                 codes = np.concatenate([np.packbits(bits >> 4, axis=2, bitorder="little"), codes], axis=2)
-        stored = scales.astype("<f2" if self.scale_bytes == 2 else "<f4")
-        packed = np.concatenate([stored[..., None].view(np.uint8), codes], axis=2)
-        return packed.reshape(rows, blocks * self.bytes)
+        return self.join(codes, scales)
+
+    def join(self, codes: np.ndarray, scales: np.ndarray) -> np.ndarray:
+        """Bytes [rows, bytes per row] of codes as they are stored, uint8 [rows, blocks, bytes], and scales."""
+        stored = np.ascontiguousarray(scales, "<f2" if self.scale_bytes == 2 else "<f4")
+        return np.concatenate([stored[..., None].view(np.uint8), codes], axis=2).reshape(len(codes), -1)
 
     def split(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Codes [rows, columns] and f32 scales [rows, blocks] of bytes [rows, bytes per row]: integers as their value,

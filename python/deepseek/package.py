@@ -99,14 +99,15 @@ class Package:
         for name, tensor in tensors.items():
             if tensor is None:
                 raise InputError(f"{checkpoint.path} has no tensor {name}, which the program reads")
-        weights = {name: tensor.array for name, tensor in tensors.items()}
         wide = None
         if plan:
             rounded = plan.weights(checkpoint)
-            weights = {name: rounded[name] for name in weights}
+            weights = {name: rounded[name] for name in tensors}
             wide = plan.safer()
             tensors = {name: tensor for name, tensor in tensors.items() if name not in plan.tensors}
             info = replace(info, weight_bytes=sum(array.nbytes for array in weights.values()))
+        else:
+            weights = {name: tensor.array for name, tensor in tensors.items()}
         return cls(
             info=info,
             code=code,
@@ -115,7 +116,11 @@ class Package:
             file_bytes=checkpoint.file_bytes,
             release=checkpoint.release,
             tokenizer=checkpoint.tokenizer_data,
-            external={name: (files[tensor.file_index], tensor.offset) for name, tensor in tensors.items()},
+            external={
+                name: (files[tensor.file_index], tensor.offset)
+                for name, tensor in tensors.items()
+                if tensor.file_index is not None
+            },
             safer=(lambda: compiled(wide)) if wide else None,
         )
 
@@ -160,7 +165,10 @@ class Package:
         `progress` is called with (bytes written, bytes in all). Raises `ArtifactError`; an old file then stays.
         """
         if external_weights and len(self.external) < len(self.weights):
-            raise InputError("only a model that was compiled from a checkpoint, as stored, can refer to its weights")
+            raise InputError(
+                "only a model that was compiled from a checkpoint, as stored, can refer to its weights; those of a "
+                "quantized folder are repacked and must be in the file"
+            )
         data = self.tokenizer()
         safer = self.safer() if self.safer else None
         artifact.write(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from deepseek.executable import Executable
 from deepseek.frontend.checkpoint.checkpoint import open_checkpoint
 from deepseek.frontend.checkpoint.families import find_family
 from deepseek.names import find_model
+
+sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode adds no path
 
 SEED = 7
 

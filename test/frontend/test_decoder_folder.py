@@ -178,7 +178,7 @@ def failure(folder: Path) -> str:
         ({"model_type": "mamba"}, "architecture is 'mamba', expected one of: bert, llama, qwen2"),
         ({"model_type": ...}, "config.json: model_type is missing"),
         ({"hidden_act": "gelu"}, "config.json: hidden_act is 'gelu', which is not supported; expected 'silu'"),
-        ({"quantization_config": {"bits": 4}}, "quantization_config is {'bits': 4}, which is not supported"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config: quant_method is missing"),
         ({"sliding_window": 16}, "sliding_window is 16, which is not supported"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types holds 'sliding_attention'"),
         ({"num_local_experts": 8}, "num_local_experts is 8"),

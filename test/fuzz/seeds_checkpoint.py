@@ -151,6 +151,34 @@ def _decoder_config(family: str) -> dict[str, Any]:
     return config
 
 
+def _quantized(method: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """`quantization_config` and tensors of a decoder in 4 bits: "gptq", "awq" or "compressed-tensors"."""
+    rng, tensors = _rng(), _decoder_tensors(False)
+    for name in [name for name in tensors if name.endswith("_proj.weight")]:
+        (rows, columns), module = tensors.pop(name).shape, name.removesuffix(".weight")
+
+        def words(*shape: int) -> np.ndarray:
+            return rng.integers(-(1 << 31), 1 << 31, shape).astype(np.int32)
+
+        groups = columns // 32
+        scales = np.full((groups, rows), 0.01, np.float16)
+        if method == "compressed-tensors":
+            parts = {"weight_packed": words(rows, columns // 8), "weight_shape": np.array([rows, columns])}
+            parts |= {"weight_scale": scales.T.copy(), "weight_zero_point": words(rows // 8, groups)}
+        elif method == "gptq":
+            parts = {"qweight": words(columns // 8, rows), "qzeros": words(groups, rows // 8), "scales": scales}
+            parts["g_idx"] = np.arange(columns, dtype=np.int32) // 32
+        else:
+            parts = {"qweight": words(columns, rows // 8), "qzeros": words(groups, rows // 8), "scales": scales}
+        tensors |= {f"{module}.{part}": array for part, array in parts.items()}
+    weights = {"num_bits": 4, "type": "int", "symmetric": False, "strategy": "group", "group_size": 32}
+    config: dict[str, Any] = {"quant_method": method, "bits": 4, "group_size": 32}
+    if method == "compressed-tensors":
+        groups_of = {"group_0": {"targets": ["re:.*_proj"], "weights": weights, "format": "pack-quantized"}}
+        config = {"quant_method": method, "format": "pack-quantized", "config_groups": groups_of, "ignore": ["lm_head"]}
+    return config, tensors
+
+
 def _bert() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     config = {"model_type": "bert", "hidden_size": HIDDEN, "intermediate_size": FEED_FORWARD, "num_hidden_layers": 1}
     config |= {"num_attention_heads": 2, "max_position_embeddings": 16, "vocab_size": 20, "type_vocab_size": 2}
@@ -170,7 +198,7 @@ def _bert() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def folders() -> list[dict[str, bytes]]:
-    """Hugging Face folders as {name: content}: llama in one file, qwen2 in shards, a sentence encoder."""
+    """Hugging Face folders as {name: content}: llama in one file, qwen2 in shards, a sentence encoder, quantized llamas."""
     from safetensors.numpy import save
 
     def text(value: Any) -> bytes:
@@ -206,7 +234,12 @@ def folders() -> list[dict[str, bytes]]:
     bert["tokenizer_config.json"] = text(
         {"tokenizer_class": "BertTokenizer", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     )
-    return [llama, qwen2, bert]
+    quantized = []
+    for method in ("gptq", "awq", "compressed-tensors"):
+        config, tensors = _quantized(method)
+        changed = {"config.json": text(_decoder_config("llama") | {"quantization_config": config})}
+        quantized.append(llama | changed | {"model.safetensors": save(tensors)})
+    return [llama, qwen2, bert, *quantized]
 
 
 def pack(files: dict[str, bytes]) -> bytes:

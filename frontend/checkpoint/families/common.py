@@ -10,7 +10,7 @@ from deepseek import acg
 from deepseek.errors import InputError
 from deepseek.frontend.checkpoint.checkpoint import Checkpoint
 from deepseek.frontend.checkpoint.mapping import short_name
-from deepseek.frontend.checkpoint.tensors import BLOCK_FORMATS, PLAIN_FORMATS, StoredTensor
+from deepseek.frontend.checkpoint.tensors import BLOCK_FORMATS, PLAIN_FORMATS, StoredTensor, Tensor
 
 __all__ = [
     "PRECISIONS",
@@ -93,7 +93,8 @@ def check_tensors(
     """The expected tensors and the optional ones that are there. Raises `CheckpointError`.
 
     Without weights, all expected ones are bf16. Every other tensor is an error, unless `ignored`, a regular expression,
-    matches its whole name: a tensor that the family does not use means that the checkpoint is of another kind.
+    matches its whole name: a tensor that the family does not use means that the checkpoint is of another kind. A bias
+    of zeros, which GPTQ's programs add to every module, does not matter.
     """
     if checkpoint.shapes_only:
         return {name: StoredTensor("bf16", shape) for name, shape in expected.items()}
@@ -107,13 +108,19 @@ def check_tensors(
         if tensor.shape != shape:
             raise checkpoint.error(f"tensor {name} has shape {list(tensor.shape)}, expected {list(shape)}")
         formats = PLAIN_FORMATS if len(shape) == 1 else _MATRIX_FORMATS
-        if tensor.format.name not in formats:
+        blocks = len(shape) > 1 and tensor.format.codes
+        if tensor.format.name not in formats and not blocks:
             raise checkpoint.error(f"tensor {name} is {tensor.format.name}, expected one of {', '.join(formats)}")
         used[name] = tensor.stored
     unused = [name for name in checkpoint.tensors if name not in used and not re.fullmatch(ignored, name)]
+    unused = [name for name in unused if not (name.endswith(".bias") and _is_zero(checkpoint.tensors[name]))]
     if unused:
         more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
         raise checkpoint.error(
             f"has tensors that the {checkpoint.architecture} family does not use: {', '.join(map(short_name, unused[:3]))}{more}"
         )
     return used
+
+
+def _is_zero(tensor: Tensor) -> bool:
+    return len(tensor.shape) == 1 and not tensor.data.any()

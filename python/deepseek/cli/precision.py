@@ -99,13 +99,21 @@ def run_diff(options: argparse.Namespace) -> int:
 def _add_apply(commands: Any) -> None:
     examples = """
 deepseek precision apply DIR --plan plan.json -o quantized
+deepseek precision apply DIR --plan fp8.json --layout block-fp8 -o quantized
 deepseek precision apply DIR --plan plan.json -o quantized --json
 """
-    summary = "write a checkpoint that transformers and vLLM load (compressed-tensors)"
+    summary = "write a checkpoint that transformers and vLLM load"
     parser = common.new_parser(commands, "apply", summary, examples)
     parser.add_argument("model", metavar="MODEL", help="the Hugging Face folder that the plan is for")
     parser.add_argument("--plan", required=True, metavar="P", help="a plan file")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="a new folder")
+    parser.add_argument(
+        "--layout",
+        default="compressed-tensors",
+        choices=("compressed-tensors", "block-fp8"),
+        help="compressed-tensors (default) keeps the plan's numbers; block-fp8, DeepSeek-V3's e4m3 with a scale for "
+        "each 128x128, takes a plan's fp8 and rounds it once more",
+    )
     parser.set_defaults(run=run_apply)
 
 
@@ -120,7 +128,8 @@ def run_apply(options: argparse.Namespace) -> None:
 
     folder = Path(options.output)
     with progress.task(f"writing {folder}"):
-        files = apply_plan(Plan.load(options.plan, weights=True), open_checkpoint(find_model(options.model)), folder)
+        plan, checkpoint = Plan.load(options.plan, weights=True), open_checkpoint(find_model(options.model))
+        files = apply_plan(plan, checkpoint, folder, options.layout)
     size = sum((folder / name).stat().st_size for name in files)
     if options.json:
         common.print_json({"folder": str(folder), "files": files, "bytes": size})

@@ -41,10 +41,11 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     digest = hashlib.sha256()
     for name in sorted(checkpoint.tensors):
         tensor = checkpoint.tensors[name]
-        data = tensor.data.reshape(-1)
         digest.update(f"{name} {tensor.format.name} {list(tensor.shape)}\n".encode())
-        digest.update(data[:_SAMPLE].tobytes())
-        digest.update(data[-_SAMPLE:].tobytes())
+        for source in tensor.sources:
+            data = source.reshape(-1)
+            digest.update(data[:_SAMPLE].tobytes())
+            digest.update(data[-_SAMPLE:].tobytes())
     return digest.hexdigest()
 
 
@@ -144,7 +145,8 @@ class Plan:
 
     def weights(self, checkpoint: Checkpoint) -> dict[str, np.ndarray]:
         """Every tensor of the checkpoint as weight arguments take it, rounded where the plan says so."""
-        return checkpoint.arrays() | dict(self.arrays)
+        kept = {name: tensor.array for name, tensor in checkpoint.tensors.items() if name not in self.arrays}
+        return kept | dict(self.arrays)
 
     def to_json(self) -> str:
         """The text of the plan file."""
