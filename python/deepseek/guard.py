@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepseek import runtime
+from deepseek.runtime import SaturationCounter
 
 if TYPE_CHECKING:
     from deepseek.executable import Executable
@@ -34,8 +34,8 @@ class Guard:
         self.hits = {}
         self._program, self._make_safer = planned, make_safer
         self._lock = threading.Lock()
-        self._names: list[str] = cache_names(planned.manifest)
-        self._narrow = [cache["dtype"] == "f16" for cache in caches_of(planned.manifest)]
+        caches = enumerate(caches_of(planned.manifest))
+        self._narrow = [cache["name"] or f"cache {number}" for number, cache in caches if cache["dtype"] == "f16"]
         self._planned = planned
 
     @property
@@ -43,25 +43,29 @@ class Guard:
         """What runs now."""
         return self._program
 
+    def watch(self, program: Executable, caches: Sequence[np.ndarray]) -> SaturationCounter | None:
+        """What counts in the caches of a session that runs `program`; None where nothing is to be counted."""
+        narrow = [cache for cache in caches if cache.dtype == np.float16]
+        return SaturationCounter(narrow) if narrow and program is self._planned else None
+
     def admits(
         self,
         program: Executable,
         logits: np.ndarray,
-        caches: Sequence[np.ndarray],
+        counter: SaturationCounter | None,
         begins: np.ndarray,
         ends: np.ndarray,
     ) -> bool:
-        """Whether the step of `program` that wrote positions `begins` to `ends` [rows] stands.
+        """Whether the step of `program` that wrote positions `begins` to `ends` [batch] stands.
 
         If not, `program` is the safer one from now on and the step must run again.
         """
         if program is not self._planned:
             return True
         found: dict[str, int] = {}
-        narrow = [i for i, is_narrow in enumerate(self._narrow) if is_narrow]
-        if narrow:
-            counts = runtime.count_saturated([caches[i] for i in narrow], begins, ends)
-            found = {self._names[i]: int(count) for i, count in zip(narrow, counts) if count}
+        counts = counter(begins, ends) if counter else None
+        if counts is not None:
+            found = {name: int(count) for name, count in zip(self._narrow, counts) if count}
         last = logits if logits.ndim == 2 else logits[:, -1]
         if not np.isfinite(last).all():
             found[_LOGITS] = int(last.size - np.isfinite(last).sum())
@@ -82,8 +86,3 @@ class Guard:
 def caches_of(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The arguments of a program that it updates in place."""
     return [argument for argument in manifest["main"]["args"] if argument["tied"]]
-
-
-def cache_names(manifest: Mapping[str, Any]) -> list[str]:
-    """What messages call the caches of a program."""
-    return [cache["name"] or f"cache {number}" for number, cache in enumerate(caches_of(manifest))]

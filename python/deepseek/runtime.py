@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import os
 import threading
 import weakref
@@ -23,7 +24,7 @@ __all__ = [
     "Context",
     "Module",
     "Profile",
-    "count_saturated",
+    "SaturationCounter",
     "cpu_features",
     "lacking_features",
     "limit",
@@ -206,19 +207,27 @@ def limit(kind: str, threads: int = 1) -> float | None:
     return value / 1e9 if value else None
 
 
-def count_saturated(caches: Sequence[np.ndarray], begins: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Numbers of f16 that have the greatest magnitude, or are infinite or NaN: int64 [caches].
+class SaturationCounter:
+    """Counts the numbers of f16 in caches that have the greatest magnitude, or are infinite or NaN.
 
-    `caches` are [rows, .., capacity, size] and contiguous, of one number of rows and one capacity; only positions
-    `begins` [rows] to `ends` [rows] (int32) are looked at.
+    `caches` are [rows, .., capacity, size] and contiguous, of one number of rows and one capacity.
     """
-    count, (rows, *_, capacity, _) = len(caches), caches[0].shape
-    pointers = (ctypes.c_void_p * count)(*[address_of(cache) for cache in caches])
-    shapes = np.array([(cache[0, ..., 0, 0].size, cache.shape[-1]) for cache in caches], np.int64).T.copy()
-    counts = np.empty(count, np.int64)
-    addresses = [address_of(array) for array in (shapes[0], shapes[1], begins, ends, counts)]
-    _library().dsc_rt_count_saturated(pointers, *addresses[:2], count, capacity, rows, *addresses[2:])
-    return counts
+
+    def __init__(self, caches: Sequence[np.ndarray]) -> None:
+        rows, *_, capacity, _ = caches[0].shape
+        self._kept = caches
+        pointers = (ctypes.c_void_p * len(caches))(*[address_of(cache) for cache in caches])
+        planes = (ctypes.c_int64 * len(caches))(*[math.prod(cache.shape[1:-2]) for cache in caches])
+        sizes = (ctypes.c_int64 * len(caches))(*[cache.shape[-1] for cache in caches])
+        self._caches = pointers, planes, sizes, len(caches), capacity, rows
+        self._counts = np.empty(len(caches), np.int64)
+        self._counts_address = address_of(self._counts)
+
+    def __call__(self, begins: np.ndarray, ends: np.ndarray) -> np.ndarray | None:
+        """int64 [caches] of positions `begins` to `ends` (int32 [rows], contiguous); None where all are 0."""
+        count = _library().dsc_rt_count_saturated
+        found = count(*self._caches, address_of(begins), address_of(ends), self._counts_address)
+        return self._counts.copy() if found else None
 
 
 class Module:

@@ -12,6 +12,7 @@ from deepseek.guard import caches_of
 if TYPE_CHECKING:
     from deepseek.executable import Executable
     from deepseek.model import Model
+    from deepseek.runtime import SaturationCounter
 
 __all__ = ["Session", "integers"]
 
@@ -31,6 +32,7 @@ class Session:
         self._program = model.executable
         self._planes = _planes(self._program)
         self._caches: list[np.ndarray] = []
+        self._counter: SaturationCounter | None = None  # of these caches
 
     @property
     def cache_bytes(self) -> int:
@@ -86,13 +88,18 @@ class Session:
     def _run(self, ids: np.ndarray, after: np.ndarray, rows: range) -> np.ndarray:
         """One pass, and another one by a safer program where the guard asks for it: it writes the same positions."""
         guard = self.model.guard
-        begins = after - np.int32(ids.shape[1])
         while True:
             if self._program is not self.model.executable:
                 self._adopt(self.model.executable)
             caches = [cache[rows.start : rows.stop] for cache in self._caches]
             logits = self._program(ids, after, *caches)[0]
-            if guard is None or guard.admits(self._program, logits, caches, begins, after):
+            if guard is None:
+                return logits
+            begins, ends = np.zeros((2, self.batch), np.int32)
+            ends[rows.start : rows.stop] = after
+            begins[rows.start : rows.stop] = after - np.int32(ids.shape[1])
+            self._counter = self._counter or guard.watch(self._program, self._caches)
+            if guard.admits(self._program, logits, self._counter, begins, ends):
                 return logits
 
     def _adopt(self, program: Executable) -> None:
@@ -104,7 +111,7 @@ class Session:
                 wider = _aligned_zeros((self.batch, 2, heads, self.capacity, size), _NUMPY[dtype])
                 wider[:, :, :, :held] = self._caches[index][:, :, :, :held]
                 self._caches[index] = wider
-        self._program, self._planes = program, planes
+        self._program, self._planes, self._counter = program, planes, None
 
     def _reserve(self, positions: int) -> None:
         """Makes room; the capacity grows by powers of two, so that copying stays a constant share."""
@@ -127,7 +134,7 @@ class Session:
             if not isinstance(error, MemoryError):
                 raise
             raise ExecutionError(f"out of memory for a KV cache of {capacity} positions x {self.batch}") from None
-        self.capacity = capacity
+        self.capacity, self._counter = capacity, None
 
 
 def _planes(program: Executable) -> list[tuple[int, int, str]]:

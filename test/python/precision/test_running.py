@@ -12,7 +12,7 @@ import torch
 from deepseek import Model, load
 from deepseek.frontend.checkpoint.checkpoint import open_checkpoint
 from deepseek.precision.planner import PlanOptions, make_plan
-from deepseek.runtime import count_saturated
+from deepseek.runtime import SaturationCounter
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +43,17 @@ def test_every_pattern_of_16_bits():
         cache = np.zeros((2, 2, 1, 9, count), np.float16)
         for value, good in zip(patterns[0x7B00:0x7D00], fits[0x7B00:0x7D00]):
             cache[1, 1, 0, 5, count - 1] = value
-            found = count_saturated([cache, cache], np.array([0, 4], np.int32), np.array([9, 6], np.int32))
-            assert found.tolist() == [int(not good)] * 2
+            found = SaturationCounter([cache, cache])(np.array([0, 4], np.int32), np.array([9, 6], np.int32))
+            assert (found is None) == good and (good or found.tolist() == [1, 1])
     whole = patterns.reshape(1, 1, 1, 256, 256)
-    assert count_saturated([whole], np.array([0], np.int32), np.array([256], np.int32))[0] == (~fits).sum()
+    found = SaturationCounter([whole])(np.array([0], np.int32), np.array([256], np.int32))
+    assert found.tolist() == [(~fits).sum()]
 
 
 def test_only_the_positions_of_a_step_are_looked_at():
     cache = np.full((3, 2, 2, 8, 5), np.inf, np.float16)
     begins, ends = np.array([0, 2, 7], np.int32), np.array([1, 2, 8], np.int32)
-    assert count_saturated([cache], begins, ends).tolist() == [(1 + 0 + 1) * 2 * 2 * 5]
+    assert SaturationCounter([cache])(begins, ends).tolist() == [(1 + 0 + 1) * 2 * 2 * 5]
 
 
 def test_a_plan_keeps_caches_wide_where_the_text_overflowed(loud_decoder, small_decoder, small_ids):
@@ -113,7 +114,7 @@ def test_a_session_that_began_narrow_goes_on_wide(small_decoder, small_ids, tmp_
     session.forward([small_ids[:8]])
     logits = np.full((1, planned.vocabulary), np.nan, np.float32)
     nowhere = np.zeros(1, np.int32)
-    assert not planned.guard.admits(planned.executable, logits, session._caches, nowhere, nowhere)
+    assert not planned.guard.admits(planned.executable, logits, None, nowhere, nowhere)
     assert planned.guard.hits == {"logits": planned.vocabulary}
     # The first eight positions were rounded to f16: their keys and values are 2^-11 off.
     np.testing.assert_allclose(session.forward([small_ids[8:16]]), whole.forward([small_ids[:16]]), atol=0.05, rtol=0)
