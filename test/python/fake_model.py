@@ -84,7 +84,7 @@ def make_model(monkeypatch: pytest.MonkeyPatch, kind: str = "decoder") -> Model:
     code = SimpleNamespace(object=b"", manifest={}, compile_s=0.0, cache_hit=True)
     nothing: Any = lambda: None  # noqa: E731
     model = Model(
-        SimpleNamespace(info=info, code=code, weights={}, file_bytes=1, release=nothing, tokenizer=nothing)  # type: ignore[arg-type]
+        SimpleNamespace(safer=None, info=info, code=code, weights={}, file_bytes=1, release=nothing, tokenizer=nothing)  # type: ignore[arg-type]
     )
     model.__dict__["tokenizer"] = Letters()
     return model
