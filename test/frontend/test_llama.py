@@ -89,7 +89,7 @@ def test_unknown_architecture(tmp_path: Path, small_llama: Any) -> None:
 def test_bad_tensors(tmp_path: Path, small_llama: Any) -> None:
     whole = dict(small_llama.tensors)
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"blk.0.attn_q.bias": f32(64) + 1}, "does not use: blk.0.attn_q.bias"),
+        ({"blk.0.attn_q.bias": (np.ones(64, np.float32), Kind.F32)}, "does not use: blk.0.attn_q.bias"),
         ({f"extra.{index}": f32(1) for index in range(5)}, "extra.0, extra.1, extra.2 and 2 more"),
         ({"blk.1.attn_k.weight": f32(64, 64)}, "tensor blk.1.attn_k.weight has shape [64, 64], expected [32, 64]"),
         ({"output.weight": f32(50, 32)}, "tensor output.weight has shape [50, 32], expected [50, 64]"),
