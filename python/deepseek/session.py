@@ -104,30 +104,27 @@ class Session:
 
     def _adopt(self, program: Executable) -> None:
         """Goes on with another program, whose caches may be of other types."""
-        planes = _planes(program)
-        held = int(self.lengths.max())
-        for index, (heads, size, dtype) in enumerate(planes if self._caches else []):
-            if dtype != self._planes[index][2]:
-                wider = _aligned_zeros((self.batch, 2, heads, self.capacity, size), _NUMPY[dtype])
-                wider[:, :, :, :held] = self._caches[index][:, :, :, :held]
-                self._caches[index] = wider
-        self._program, self._planes, self._counter = program, planes, None
+        self._program, self._planes = program, _planes(program)
+        if self.capacity:
+            self._allocate(self.capacity)
 
     def _reserve(self, positions: int) -> None:
         """Makes room; the capacity grows by powers of two, so that copying stays a constant share."""
-        if positions <= self.capacity:
-            return
-        capacity = max(_FIRST_CAPACITY, 1 << (positions - 1).bit_length())
-        capacity = min(capacity, self.model.context)
+        if positions > self.capacity:
+            capacity = max(_FIRST_CAPACITY, 1 << (positions - 1).bit_length())
+            self._allocate(min(capacity, self.model.context))
+
+    def _allocate(self, capacity: int) -> None:
+        """Caches of `capacity` positions as the program has them, with what is held. Raises `ExecutionError`."""
         held = int(self.lengths.max())
         try:
             for index, (heads, size, dtype) in enumerate(self._planes):
-                grown = _aligned_zeros((self.batch, 2, heads, capacity, size), _NUMPY[dtype])
+                made = _aligned_zeros((self.batch, 2, heads, capacity, size), _NUMPY[dtype])
                 if self.capacity:
-                    grown[:, :, :, :held] = self._caches[index][:, :, :, :held]
-                    self._caches[index] = grown  # one old cache at a time stays beside its copy
+                    made[:, :, :, :held] = self._caches[index][:, :, :, :held]
+                    self._caches[index] = made  # one old cache at a time stays beside its copy
                 else:
-                    self._caches.append(grown)
+                    self._caches.append(made)
         except BaseException as error:  # Ctrl-C too: caches of two sizes are of no use
             self._caches, self.capacity = [], 0
             self.reset()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import Any
 
 from deepseek.cli import common, precision_plan, progress
@@ -201,12 +202,11 @@ def run_eval(options: argparse.Namespace) -> None:
     if options.json:
         common.print_json(report)
         return
-    share = report["weight_bytes"] / report["weight_bytes_bf16"]
     print(f"{found.tokens} tokens in windows of 1,024, against the model in f32")
     print(f"mean KL divergence    {found.mean_kl:.5f} nats")
     print(f"perplexity            {found.perplexity:.3f} ({found.perplexity_increase:+.2%})")
     print(f"same first token      {found.top1_agreement:.2%}")
-    print(f"bytes of weights      {report['weight_bytes'] / 1e6:.1f} MB, {share:.1%} of bf16's")
+    _print_bytes(report)
 
 
 def _eval_encoder(options: argparse.Namespace, shared: dict[str, Any]) -> None:
@@ -233,9 +233,13 @@ def _eval_encoder(options: argparse.Namespace, shared: dict[str, Any]) -> None:
     if options.json:
         common.print_json(report)
         return
-    share = report["weight_bytes"] / report["weight_bytes_bf16"]
     print(f"{len(texts)} paragraphs, against the model in f32")
     print(f"mean of 1 - cosine    {found:.2e}")
+    _print_bytes(report)
+
+
+def _print_bytes(report: Mapping[str, Any]) -> None:
+    share = report["weight_bytes"] / report["weight_bytes_bf16"]
     print(f"bytes of weights      {report['weight_bytes'] / 1e6:.1f} MB, {share:.1%} of bf16's")
 
 

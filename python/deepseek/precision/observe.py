@@ -34,7 +34,7 @@ _DTYPES = {"f32": np.dtype("<f4"), "i32": np.dtype("<i4"), "i64": np.dtype("<i8"
 class Observation:
     """A model, its module `text` at the end of `import`, and the `calibration` on windows of a text.
 
-    `details` says which text. `options` are those that were observed with: another activation needs another observation.
+    `details` says which text, `fingerprint` and `digest` which model and which graph of it. `options` are those that were observed with: another activation needs another observation.
     """
 
     info: ModelInfo
@@ -43,6 +43,7 @@ class Observation:
     details: dict[str, Any]
     options: PlanOptions
     fingerprint: str
+    digest: str
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a safetensors file, whole or not at all: the windows, and sums over their positions. Raises `InputError`."""
@@ -50,7 +51,7 @@ class Observation:
         head = {
             "version": _VERSION,
             "fingerprint": self.fingerprint,
-            "module": _digest(self.text),
+            "module": self.digest,
             "details": self.details,
             "options": {key: getattr(self.options, key) for key in ("activation", "tokens", "window", "seed")},
             "sites": sites,
@@ -74,7 +75,7 @@ def observe(
     from deepseek.precision.evaluate import batches_of, windows_of
     from deepseek.precision.torch.calibration import calibrate
 
-    info, text = _module(checkpoint, options)
+    info, text, digest = _module(checkpoint)
     if info.kind == "decoder":
         windows = windows_of(list(ids[: options.tokens]), options.window, "the calibration text")
     else:
@@ -89,7 +90,7 @@ def observe(
         "seed": options.seed,
         "objective": "mean KL divergence, nats" if info.kind == "decoder" else "1 - cosine",
     }
-    return Observation(info, text, calibration, details, options, fingerprint(checkpoint))
+    return Observation(info, text, calibration, details, options, fingerprint(checkpoint), digest)
 
 
 def load_observation(
@@ -124,8 +125,8 @@ def load_observation(
             "calibrate again"
         )
     options = replace(options, **given)
-    info, text = _module(checkpoint, options)
-    if head["module"] != _digest(text):
+    info, text, digest = _module(checkpoint)
+    if head["module"] != digest:
         raise InputError(f"{path}: was made by another version of the compiler: calibrate again")
     arrays = {
         name: tensor.data.view(_DTYPES.get(tensor.format.name, np.uint8)) for name, tensor in opened.tensors.items()
@@ -145,15 +146,17 @@ def load_observation(
         )
     except (KeyError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: is damaged ({type(error).__name__}: {error}): calibrate again") from None
-    return Observation(info, text, calibration, head["details"], options, head["fingerprint"])
+    return Observation(info, text, calibration, head["details"], options, head["fingerprint"], digest)
 
 
-def _module(checkpoint: Checkpoint, options: PlanOptions) -> tuple[ModelInfo, str]:
+def _module(checkpoint: Checkpoint) -> tuple[ModelInfo, str, str]:
+    """What the model is, its module at the end of `import`, and the digest of what it was made from: the module names
+    the machine that it is for, what was observed does not depend on it."""
     from deepseek.compiler import lower_text
     from deepseek.package import describe, kind_of
 
     info, text = describe(checkpoint, precision="f32", all_logits=kind_of(checkpoint) == "decoder")
-    return info, lower_text(text, target=options.target, to_phase="import")
+    return info, lower_text(text, to_phase="import"), _digest(text)
 
 
 def _digest(text: str) -> str:
