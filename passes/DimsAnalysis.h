@@ -18,7 +18,8 @@ inline constexpr llvm::StringLiteral kDimsAttr = "dsc.dims", kSymbolsAttr = "dsc
                                      kNameAttr = "dsc.name", kUnsignedAttr = "dsc.unsigned", kKernelAttr = "dsc.kernel",
                                      kScheduleAttr = "dsc.schedule", kTargetAttr = "dsc.target",
                                      kPhaseAttr = "dsc.phase", kManifestAttr = "dsc.manifest", kMergeAttr = "dsc.merge",
-                                     kCostAttr = "dsc.cost", kRangeAttr = "dsc.range";
+                                     kCostAttr = "dsc.cost", kRangeAttr = "dsc.range",
+                                     kSharedBytesAttr = "dsc.shared_bytes";
 
 class DimsAnalysis {
 public:

@@ -1,13 +1,16 @@
 //===- LowerAbi.cpp - the calling convention of libdsc_rt -----------------===//
 //
 // runtime/dsc_rt.h defines the convention. Buffers arrive as an array of
-// pointers; their shapes follow from the sizes of the module's symbols.
+// pointers; their shapes follow from the sizes of the module's symbols. Kernels
+// of a GPU take pointers and sizes as parameters (runtime/dsc_rt_gpu.h), and
+// launches the description of a kernel instead of its address.
 //
 //===----------------------------------------------------------------------===//
 
 #include "mlir/Conversion/LLVMCommon/MemRefBuilder.h"
 #include "mlir/Conversion/LLVMCommon/TypeConverter.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "passes/Passes.h"
 #include "passes/codegen/KernelInterfaces.h"
@@ -25,6 +28,8 @@ public:
   AbiLowering(ModuleOp module) : module(module), dims(module), b(module.getContext()), converter(module.getContext()) {
     ptr = LLVM::LLVMPointerType::get(b.getContext());
     i64 = b.getI64Type();
+    auto target = module->getAttrOfType<TargetAttr>(kTargetAttr);
+    gpu = target && target.isGpu();
   }
 
   LogicalResult run() {
@@ -35,7 +40,7 @@ public:
     declareRuntime();
     for (func::FuncOp function : functions)
       if (function->hasAttr(kKernelAttr))
-        lowerKernel(function);
+        gpu ? lowerGpuKernel(function) : lowerKernel(function);
     for (func::FuncOp function : functions)
       if (!function->hasAttr(kKernelAttr))
         lowerProgram(function);
@@ -128,9 +133,8 @@ private:
       symbols.push_back(asIndex(element(array, i64, i)));
   }
 
-  /// Element `number` of `array` as a contiguous memref.
-  Value bindBuffer(Value array, int64_t number, MemRefType type, DimsAttr names) {
-    Value data = element(array, ptr, number);
+  /// A contiguous memref over `data`.
+  Value bindBuffer(Value data, MemRefType type, DimsAttr names) {
     auto descriptor = MemRefDescriptor::poison(b, loc, converter.convertType(type));
     descriptor.setAllocatedPtr(b, loc, data);
     descriptor.setAlignedPtr(b, loc, data);
@@ -170,7 +174,7 @@ private:
       Value value;
       if (auto type = dyn_cast<MemRefType>(argument.getType())) {
         auto names = function.getArgAttrOfType<DimsAttr>(argument.getArgNumber(), kDimsAttr);
-        value = bindBuffer(buffers, next++, type, names);
+        value = bindBuffer(element(buffers, ptr, next++), type, names);
       } else {
         value = asIndex(rest.front());
         rest = rest.drop_front();
@@ -203,6 +207,67 @@ private:
     Block *entry = &lowered.getBody().front();
     moveBody(function, lowered, entry->getArgument(0), entry->getArgument(1), entry->getArguments().take_back(2));
   }
+
+  /// Parameters: tensor maps, buffers, sizes, and the number of workgroups. A block runs the workgroup of its number.
+  void lowerGpuKernel(func::FuncOp function) {
+    MLIRContext *context = b.getContext();
+    SmallVector<MemRefType> types;
+    for (Type type : function.getArgumentTypes())
+      if (auto buffer = dyn_cast<MemRefType>(type))
+        types.push_back(buffer);
+    SmallVector<Type> parameters(types.size(), ptr);
+    parameters.append(dims.symbols().size() + 1, i64);
+    auto lowered = makeFunction(function, function.getName(), LLVM::LLVMVoidType::get(context), parameters);
+    auto variant = function->getAttrOfType<VariantAttr>(kScheduleAttr);
+    ArrayRef<int64_t> threads = variant ? variant.getThreads() : ArrayRef<int64_t>();
+    int32_t blockThreads = threads.empty() ? 1 : threads[0] * threads[1];
+    lowered->setAttr(kKernelAttr, b.getUnitAttr());
+    lowered->setAttr(NVVM::NVVMDialect::getKernelFuncAttrName(), b.getUnitAttr());
+    lowered->setAttr(NVVM::NVVMDialect::getReqntidAttrName(), b.getDenseI32ArrayAttr({blockThreads, 1, 1}));
+    Block *entry = &lowered.getBody().front();
+    symbols.clear();
+    for (size_t i = 0; i < dims.symbols().size(); ++i)
+      symbols.push_back(asIndex(entry->getArgument(types.size() + i)));
+    for (auto [i, type] : llvm::enumerate(types)) {
+      auto names = function.getArgAttrOfType<DimsAttr>(i, kDimsAttr);
+      function.getArgument(i).replaceAllUsesWith(bindBuffer(entry->getArgument(i), type, names));
+      // Buffers of a launch do not overlap.
+      lowered.setArgAttr(i, LLVM::LLVMDialect::getNoAliasAttrName(), b.getUnitAttr());
+      lowered.setArgAttr(i, LLVM::LLVMDialect::getAlignAttrName(), b.getI64IntegerAttr(16));
+    }
+    Value block = LLVM::ZExtOp::create(b, loc, i64, NVVM::BlockIdXOp::create(b, loc, b.getI32Type()));
+    function.getArgument(types.size()).replaceAllUsesWith(asIndex(block));
+    function.getArgument(types.size() + 1)
+        .replaceAllUsesWith(asIndex(LLVM::AddOp::create(b, loc, block, constant(1))));
+    spliceBody(function, lowered);
+    auto shared = function->getAttrOfType<IntegerAttr>(kSharedBytesAttr);
+    describeKernel(lowered, blockThreads, shared ? shared.getInt() : 0, types.size());
+  }
+
+  /// dsc_rt_gpu_kernel of runtime/dsc_rt_gpu.h.
+  void describeKernel(LLVM::LLVMFuncOp kernel, int32_t threads, int32_t sharedBytes, int32_t buffers) {
+    constexpr int32_t kMagic = 0x44534B31;
+    const int32_t fields[] = {kMagic,
+                              threads,
+                              sharedBytes,
+                              buffers,
+                              static_cast<int32_t>(dims.symbols().size()),
+                              /*blocks_per_sm=*/0,
+                              /*cluster=*/1,
+                              /*map_count=*/0};
+    std::string bytes;
+    for (int32_t field : fields)
+      for (int shift = 0; shift < 32; shift += 8)
+        bytes.push_back(static_cast<char>(field >> shift));
+    bytes += kernel.getName();
+    bytes.push_back('\0');
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPoint(kernel);
+    LLVM::GlobalOp::create(b, loc, LLVM::LLVMArrayType::get(b.getI8Type(), bytes.size()), /*isConstant=*/true,
+                           LLVM::Linkage::Internal, descriptionOf(kernel.getName()), b.getStringAttr(bytes),
+                           /*alignment=*/8);
+  }
+  static std::string descriptionOf(StringRef kernel) { return (kernel + ".launch").str(); }
 
   void lowerProgram(func::FuncOp function) {
     bool shapes = function.getName() == "main_shapes";
@@ -252,7 +317,7 @@ private:
       LLVM::StoreOp::create(b, loc, data, slot);
     }
     auto kernel = cast<FlatSymbolRefAttr>(launch.getKernels()[0]);
-    Value function = LLVM::AddressOfOp::create(b, loc, ptr, kernel.getValue());
+    Value function = LLVM::AddressOfOp::create(b, loc, ptr, gpu ? descriptionOf(kernel.getValue()) : kernel.getValue().str());
     Value workgroups = asI64(launch.getWorkgroups());
     Value number = LLVM::ConstantOp::create(b, loc, b.getI32Type(), launch.getDispatch().value_or(0));
     SmallVector<Value> arguments{runtime, function, bindings, sizes, workgroups, number};
@@ -278,12 +343,13 @@ private:
   LLVMTypeConverter converter;
   Location loc = b.getUnknownLoc();
   Type ptr, i64;
+  bool gpu = false;
   SmallVector<Value> symbols;
 };
 
 struct LowerAbiPass : impl::LowerAbiPassBase<LowerAbiPass> {
   void getDependentDialects(DialectRegistry &registry) const override {
-    registry.insert<DscDialect, LLVM::LLVMDialect>();
+    registry.insert<DscDialect, LLVM::LLVMDialect, NVVM::NVVMDialect>();
   }
   void runOnOperation() override {
     if (failed(AbiLowering(getOperation()).run()))

@@ -126,7 +126,8 @@ void writeManifest(ModuleOp module, DimsAnalysis &dims) {
                                          b.getNamedAttr("kernels", b.getI64IntegerAttr(kernels.size()))});
   auto target = module->getAttrOfType<TargetAttr>(kTargetAttr);
   SmallVector<StringRef> features;
-  target.getFeatures().split(features, ',', -1, /*KeepEmpty=*/false);
+  if (!target.isGpu()) // whose architecture is the target's name
+    target.getFeatures().split(features, ',', -1, /*KeepEmpty=*/false);
   SmallVector<Attribute> names;
   for (StringRef feature : features)
     if (feature.consume_front("+"))

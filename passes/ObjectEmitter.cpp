@@ -20,7 +20,7 @@
 
 namespace mlir::dsc {
 
-static std::unique_ptr<llvm::TargetMachine> createMachine(TargetAttr target, std::string &error) {
+static std::unique_ptr<llvm::TargetMachine> createMachine(const Machine &target, std::string &error) {
   static bool initialized = [] {
     // The back ends that passes/CMakeLists.txt links: LLVM's InitializeAll functions would need every one.
     LLVMInitializeX86TargetInfo();
@@ -38,7 +38,7 @@ static std::unique_ptr<llvm::TargetMachine> createMachine(TargetAttr target, std
     return true;
   }();
   (void)initialized;
-  llvm::Triple triple(target.getTriple());
+  llvm::Triple triple(target.triple);
   const llvm::Target *backend = llvm::TargetRegistry::lookupTarget(triple, error);
   if (!backend)
     return nullptr;
@@ -48,24 +48,24 @@ static std::unique_ptr<llvm::TargetMachine> createMachine(TargetAttr target, std
   options.AllowFPOpFusion = llvm::FPOpFusion::Standard;
   options.FunctionSections = false;
   std::unique_ptr<llvm::TargetMachine> machine(
-      backend->createTargetMachine(triple, target.getCpu(), target.getFeatures(), options, llvm::Reloc::PIC_,
+      backend->createTargetMachine(triple, target.cpu, target.features, options, llvm::Reloc::PIC_,
                                    llvm::CodeModel::Small, llvm::CodeGenOptLevel::Aggressive));
   // LLVM takes an unknown name for a machine without any feature, and then dies in code generation.
-  if (machine && !machine->getMCSubtargetInfo()->isCPUStringValid(target.getCpu())) {
-    error = "unknown cpu \"" + target.getCpu().str() + "\"";
+  if (machine && !machine->getMCSubtargetInfo()->isCPUStringValid(target.cpu)) {
+    error = "unknown cpu \"" + target.cpu.str() + "\"";
     return nullptr;
   }
   return machine;
 }
 
 /// Attributes that MLIR has no place for.
-static void prepareFunctions(llvm::Module &module, TargetAttr target) {
-  std::string width = std::to_string(target.getVectorBytes() * 8);
+static void prepareFunctions(llvm::Module &module, const Machine &target) {
+  std::string width = std::to_string(target.vectorBytes * 8);
   for (llvm::Function &function : module) {
     if (function.isDeclaration())
       continue;
-    function.addFnAttr("target-cpu", target.getCpu());
-    function.addFnAttr("target-features", target.getFeatures());
+    function.addFnAttr("target-cpu", target.cpu);
+    function.addFnAttr("target-features", target.features);
     function.addFnAttr("prefer-vector-width", width);
     function.addFnAttr("min-legal-vector-width", width);
     // Loops must not turn into calls of memcpy and its like: nothing would resolve them.
@@ -73,7 +73,7 @@ static void prepareFunctions(llvm::Module &module, TargetAttr target) {
     function.addFnAttr(llvm::Attribute::NoUnwind);
     // A program is one long line of launches: optimizing it costs more than its few instructions per launch
     // ever would, and the time would grow with a model's depth.
-    if (!function.hasLocalLinkage()) {
+    if (!function.hasLocalLinkage() && function.getCallingConv() != llvm::CallingConv::PTX_Kernel) {
       function.addFnAttr(llvm::Attribute::OptimizeNone);
       function.addFnAttr(llvm::Attribute::NoInline);
     }
@@ -105,6 +105,30 @@ static void optimize(llvm::Module &module, llvm::TargetMachine &machine) {
   passes.run(module, modules);
 }
 
+std::string emitCode(Operation *module, const Machine &target, bool assembly, SmallVectorImpl<char> &output) {
+  std::string error;
+  std::unique_ptr<llvm::TargetMachine> machine = createMachine(target, error);
+  if (!machine)
+    return "no code generator for the target: " + error;
+  llvm::LLVMContext context;
+  std::unique_ptr<llvm::Module> code = translateModuleToLLVMIR(module, context, "dsc");
+  if (!code)
+    return "it does not translate to LLVM IR";
+  code->setDataLayout(machine->createDataLayout());
+  code->setTargetTriple(machine->getTargetTriple());
+  code->setSourceFileName("dsc");
+  prepareFunctions(*code, target);
+  optimize(*code, *machine);
+
+  llvm::raw_svector_ostream stream(output);
+  llvm::legacy::PassManager emitter;
+  auto kind = assembly ? llvm::CodeGenFileType::AssemblyFile : llvm::CodeGenFileType::ObjectFile;
+  if (machine->addPassesToEmitFile(emitter, stream, nullptr, kind))
+    return "the target cannot emit this kind of file";
+  emitter.run(*code);
+  return "";
+}
+
 LogicalResult emitObject(ModuleOp module, bool assembly, SmallVectorImpl<char> &output) {
   auto target = module->getAttrOfType<TargetAttr>(kTargetAttr);
   auto phase = module->getAttrOfType<StringAttr>(kPhaseAttr);
@@ -117,27 +141,11 @@ LogicalResult emitObject(ModuleOp module, bool assembly, SmallVectorImpl<char> &
   for (StringRef key : {"dispatches", "features", "init", "main", "statistics", "symbols", "target", "version"})
     if (!manifest || !manifest.contains(key))
       return fail("its dsc.manifest lacks \"" + key + "\"");
-  std::string error;
-  std::unique_ptr<llvm::TargetMachine> machine = createMachine(target, error);
-  if (!machine)
-    return fail("no code generator for the target: " + error);
-
-  llvm::LLVMContext context;
-  std::unique_ptr<llvm::Module> code = translateModuleToLLVMIR(module, context, "dsc");
-  if (!code)
-    return fail("it does not translate to LLVM IR");
-  code->setDataLayout(machine->createDataLayout());
-  code->setTargetTriple(machine->getTargetTriple());
-  code->setSourceFileName("dsc");
-  prepareFunctions(*code, target);
-  optimize(*code, *machine);
-
-  llvm::raw_svector_ostream stream(output);
-  llvm::legacy::PassManager emitter;
-  auto kind = assembly ? llvm::CodeGenFileType::AssemblyFile : llvm::CodeGenFileType::ObjectFile;
-  if (machine->addPassesToEmitFile(emitter, stream, nullptr, kind))
-    return fail("the target cannot emit this kind of file");
-  emitter.run(*code);
+  // A GPU's kernels are text in the manifest by now; what is left is the host program, which needs nothing special.
+  Machine machine = target.isGpu() ? Machine{"x86_64-unknown-linux-gnu", "x86-64", "", 16}
+                                   : Machine{target.getTriple(), target.getCpu(), target.getFeatures(), target.getVectorBytes()};
+  if (std::string reason = emitCode(module, machine, assembly, output); !reason.empty())
+    return fail(reason);
   return success();
 }
 

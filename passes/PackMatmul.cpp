@@ -9,8 +9,10 @@
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "passes/Passes.h"
+#include "passes/Rounding.h"
 #include "passes/Weights.h"
 #include "passes/codegen/KernelPlan.h"
+#include "passes/codegen/Kernels.h"
 
 namespace mlir::dsc {
 #define GEN_PASS_DEF_PACKMATMULPASS
@@ -93,6 +95,15 @@ void packBlocks(MatmulOp op, DequantizeOp source, int64_t panel) {
   op.setPackedColumns(columns);
 }
 
+/// A GPU multiplies matrices as they lie. Where it may round the left side, it does so once, ahead of the product.
+void roundLhs(MatmulOp op, DimsAnalysis &dims) {
+  bool rounds = mayRoundFactors(op.getPrecision()) && getElementTypeOrSelf(op.getRhs()).isBF16();
+  if (!rounds || !getElementTypeOrSelf(op.getLhs()).isF32())
+    return;
+  OpBuilder b(op);
+  op.getLhsMutable().assign(castTensor(b, op.getLoc(), op.getLhs(), b.getBF16Type(), &dims));
+}
+
 struct PackMatmulPass : impl::PackMatmulPassBase<PackMatmulPass> {
   using PackMatmulPassBase::PackMatmulPassBase;
 
@@ -106,6 +117,11 @@ struct PackMatmulPass : impl::PackMatmulPassBase<PackMatmulPass> {
     if (!target && panel == 0) {
       module.emitError("has no target: run --dsc-set-target first, or give panel");
       return signalPassFailure();
+    }
+    if (target && target.isGpu()) {
+      DimsAnalysis dims(module);
+      module.walk([&](MatmulOp op) { roundLhs(op, dims); });
+      return;
     }
     for (auto function : module.getOps<func::FuncOp>()) {
       WeightAnalysis weights(function);

@@ -409,6 +409,20 @@ def LowerAbiPass : Dsc_Pass<"dsc-lower-abi"> {
   }];
 }
 
+def EmitPtxPass : Dsc_Pass<"dsc-emit-ptx"> {
+  let summary = "Turn a GPU's kernels into PTX in the manifest";
+  let description = [{
+    Every kernel becomes a text of its own, under its name in `kernels` of
+    `dsc.manifest`. What is left is the host program.
+
+    ```mlir
+    llvm.func @k(%x: !llvm.ptr, %s: i64, %workgroups: i64) attributes {dsc.kernel, nvvm.kernel}
+    ==>
+    module attributes {dsc.manifest = {kernels = {k = {ptx = ".version 8.0 ..", threads = 256 : i64}}, ..}}
+    ```
+  }];
+}
+
 def MaskedFloatsAsBitsPass : Dsc_Pass<"dsc-masked-floats-as-bits"> {
   let summary = "Load and store 16-bit floats under masks as integers";
   let description = [{

@@ -117,6 +117,9 @@ static void buildLlvm(OpPassManager &pm) {
   pm.addPass(createMaskedFloatsAsBitsPass());
   functions().addPass(createCanonicalizerPass());
   functions().addPass(createCSEPass());
+  // Operations without an intrinsic become inline PTX; there are none for a CPU.
+  pm.addPass(createConvertNVVMToLLVMPass());
+  pm.addPass(createEmitPtxPass());
 }
 
 void buildPhase(OpPassManager &pm, StringRef phase, const PhaseOptions &options) {

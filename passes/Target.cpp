@@ -47,7 +47,24 @@ static int64_t l2BytesHere() {
   return bytes >= kDefaultL2Bytes / 4 ? bytes : kDefaultL2Bytes; // virtual machines may hide it
 }
 
+/// GPUs by the name of their architecture, as NVIDIA's tools spell it. A thread reads and writes 16 bytes at once.
+static TargetAttr gpuTarget(MLIRContext *context, StringRef name) {
+  struct Gpu {
+    StringRef name;
+    int64_t l2Bytes;
+  };
+  // L2 of the A100 and H100: NVIDIA A100 (2020) and H100 (2022) Tensor Core GPU Architecture, white papers.
+  static constexpr Gpu known[] = {{"sm_80", 40 << 20}, {"sm_90a", 50 << 20}};
+  // PTX 8.0 is the first with wgmma, and what drivers from CUDA 12.0 on take.
+  for (const Gpu &gpu : known)
+    if (name == gpu.name)
+      return TargetAttr::get(context, name, "nvptx64-nvidia-cuda", name, "+ptx80", 16, 255, gpu.l2Bytes);
+  return {};
+}
+
 TargetAttr resolveTarget(MLIRContext *context, StringRef name, std::string &error) {
+  if (TargetAttr gpu = gpuTarget(context, name))
+    return gpu;
   StringRef kind = name.empty() ? "cpu" : name, suffix = kind;
   bool strict = kind.consume_back("+strict");
   suffix = suffix.drop_front(kind.size());
@@ -95,7 +112,7 @@ TargetAttr resolveTarget(MLIRContext *context, StringRef name, std::string &erro
   }
   error = "unknown target: \"" + name.str() +
           "\", known are cpu, cpu:native, cpu:x86-64, cpu:x86-64-v3, cpu:x86-64-v4, cpu:aarch64, each with or without "
-          "+strict";
+          "+strict; and the GPUs sm_80 and sm_90a";
   return {};
 }
 

@@ -86,9 +86,12 @@ def Dsc_VariantAttr : Dsc_Attr<"Variant", "variant"> {
     so that what they share stays in the first-level cache. Operands whose numbers stand in
     `stage` are computed into memory near the thread first. `instruction` names
     what multiplies: `fma` on widened elements, `dot` of adjacent elements along
-    the reduction, or `tile`, whole matrices in the machine's registers. With `max_rows` the variant runs only while the number
+    the reduction, `tile`, whole matrices in the machine's registers, or those of a
+    GPU's warp (`mma`) or four warps (`wgmma`). With `max_rows` the variant runs only while the number
     of rows is at most that; the host program tests variants in order, and the
-    last one has no bound.
+    last one has no bound. On a GPU `threads` are the block's: how many teams, and
+    of how many threads each, which share a row. Without it a single thread runs
+    the workgroup.
 
     ```mlir
     #dsc.variant<max_rows = 1, tile = [1, 32], workgroup = [1, 64], unroll = 4, depth = 1024, stage = [0], instruction = "dot">
@@ -100,7 +103,13 @@ def Dsc_VariantAttr : Dsc_Attr<"Variant", "variant"> {
                         DefaultValuedParameter<"int64_t", "1">:$unroll,
                         DefaultValuedParameter<"int64_t", "0">:$depth,
                         OptionalArrayRefParameter<"int64_t">:$stage,
-                        StringRefParameter<"", "\"fma\"">:$instruction);
+                        StringRefParameter<"", "\"fma\"">:$instruction,
+                        OptionalArrayRefParameter<"int64_t">:$threads);
+  let builders = [AttrBuilder<(ins "int64_t":$maxRows, "::llvm::ArrayRef<int64_t>":$tile,
+                                   "::llvm::ArrayRef<int64_t>":$workgroup, "int64_t":$unroll, "int64_t":$depth,
+                                   "::llvm::ArrayRef<int64_t>":$stage, "::llvm::StringRef":$instruction), [{
+    return $_get($_ctxt, maxRows, tile, workgroup, unroll, depth, stage, instruction, ::llvm::ArrayRef<int64_t>());
+  }]>];
   let hasCustomAssemblyFormat = 1;
   let genVerifyDecl = 1;
 }
@@ -115,9 +124,10 @@ def Dsc_ScheduleAttr : Dsc_Attr<"Schedule", "schedule"> {
 def Dsc_TargetAttr : Dsc_Attr<"Target", "target"> {
   let summary = "the machine that a module is compiled for";
   let description = [{
-    `name` as the user wrote it (`cpu`, `cpu:x86-64-v3`), `cpu` and `features`
-    as LLVM spells them, `vector_bytes` the width of a vector register,
-    `l2_bytes` the second-level cache of one core (1 MiB where nothing is said).
+    `name` as the user wrote it (`cpu`, `cpu:x86-64-v3`, `sm_90a`), `cpu` and
+    `features` as LLVM spells them, `vector_bytes` the width of a vector register
+    (of one memory access of a GPU's thread), `l2_bytes` the second-level cache of
+    one core (1 MiB where nothing is said), or of the GPU.
   }];
   let parameters = (ins StringRefParameter<>:$name, StringRefParameter<>:$triple,
                         StringRefParameter<>:$cpu, StringRefParameter<>:$features,
@@ -131,6 +141,8 @@ def Dsc_TargetAttr : Dsc_Attr<"Target", "target"> {
   let extraClassDeclaration = [{
     /// Whether the machine has a feature, as LLVM spells it.
     bool hasFeature(::llvm::StringRef feature) const;
+    /// Whether kernels run on an NVIDIA GPU; the host program then runs on an x86-64 CPU.
+    bool isGpu() const { return getTriple().starts_with("nvptx"); }
   }];
   let genVerifyDecl = 1;
 }

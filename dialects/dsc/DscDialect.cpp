@@ -176,7 +176,7 @@ void PrecisionAttr::print(AsmPrinter &printer) const {
 
 Attribute VariantAttr::parse(AsmParser &parser, Type) {
   int64_t maxRows = 0, unroll = 1, depth = 0;
-  SmallVector<int64_t> tile, workgroup, stage;
+  SmallVector<int64_t> tile, workgroup, stage, threads;
   std::string instruction = "fma";
   llvm::StringSet<> seen;
   auto parseSizes = [&](SmallVectorImpl<int64_t> &sizes) {
@@ -204,8 +204,10 @@ Attribute VariantAttr::parse(AsmParser &parser, Type) {
       return parseSizes(stage);
     if (name == "instruction")
       return parser.parseString(&instruction);
+    if (name == "threads")
+      return parseSizes(threads);
     return parser.emitError(loc, "unknown field: ")
-           << name << ", known are max_rows, tile, workgroup, unroll, depth, stage, instruction";
+           << name << ", known are max_rows, tile, workgroup, unroll, depth, stage, instruction, threads";
   };
   SMLoc loc = parser.getCurrentLocation();
   if (parser.parseLess() || parser.parseCommaSeparatedList(parseField) || parser.parseGreater())
@@ -215,7 +217,7 @@ Attribute VariantAttr::parse(AsmParser &parser, Type) {
     return {};
   }
   return parser.getChecked<VariantAttr>(loc, parser.getContext(), maxRows, tile, workgroup, unroll, depth, stage,
-                                        instruction);
+                                        instruction, threads);
 }
 
 void VariantAttr::print(AsmPrinter &printer) const {
@@ -237,12 +239,14 @@ void VariantAttr::print(AsmPrinter &printer) const {
     sizes(", stage", getStage());
   if (getInstruction() != "fma")
     printer << ", instruction = \"" << getInstruction() << "\"";
+  if (!getThreads().empty())
+    sizes(", threads", getThreads());
   printer << ">";
 }
 
 LogicalResult VariantAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t maxRows, ArrayRef<int64_t> tile,
                                   ArrayRef<int64_t> workgroup, int64_t unroll, int64_t depth, ArrayRef<int64_t> stage,
-                                  StringRef instruction) {
+                                  StringRef instruction, ArrayRef<int64_t> threads) {
   if (maxRows < 0)
     return emitError() << "max_rows must not be negative, got: " << maxRows;
   if (unroll < 1)
@@ -253,8 +257,13 @@ LogicalResult VariantAttr::verify(function_ref<InFlightDiagnostic()> emitError, 
     for (int64_t size : sizes)
       if (size < 1)
         return emitError() << "schedule sizes must be positive, got: " << size;
-  // A tile is code, not a loop.
-  constexpr int64_t limit = 1 << 14;
+  constexpr int64_t mostThreads = 1024; // of a block: CUDA C++ Programming Guide, technical specifications
+  bool block = threads.size() == 2 && threads[0] > 0 && threads[1] > 0;
+  if (!threads.empty() && (!block || threads[0] > mostThreads || threads[1] > mostThreads / threads[0]))
+    return emitError() << "threads must be teams and threads of a team, together at most " << mostThreads
+                       << ", got: " << threads;
+  // A tile is code, not a loop, and shared by all threads.
+  int64_t limit = (1 << 14) * (block ? threads[0] * threads[1] : 1);
   int64_t elements = std::min(unroll, limit + 1);
   for (int64_t size : tile)
     elements = std::min(elements * std::min(size, limit + 1), limit + 1);
@@ -263,8 +272,8 @@ LogicalResult VariantAttr::verify(function_ref<InFlightDiagnostic()> emitError, 
   for (int64_t operand : stage)
     if (operand < 0)
       return emitError() << "stage must list operand numbers, got: " << operand;
-  if (!llvm::is_contained({"fma", "dot", "tile"}, instruction))
-    return emitError() << "unknown instruction \"" << instruction << "\", known are fma, dot, tile";
+  if (!llvm::is_contained({"fma", "dot", "tile", "mma", "wgmma"}, instruction))
+    return emitError() << "unknown instruction \"" << instruction << "\", known are fma, dot, tile, mma, wgmma";
   return success();
 }
 

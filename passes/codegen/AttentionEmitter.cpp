@@ -8,8 +8,6 @@
 
 namespace mlir::dsc {
 
-static constexpr double kLog2e = 1.4426950408889634;
-
 int64_t kvHeads(AttentionOp op) {
   Value source = op.getCache() ? op.getCache() : op.getKey();
   return cast<RankedTensorType>(source.getType()).getDimSize(2);

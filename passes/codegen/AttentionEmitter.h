@@ -87,6 +87,7 @@ struct AttentionEmitter {
   /// Hands a row of the result to whoever reads it; `at(depth)` gives a vector.
   void storeResult(Value row, function_ref<Value(Value)> at);
 
+  static constexpr double kLog2e = 1.4426950408889634;
   static constexpr double lowest = -std::numeric_limits<float>::max();
 
 private:

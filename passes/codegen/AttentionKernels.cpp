@@ -6,6 +6,7 @@
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "passes/codegen/AttentionEmitter.h"
+#include "passes/codegen/gpu/AttentionBlock.h"
 
 namespace mlir::dsc {
 namespace {
@@ -19,6 +20,8 @@ struct AttentionModel : KernelOpInterface::ExternalModel<AttentionModel, Attenti
   /// One position, a few, and many.
   ScheduleAttr getDefaultSchedule(Operation *op, TargetAttr target, DimsAnalysis &) const {
     auto attention = cast<AttentionOp>(op);
+    if (target.isGpu() && attentionFactorType(attention))
+      return gpuAttentionSchedule(attention);
     MLIRContext *context = op->getContext();
     int64_t lanes = lanesOf(attention, target.getVectorBytes());
     int64_t group = groupSize(attention), registers = target.getVectorRegisters();
@@ -75,6 +78,8 @@ struct AttentionModel : KernelOpInterface::ExternalModel<AttentionModel, Attenti
     auto attention = cast<AttentionOp>(op);
     AttentionPlan plan = planOf(attention, kernel, variant);
     int64_t lanes = plan.lanes, group = groupSize(attention);
+    if (variant.getInstruction() == "mma" && group % plan.heads == 0 && kernel.gpu)
+      return emitAttentionMma(attention, kernel, plan, variant);
     bool few = variant.getMaxRows() > 0;
     int64_t multiple = few ? lanes : plan.tileRows;
     if (plan.tileColumns % lanes != 0)
@@ -87,8 +92,8 @@ struct AttentionModel : KernelOpInterface::ExternalModel<AttentionModel, Attenti
     if (plan.splits > 1 && (!few || variant.getMaxRows() > plan.positions))
       return op->emitOpError("splits keys only if max_rows is at most the workgroup's ")
              << plan.positions << " positions";
-    if (variant.getInstruction() == "tile")
-      return op->emitOpError("has no instruction \"tile\"");
+    if (!llvm::is_contained({"fma", "dot"}, variant.getInstruction()))
+      return op->emitOpError("has no instruction \"") << variant.getInstruction() << "\"";
     if (plan.dots && (few || plan.tileRows % 2 != 0 || !canUseDots(attention, lanes)))
       return op->emitOpError("instruction \"dot\" needs 16 lanes of f32, an even size of heads, an even number of tile "
                              "rows and no max_rows, got: ")
@@ -136,8 +141,8 @@ struct KvAppendModel : KernelOpInterface::ExternalModel<KvAppendModel, KvAppendO
   bool readsOnce(Operation *, unsigned operand) const { return operand < 2; }
   int64_t getTiedOperand(Operation *, unsigned) const { return 2; }
 
-  ScheduleAttr getDefaultSchedule(Operation *op, TargetAttr target, DimsAnalysis &) const {
-    return singleVariant(op->getContext(), {1, target.getVectorBytes() / 4}, {64});
+  ScheduleAttr getDefaultSchedule(Operation *op, TargetAttr target, DimsAnalysis &dims) const {
+    return rowVariant(op->getContext(), target, dims.get(op->getOperand(0)).back(), 64, /*fewestThreads=*/1);
   }
   AffineExpr getWorkgroups(Operation *op, VariantAttr variant, DimsAnalysis &dims) const {
     Dims rows = dims.get(cast<KvAppendOp>(op).getKey());
@@ -148,8 +153,8 @@ struct KvAppendModel : KernelOpInterface::ExternalModel<KvAppendModel, KvAppendO
     auto append = cast<KvAppendOp>(op);
     Dims rows = kernel.dims.get(append.getKey());
     rows.pop_back();
-    int64_t lanes = kernel.lanesOf(getElementTypeOrSelf(append.getKey()));
     Value capacity = kernel.size(append.getCache(), 3), depth = kernel.size(append.getKey(), 3);
+    int64_t lanes = kernel.lanesOver(depth, kernel.lanesOf(getElementTypeOrSelf(append.getKey())));
     Value buffer = kernel.outputs[0].second;
     forRows(kernel, rows, variant.getWorkgroup()[0], [&](ArrayRef<Value> row) {
       Value start = kernel.pull(append.getPositions(), {Index::uniform(row[0])});

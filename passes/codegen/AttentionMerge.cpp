@@ -51,7 +51,8 @@ struct MergeEmitter : AttentionEmitter {
     SmallVector<Value> at = kernel.delinearize(kernel.workgroup, {kernel.size(op.getQuery(), 0), positions});
     place(at[1], at[0], zero, zero);
     Value factors = allocate({plan.splits, plan.lanes});
-    kernel.forLoop(zero, constant(plan.heads), 1, [&](Value head) { mergeRow(head, factors); });
+    Value first = kernel.team.shares() ? kernel.team.team : zero; // a GPU's teams take turns
+    kernel.forLoop(first, constant(plan.heads), kernel.team.teams, [&](Value head) { mergeRow(head, factors); });
   }
 };
 

@@ -52,8 +52,9 @@ MathTarget MathTarget::of(TargetAttr target) {
   MathTarget result;
   if (!target)
     return result;
-  if (target.getTriple().starts_with("aarch64")) {
+  if (target.getTriple().starts_with("aarch64") || target.isGpu()) {
     result.fma = result.rounding = result.halfCasts = true;
+    result.brainCasts = target.isGpu();
     return result;
   }
   SmallVector<StringRef> features;

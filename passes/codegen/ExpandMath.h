@@ -19,6 +19,7 @@ struct MathTarget {
   bool fma = false;            // fused multiply-add of f32 and f64
   bool rounding = false;       // floor, ceil, trunc, roundeven
   bool halfCasts = false;      // f16 <-> f32
+  bool brainCasts = false;     // f32 -> bf16; a NaN becomes the canonical one
   bool halfArithmetic = false; // + - * / sqrt fma and comparisons of f16
 
   /// Without a target, what every machine has.

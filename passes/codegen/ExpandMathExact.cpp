@@ -112,9 +112,10 @@ Num truncate(Num x, Type element) {
     return x.with(arith::TruncFOp::create(*x.b, withElement(x.type(), element), x.v));
   if (x.element().isF64())
     x = roundToOdd(x);
-  if (element.isBF16())
+  bool native = element.isBF16() ? x.b->target.brainCasts : x.b->target.halfCasts;
+  if (element.isBF16() && !native)
     return truncateToBrain(x);
-  return x.b->target.halfCasts ? x.with(arith::TruncFOp::create(*x.b, withElement(x.type(), element), x.v))
+  return native ? x.with(arith::TruncFOp::create(*x.b, withElement(x.type(), element), x.v))
                                : truncateToHalf(x);
 }
 

@@ -7,6 +7,7 @@
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
@@ -208,11 +209,14 @@ void emitMap(KernelBuilder &kernel, Region &region, VariantAttr variant) {
     kernel.vectorLoop(begin, end, lanes, [&](Value i) { kernel.storeOutputs({Index::lanes(i)}); });
     return;
   }
-  if (std::optional<int64_t> dim = transposedDim(region))
+  bool shared = !variant.getThreads().empty();
+  std::optional<int64_t> dim = shared ? std::nullopt : transposedDim(region);
+  if (dim)
     return emitTransposedMap(kernel, region, variant, *dim);
-  if (linalg::PackOp pack = wordPack(region))
+  if (linalg::PackOp pack = shared ? linalg::PackOp() : wordPack(region))
     return emitWordPack(kernel, pack, variant);
   Value columns = kernel.size(output, sizes.size() - 1);
+  lanes = kernel.lanesOver(columns, lanes);
   Value columnBlocks = kernel.floorDiv(kernel.add(columns, kernel.constantIndex(block[1] - 1)), block[1]);
   Value rowBlock = kernel.createOrFold<arith::DivUIOp>(kernel.workgroup, columnBlocks);
   Value columnBlock = kernel.createOrFold<arith::RemUIOp>(kernel.workgroup, columnBlocks);
@@ -258,6 +262,8 @@ LogicalResult generateKernel(func::FuncOp kernel, DimsAnalysis &dims, TargetAttr
 
   KernelBuilder builder(kernel.getLoc(), b, dims, target.getVectorBytes());
   builder.firstWorkgroup = entry->getArgument(bufferCount);
+  builder.gpu = target.isGpu();
+  builder.team = beginTeam(builder, variant.getThreads());
   for (auto [i, argument] : llvm::enumerate(kernel.getArguments())) {
     builder.buffers[argument] = entry->getArgument(i);
     lowered.setArgAttr(i, kDimsAttr, dims.getAttr(argument));
@@ -277,13 +283,17 @@ LogicalResult generateKernel(func::FuncOp kernel, DimsAnalysis &dims, TargetAttr
   }
   bool merges = kernel->getAttrOfType<UnitAttr>(kMergeAttr) && partial.element;
   LogicalResult emitted = success();
-  builder.forLoop(builder.firstWorkgroup, entry->getArgument(bufferCount + 1), 1, [&](Value workgroup) {
+  auto emitWorkgroup = [&](Value workgroup) {
     builder.workgroup = workgroup;
     if (KernelOpInterface main = findMainOp(kernel.getBody()))
       emitted = merges ? main.emitMerge(builder, variant) : main.emitKernel(builder, variant);
     else
       emitMap(builder, kernel.getBody(), variant);
-  });
+  };
+  if (builder.gpu) // a block runs one
+    emitWorkgroup(builder.firstWorkgroup);
+  else
+    builder.forLoop(builder.firstWorkgroup, entry->getArgument(bufferCount + 1), 1, emitWorkgroup);
   if (failed(emitted))
     return failure();
   func::ReturnOp::create(builder);
@@ -294,7 +304,7 @@ LogicalResult generateKernel(func::FuncOp kernel, DimsAnalysis &dims, TargetAttr
 struct GenerateKernelsPass : impl::GenerateKernelsPassBase<GenerateKernelsPass> {
   void getDependentDialects(DialectRegistry &registry) const override {
     registry.insert<DscDialect, arith::ArithDialect, LLVM::LLVMDialect, math::MathDialect, memref::MemRefDialect,
-                    scf::SCFDialect, vector::VectorDialect>();
+                    NVVM::NVVMDialect, scf::SCFDialect, vector::VectorDialect>();
   }
   void runOnOperation() override {
     ModuleOp module = getOperation();

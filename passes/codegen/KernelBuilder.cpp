@@ -79,6 +79,8 @@ void KernelBuilder::ifThen(Value condition, function_ref<void()> body) {
 
 SmallVector<Value> KernelBuilder::vectorLoop(Value begin, Value end, int64_t lanes, ValueRange initial,
                                              function_ref<SmallVector<Value>(Value, ValueRange)> body) {
+  if (team.shares())
+    return sharedLoop(begin, end, lanes, initial, body);
   int64_t outerWidth = width;
   Value outerMask = mask;
   auto restore = llvm::make_scope_exit([&] {
@@ -156,7 +158,7 @@ Value KernelBuilder::constant(Type elementType, double value) {
 }
 
 Value KernelBuilder::indexValue(const Index &index) {
-  if (index.kind != Index::Lanes)
+  if (index.kind != Index::Lanes || width == 1)
     return index.value;
   Value steps = vector::StepOp::create(*this, VectorType::get({width}, getIndexType()));
   return arith::AddIOp::create(*this, splat(index.value), steps);
@@ -182,6 +184,10 @@ static int64_t knownDivisor(Value value, int64_t width) {
   if (auto product = dyn_cast<arith::MulIOp>(op))
     return std::gcd(knownDivisor(product.getLhs(), width) * knownDivisor(product.getRhs(), width), width);
   return 1;
+}
+
+int64_t KernelBuilder::lanesOver(Value end, int64_t lanes) const {
+  return team.shares() && knownDivisor(end, lanes) != lanes ? 1 : lanes;
 }
 
 bool KernelBuilder::isAligned(const Index &index) const {
@@ -279,7 +285,8 @@ Value KernelBuilder::cloneElementwise(Operation *op, ValueRange operands) {
 }
 
 Value KernelBuilder::reduce(vector::CombiningKind kind, Value value) {
-  return isVector(value) ? Value(vector::ReductionOp::create(*this, kind, value)) : value;
+  Value one = isVector(value) ? Value(vector::ReductionOp::create(*this, kind, value)) : value;
+  return team.shares() ? reduceTeam(*this, kind, one) : one;
 }
 
 //===----------------------------------------------------------------------===//
@@ -329,6 +336,17 @@ static bool isContiguous(ArrayRef<Index> index) {
          llvm::all_of(index.drop_back(), [](const Index &i) { return i.kind == Index::Uniform; });
 }
 
+/// Bytes that the address is known to be a multiple of on a GPU, which loads whole vectors only then. Elsewhere the element's own alignment is as good.
+llvm::MaybeAlign KernelBuilder::alignmentAt(Value buffer, ArrayRef<Index> index) const {
+  auto type = cast<MemRefType>(buffer.getType());
+  int64_t columns = type.getShape().back();
+  bool rows = type.getRank() == 1 || (!ShapedType::isDynamic(columns) && columns % width == 0);
+  int64_t bytes = width * type.getElementTypeBitWidth() / 8;
+  if (!gpu || !rows || !isAligned(index.back()) || !llvm::isPowerOf2_64(bytes))
+    return {};
+  return llvm::Align(std::min<int64_t>(bytes, 16));
+}
+
 static SmallVector<Value> bases(ArrayRef<Index> index) {
   return llvm::map_to_vector(index, [](const Index &i) { return i.value; });
 }
@@ -336,13 +354,14 @@ static SmallVector<Value> bases(ArrayRef<Index> index) {
 Value KernelBuilder::load(Value buffer, Type elementType, ArrayRef<Index> index) {
   Type stored = cast<MemRefType>(buffer.getType()).getElementType();
   Value value;
-  if (llvm::all_of(index, [](const Index &i) { return i.kind == Index::Uniform; })) {
+  if (width == 1 || llvm::all_of(index, [](const Index &i) { return i.kind == Index::Uniform; })) {
     value = memref::LoadOp::create(*this, buffer, bases(index));
   } else if (isContiguous(index)) {
     if (mask)
       value = vector::MaskedLoadOp::create(*this, vectorType(stored), buffer, bases(index), mask, splat(zero(stored)));
     else
-      value = vector::LoadOp::create(*this, vectorType(stored), buffer, bases(index));
+      value = vector::LoadOp::create(*this, vectorType(stored), buffer, bases(index), /*nontemporal=*/false,
+                                     alignmentAt(buffer, index));
   } else {
     Value flat, lanes = mask, position = linearize(buffer, index, flat);
     if (!lanes)
@@ -365,16 +384,19 @@ void KernelBuilder::store(Value value, Value buffer, ArrayRef<Index> index) {
     Type type = isVector(value) ? Type(vectorType(stored)) : stored;
     value = arith::ExtUIOp::create(*this, type, value);
   }
-  if (llvm::all_of(index, [](const Index &i) { return i.kind == Index::Uniform; })) {
-    memref::StoreOp::create(*this, value, buffer, bases(index));
-    return;
+  bool uniform = llvm::all_of(index, [](const Index &i) { return i.kind == Index::Uniform; });
+  if (uniform || width == 1) {
+    auto write = [&] { memref::StoreOp::create(*this, value, buffer, bases(index)); };
+    if (!uniform || !team.shares())
+      return write();
+    return ifThen(arith::CmpIOp::create(*this, arith::CmpIPredicate::eq, team.thread, constantIndex(0)), write);
   }
   value = splat(value);
   if (isContiguous(index)) {
     if (mask)
       vector::MaskedStoreOp::create(*this, buffer, bases(index), mask, value);
     else
-      vector::StoreOp::create(*this, value, buffer, bases(index));
+      vector::StoreOp::create(*this, value, buffer, bases(index), /*nontemporal=*/false, alignmentAt(buffer, index));
     return;
   }
   Value flat, lanes = mask, position = linearize(buffer, index, flat);

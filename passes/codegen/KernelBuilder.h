@@ -23,6 +23,15 @@ struct Index {
   static Index vector(Value value) { return {Vector, value}; }
 };
 
+/// How the threads of a GPU's block share a workgroup: each team takes rows, its threads share what a row is made of.
+/// One thread, and every thread of a CPU, is a team of its own.
+struct Team {
+  int64_t teams = 1, threads = 1;
+  Value team, thread; // index: which one this is, of the block and of the team
+
+  bool shares() const { return static_cast<bool>(thread); }
+};
+
 class KernelBuilder : public ImplicitLocOpBuilder {
 public:
   KernelBuilder(Location loc, OpBuilder &b, DimsAnalysis &dims, int64_t vectorBytes)
@@ -40,6 +49,9 @@ public:
   DenseMap<Value, Value> buffers;
   /// Values of the main operation's results at the current index.
   DenseMap<Value, Value> current;
+  /// Set for a kernel of a GPU.
+  bool gpu = false;
+  Team team;
   /// Memory between two launches, if the kernel has partial results.
   Value partial;
   /// Tensors that the kernel returns, with their buffers.
@@ -62,7 +74,11 @@ public:
   SmallVector<Value> forLoop(Value begin, Value end, int64_t step, ValueRange initial,
                              function_ref<SmallVector<Value>(Value, ValueRange)> body);
   void ifThen(Value condition, function_ref<void()> body);
-  /// Runs `body` at begin, begin + lanes, ...: full vectors, then one masked rest.
+  /// Lanes of a loop over [0, end) that carries values or indexes rows of that length: fewer where threads share it
+  /// and the last vector would not be whole.
+  int64_t lanesOver(Value end, int64_t lanes) const;
+  /// Runs `body` at begin, begin + lanes, ...: full vectors, then one masked rest. A team's threads take turns; what
+  /// is left over is then a loop of single elements.
   void vectorLoop(Value begin, Value end, int64_t lanes, function_ref<void(Value)> body);
   /// As vectorLoop, carrying values.
   SmallVector<Value> vectorLoop(Value begin, Value end, int64_t lanes, ValueRange initial,
@@ -90,7 +106,7 @@ public:
   Value scalar(Value value);
   /// Clones a scalar operation onto scalars or vectors.
   Value cloneElementwise(Operation *op, ValueRange operands);
-  /// Sum, max, ... of all lanes that count.
+  /// Sum, max, ... of all lanes that count, of all threads of the team.
   Value reduce(vector::CombiningKind kind, Value vector);
 
   // Memory.
@@ -108,6 +124,14 @@ public:
 
 private:
   Value linearize(Value buffer, ArrayRef<Index> index, Value &flat);
+  llvm::MaybeAlign alignmentAt(Value buffer, ArrayRef<Index> index) const;
+  SmallVector<Value> sharedLoop(Value begin, Value end, int64_t lanes, ValueRange initial,
+                                function_ref<SmallVector<Value>(Value, ValueRange)> body);
 };
+
+/// Starts a kernel of a GPU: what `threads` of its schedule says.
+Team beginTeam(KernelBuilder &kernel, ArrayRef<int64_t> threads);
+/// Combines one value of each thread of the team; all get the result.
+Value reduceTeam(KernelBuilder &kernel, vector::CombiningKind kind, Value value);
 
 } // namespace mlir::dsc

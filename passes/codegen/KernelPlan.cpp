@@ -71,6 +71,21 @@ ScheduleAttr defaultSchedule(Region &region, TargetAttr target, DimsAnalysis &di
     return main.getDefaultSchedule(target, dims);
   // Enough work per workgroup to be worth a thread: 16 Ki elements, or 16 rows of up to 4 Ki.
   int64_t lanes = target.getVectorBytes() / 4;
+  if (target.isGpu()) {
+    // Blocks of 256 threads: two vectors for each, or rows of one vector per thread.
+    auto flat = [&](int64_t threads, ArrayRef<int64_t> workgroup, ArrayRef<int64_t> tile) {
+      return ScheduleAttr::get(region.getContext(),
+                               VariantAttr::get(region.getContext(), 0, tile, workgroup, /*unroll=*/1, /*depth=*/0,
+                                                /*stage=*/{}, "fma", {256 / threads, threads}));
+    };
+    if (isFlatMap(region))
+      return flat(256, {512 * lanes}, {lanes});
+    Dims sizes = dims.get(region.front().getTerminator()->getOperand(0));
+    auto columns = sizes.empty() ? AffineConstantExpr() : dyn_cast<AffineConstantExpr>(sizes.back());
+    int64_t vectors = columns ? llvm::divideCeil(std::max<int64_t>(1, columns.getValue()), lanes) : 256;
+    int64_t threads = std::min<int64_t>(256, llvm::PowerOf2Ceil(vectors));
+    return flat(threads, {256 / threads, threads * lanes}, {1, lanes});
+  }
   if (isFlatMap(region))
     return singleVariant(region.getContext(), {lanes}, {16384});
   // Square tiles are transposed in registers; a workgroup reads long runs of few rows.
@@ -171,6 +186,8 @@ AffineExpr workgroupCount(Region &region, VariantAttr variant, DimsAnalysis &dim
   if (isFlatMap(region))
     return elementCount(sizes, context).ceilDiv(block.back());
   AffineExpr columns = sizes.pop_back_val();
+  if (!variant.getThreads().empty())
+    return elementCount(sizes, context).ceilDiv(block[0]) * columns.ceilDiv(block[1]);
   if (wordPack(region))
     return sizes[0] * sizes[1].ceilDiv(block[0]) * sizes[2].ceilDiv(llvm::alignTo(block[1], 16));
   if (std::optional<int64_t> dim = transposedDim(region)) {

@@ -41,6 +41,11 @@ ScaledRun pullBlockRun(DequantizeOp op, KernelBuilder &kernel, Value panel, Valu
 /// One variant for all sizes.
 ScheduleAttr singleVariant(MLIRContext *context, ArrayRef<int64_t> tile, ArrayRef<int64_t> workgroup);
 
+/// One variant for rows of `columns` elements: `rowsPerWorkgroup` on a CPU; on a GPU one per team of at least
+/// `fewestThreads` threads, a warp where they combine values.
+ScheduleAttr rowVariant(MLIRContext *context, TargetAttr target, AffineExpr columns, int64_t rowsPerWorkgroup,
+                        int64_t fewestThreads = 32);
+
 /// Calls `body(row indices)` for the workgroup's share of `rows` rows, whose
 /// sizes are `sizes`.
 void forRows(KernelBuilder &kernel, ArrayRef<AffineExpr> sizes, int64_t rowsPerWorkgroup,

@@ -1,6 +1,7 @@
 //===- MatmulKernel.cpp - schedules of matrix products --------------------===//
 
 #include "passes/codegen/MatmulEmitter.h"
+#include "passes/codegen/gpu/MatmulBlock.h"
 
 namespace mlir::dsc {
 namespace {
@@ -44,8 +45,10 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     return stageWidth(op) * std::max(8u, element.getIntOrFloatBitWidth()) / 8;
   }
 
-  ScheduleAttr getDefaultSchedule(Operation *op, TargetAttr target, DimsAnalysis &) const {
+  ScheduleAttr getDefaultSchedule(Operation *op, TargetAttr target, DimsAnalysis &dims) const {
     auto matmul = cast<MatmulOp>(op);
+    if (target.isGpu())
+      return gpuMatmulSchedule(matmul, target, dims);
     Type sum = accumulatorOf(matmul);
     int64_t lanes = target.getVectorBytes() * 8 / std::max(8u, sum.getIntOrFloatBitWidth());
     int64_t panel = 2 * lanes;
@@ -197,6 +200,8 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
 
   LogicalResult emitKernel(Operation *op, KernelBuilder &kernel, VariantAttr variant) const {
     auto matmul = cast<MatmulOp>(op);
+    if (kernel.gpu)
+      return emitGpuMatmul(matmul, kernel, variant);
     Type accType = accumulatorOf(matmul);
     int64_t panel = variant.getTile()[1], tileRows = variant.getTile()[0];
     int64_t lanes = std::max<int64_t>(2, std::min(kernel.lanesOf(accType), panel)); // one column would be a scalar

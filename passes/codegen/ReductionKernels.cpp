@@ -36,24 +36,6 @@ static SmallVector<int64_t> resultLoops(linalg::GenericOp op) {
   return loops;
 }
 
-ScheduleAttr reductionSchedule(linalg::GenericOp op, TargetAttr target, DimsAnalysis &) {
-  int64_t lanes = target.getVectorBytes() / 4;
-  return singleVariant(op.getContext(), {1, lanes}, {16});
-}
-
-/// The workgroup takes rows of results; with a parallel last loop a row is the last result dimension.
-static bool lastLoopIsParallel(linalg::GenericOp op) {
-  SmallVector<int64_t> loops = resultLoops(op);
-  return !loops.empty() && loops.back() == static_cast<int64_t>(op.getNumLoops()) - 1;
-}
-
-AffineExpr reductionWorkgroups(linalg::GenericOp op, VariantAttr variant, DimsAnalysis &dims) {
-  Dims rows = dims.get(op.getDpsInitOperand(0)->get());
-  if (lastLoopIsParallel(op))
-    rows.pop_back();
-  return elementCount(rows, op.getContext()).ceilDiv(variant.getWorkgroup()[0]);
-}
-
 /// The combiner of every result, when each body is combine(f(inputs), accumulator).
 static std::optional<SmallVector<vector::CombiningKind>> findCombiners(linalg::GenericOp op) {
   SmallVector<vector::CombiningKind> kinds;
@@ -68,6 +50,28 @@ static std::optional<SmallVector<vector::CombiningKind>> findCombiners(linalg::G
     kinds.push_back(*kind);
   }
   return kinds;
+}
+
+/// The workgroup takes rows of results; with a parallel last loop a row is the last result dimension.
+static bool lastLoopIsParallel(linalg::GenericOp op) {
+  SmallVector<int64_t> loops = resultLoops(op);
+  return !loops.empty() && loops.back() == static_cast<int64_t>(op.getNumLoops()) - 1;
+}
+
+ScheduleAttr reductionSchedule(linalg::GenericOp op, TargetAttr target, DimsAnalysis &dims) {
+  AffineExpr columns = op.getNumLoops() ? loopSizes(op, dims).back() : getAffineConstantExpr(1, op.getContext());
+  bool shared = lastLoopIsParallel(op) || (op.getIteratorTypesArray().back() == utils::IteratorType::reduction &&
+                                           findCombiners(op).has_value());
+  // In order means by one thread.
+  return shared || !target.isGpu() ? rowVariant(op.getContext(), target, columns, 16)
+                                   : singleVariant(op.getContext(), {1, target.getVectorBytes() / 4}, {1});
+}
+
+AffineExpr reductionWorkgroups(linalg::GenericOp op, VariantAttr variant, DimsAnalysis &dims) {
+  Dims rows = dims.get(op.getDpsInitOperand(0)->get());
+  if (lastLoopIsParallel(op))
+    rows.pop_back();
+  return elementCount(rows, op.getContext()).ceilDiv(variant.getWorkgroup()[0]);
 }
 
 static Value neutralElement(KernelBuilder &kernel, vector::CombiningKind kind, Type type) {
@@ -198,7 +202,7 @@ LogicalResult emitReduction(linalg::GenericOp op, KernelBuilder &kernel, Variant
       return op.emitOpError("results of a reduction must be indexed by its parallel loops and no others, not so: loop ")
              << loop;
   ReductionEmitter emitter(op, kernel);
-  int64_t lanes = kernel.kernelLanes(*op->getParentRegion());
+  int64_t lanes = kernel.lanesOver(emitter.sizes.back(), kernel.kernelLanes(*op->getParentRegion()));
   bool parallel = lastLoopIsParallel(op);
   auto combiners = findCombiners(op);
   bool last = !emitter.reduced.empty() && emitter.reduced.back() == op.getNumLoops() - 1;

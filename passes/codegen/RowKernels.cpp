@@ -7,6 +7,24 @@
 
 namespace mlir::dsc {
 
+ScheduleAttr rowVariant(MLIRContext *context, TargetAttr target, AffineExpr columns, int64_t rowsPerWorkgroup,
+                        int64_t fewestThreads) {
+  int64_t lanes = target.getVectorBytes() / 4;
+  if (!target.isGpu())
+    return singleVariant(context, {1, lanes}, {rowsPerWorkgroup});
+  // A thread takes a vector or more of a row, a block has 256 threads; rows of unknown length are taken for long.
+  constexpr int64_t kThreads = 256;
+  auto constant = dyn_cast<AffineConstantExpr>(columns);
+  int64_t vectors = constant ? llvm::divideCeil(std::max<int64_t>(1, constant.getValue()), lanes) : kThreads;
+  int64_t threads = std::clamp<int64_t>(llvm::PowerOf2Ceil(vectors), fewestThreads, kThreads);
+  // Half as many do, if that leaves few of them without work in the last turn.
+  while (threads > fewestThreads && threads > 32 && vectors <= threads / 2 * 3)
+    threads /= 2;
+  int64_t teams = threads > 32 ? 1 : kThreads / threads;
+  return ScheduleAttr::get(context, VariantAttr::get(context, 0, {1, lanes}, {teams}, /*unroll=*/1, /*depth=*/0,
+                                                     /*stage=*/{}, "fma", {teams, threads}));
+}
+
 ScheduleAttr singleVariant(MLIRContext *context, ArrayRef<int64_t> tile, ArrayRef<int64_t> workgroup) {
   return ScheduleAttr::get(
       context, VariantAttr::get(context, 0, tile, workgroup, /*unroll=*/1, /*depth=*/0, /*stage=*/{}, "fma"));
@@ -22,7 +40,13 @@ void forRows(KernelBuilder &kernel, ArrayRef<AffineExpr> sizes, int64_t rowsPerW
   }
   Value begin = kernel.mul(kernel.workgroup, kernel.constantIndex(rowsPerWorkgroup));
   Value end = kernel.min(kernel.add(begin, kernel.constantIndex(rowsPerWorkgroup)), rows);
-  kernel.forLoop(begin, end, 1, [&](Value row) { body(kernel.delinearize(row, extents)); });
+  // A GPU's teams take turns.
+  int64_t teams = kernel.team.teams;
+  Value first = teams > 1 ? kernel.add(begin, kernel.team.team) : begin;
+  if (teams == rowsPerWorkgroup && kernel.team.shares())
+    return kernel.ifThen(arith::CmpIOp::create(kernel, arith::CmpIPredicate::slt, first, rows),
+                         [&] { body(kernel.delinearize(first, extents)); });
+  kernel.forLoop(first, end, teams, [&](Value row) { body(kernel.delinearize(row, extents)); });
 }
 
 Value guardedPull(KernelBuilder &kernel, Value tensor, ArrayRef<Index> index, Value condition) {
@@ -50,9 +74,8 @@ namespace {
 template <typename Model, typename ConcreteOp> struct RowModel : KernelOpInterface::ExternalModel<Model, ConcreteOp> {
   bool isMain(Operation *) const { return true; }
 
-  ScheduleAttr getDefaultSchedule(Operation *op, TargetAttr target, DimsAnalysis &) const {
-    int64_t lanes = target.getVectorBytes() / 4;
-    return singleVariant(op->getContext(), {1, lanes}, {8});
+  ScheduleAttr getDefaultSchedule(Operation *op, TargetAttr target, DimsAnalysis &dims) const {
+    return rowVariant(op->getContext(), target, dims.get(op->getOperand(0)).back(), 8);
   }
   AffineExpr getWorkgroups(Operation *op, VariantAttr variant, DimsAnalysis &dims) const {
     Dims rows = dims.get(op->getOperand(0));
@@ -63,7 +86,8 @@ template <typename Model, typename ConcreteOp> struct RowModel : KernelOpInterfa
     Dims rows = kernel.dims.get(op->getOperand(0));
     rows.pop_back();
     Type type = defaultAccumulatorType(getElementTypeOrSelf(op->getOperand(0)));
-    int64_t lanes = kernel.kernelLanes(*op->getParentRegion());
+    Value columns = kernel.size(op->getOperand(0), rows.size());
+    int64_t lanes = kernel.lanesOver(columns, kernel.kernelLanes(*op->getParentRegion()));
     forRows(kernel, rows, variant.getWorkgroup()[0], [&](ArrayRef<Value> row) {
       SmallVector<Index> at;
       for (Value i : row)

@@ -1,0 +1,194 @@
+//===- MatmulBlock.cpp - what kernels of matrix products share on a GPU ---===//
+
+#include "passes/codegen/gpu/MatmulBlock.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+
+namespace mlir::dsc {
+
+FloatType matrixFactorType(MatmulOp op) {
+  Type lhs = getElementTypeOrSelf(op.getLhs()), rhs = getElementTypeOrSelf(op.getRhs());
+  if (!accumulatorOf(op).isF32() || op.getPackedColumns())
+    return {};
+  if (lhs.isF16() && rhs.isF16())
+    return cast<FloatType>(lhs);
+  if ((lhs.isBF16() && (rhs.isBF16() || rhs.isF16())) || mayRoundFactors(op.getPrecision()))
+    return BFloat16Type::get(op.getContext());
+  return {};
+}
+
+MatmulBlock::MatmulBlock(MatmulOp op, KernelBuilder &kernel, VariantAttr variant)
+    : op(op), kernel(kernel), variant(variant), shape(matmulShape(op, kernel.dims)), type(matrixFactorType(op)),
+      accType(accumulatorOf(op)) {
+  auto index = [&](Value v) { return Int{&kernel, v}; };
+  for (AffineExpr size : shape.rows)
+    rowSizes.push_back(kernel.materialize(size));
+  rows = index(kernel.materialize(elementCount(shape.rows, op.getContext())));
+  columns = index(kernel.materialize(shape.columns));
+  depth = index(kernel.materialize(shape.depth));
+  thread = index(threadNumber(kernel)).asI32();
+  locate();
+}
+
+/// Blocks that run at the same time share operands: eight rows of blocks are walked column by column.
+void MatmulBlock::locate() {
+  constexpr int64_t kGroup = 8;
+  ArrayRef<int64_t> size = variant.getWorkgroup();
+  Int rowBlocks = (rows + (size[0] - 1)) / size[0], columnBlocks = (columns + (size[1] - 1)) / size[1];
+  Int number{&kernel, kernel.workgroup}, perBatch = rowBlocks * columnBlocks;
+  batchNumber = constant(0);
+  if (!shape.batch.empty()) {
+    batchNumber = number / perBatch;
+    number = number % perBatch;
+    SmallVector<Value> sizes;
+    for (AffineExpr extent : shape.batch)
+      sizes.push_back(kernel.materialize(extent));
+    for (Value i : kernel.delinearize(batchNumber, sizes))
+      batch.push_back(Index::uniform(i));
+  }
+  Int perGroup = columnBlocks * kGroup, group = number / perGroup, first = group * kGroup, within = number % perGroup;
+  Int high = min(rowBlocks - first, constant(kGroup));
+  firstRow = (first + within % high) * size[0];
+  firstColumn = (within / high) * size[1];
+}
+
+MatmulBlock::Factor MatmulBlock::factor(bool rhs) {
+  Factor result{rhs ? op.getRhs() : op.getLhs(), false, {}, rhs ? firstColumn : firstRow, rhs ? columns : rows};
+  Value buffer = kernel.buffers.lookup(result.tensor);
+  std::optional<int64_t> length = staticDepth();
+  bool along = rhs ? op.getTransposeRhs() : !op.getTransposeLhs();
+  result.direct = buffer && along && length && *length % 8 == 0 && getElementTypeOrSelf(result.tensor) == type;
+  if (!result.direct)
+    return result;
+  result.pointer = globalPointer(kernel, buffer);
+  if (!batch.empty())
+    result.pointer = behind(kernel, result.pointer, batchNumber * result.lines * depth * 2);
+  return result;
+}
+
+SmallVector<Index> MatmulBlock::pullIndex(bool rhs, Int line, Index k) {
+  SmallVector<Index> at(batch);
+  if (!rhs) {
+    llvm::append_range(at, llvm::map_range(kernel.delinearize(line, rowSizes), Index::uniform));
+    at.push_back(k);
+    if (op.getTransposeLhs())
+      std::swap(at[at.size() - 1], at[at.size() - 2]);
+    return at;
+  }
+  at.push_back(Index::uniform(line));
+  at.push_back(k);
+  if (!op.getTransposeRhs())
+    std::swap(at[at.size() - 1], at[at.size() - 2]);
+  return at;
+}
+
+Value MatmulBlock::pullChunk(bool rhs, Int line, Int k) {
+  constexpr int64_t kLanes = 8;
+  VectorType chunk = VectorType::get({kLanes}, type);
+  Value tensor = rhs ? op.getRhs() : op.getLhs();
+  Int lines = rhs ? columns : rows;
+  Value none = arith::ConstantOp::create(kernel, kernel.getZeroAttr(chunk));
+  auto guarded = [&](Int condition, Value other, function_ref<Value()> body) -> Value {
+    auto branch = scf::IfOp::create(kernel, other.getType(), condition.v, /*withElseRegion=*/true);
+    OpBuilder::InsertionGuard guard(kernel);
+    kernel.setInsertionPointToStart(branch.thenBlock());
+    scf::YieldOp::create(kernel, body());
+    kernel.setInsertionPointToStart(branch.elseBlock());
+    scf::YieldOp::create(kernel, other);
+    return branch.getResult(0);
+  };
+  Int inside = line < lines;
+  std::optional<int64_t> length = staticDepth();
+  if (length && *length % kLanes == 0) {
+    Int both = inside.with(arith::AndIOp::create(kernel, inside, k < depth));
+    return guarded(both, none, [&] {
+      kernel.width = kLanes;
+      Value value = kernel.splat(kernel.pull(tensor, pullIndex(rhs, line, Index::lanes(k))));
+      value = kernel.convert(value, type);
+      kernel.width = 1;
+      return value;
+    });
+  }
+  SmallVector<Value> elements;
+  Value zero = kernel.zero(type);
+  for (int64_t i = 0; i < kLanes; ++i) {
+    Int at = k + i;
+    Int both = inside.with(arith::AndIOp::create(kernel, inside, at < depth));
+    elements.push_back(guarded(both, zero, [&] {
+      return kernel.convert(kernel.pull(tensor, pullIndex(rhs, line, Index::uniform(at))), type);
+    }));
+  }
+  return vector::FromElementsOp::create(kernel, chunk, elements);
+}
+
+SmallVector<Index> MatmulBlock::rowIndex(Int row) {
+  SmallVector<Index> at(batch);
+  llvm::append_range(at, llvm::map_range(kernel.delinearize(row, rowSizes), Index::uniform));
+  return at;
+}
+
+void MatmulBlock::finish(ArrayRef<Index> at, Int column, Value sums) {
+  Index lanes = Index::lanes(column);
+  Value value = sums;
+  if (op.getBias()) {
+    Value bias = kernel.splat(kernel.convert(kernel.pull(op.getBias(), {lanes}), accType));
+    value = isa<FloatType>(accType) ? Value(arith::AddFOp::create(kernel, value, bias))
+                                    : Value(arith::AddIOp::create(kernel, value, bias));
+  }
+  kernel.current[op.getResult()] = kernel.convert(value, getElementTypeOrSelf(op.getResult()));
+  SmallVector<Index> place(at);
+  place.push_back(lanes);
+  kernel.storeOutputs(place);
+}
+
+void MatmulBlock::finishPair(ArrayRef<Index> at, Int row, Int column, Value first, Value second) {
+  auto count = dyn_cast<AffineConstantExpr>(shape.columns);
+  auto exists = [&](Int column) -> Value { return arith::AndIOp::create(kernel, row < rows, column < columns); };
+  if (count && count.getValue() % 2 == 0) {
+    kernel.ifThen(exists(column), [&] {
+      kernel.width = 2;
+      finish(at, column, vector::FromElementsOp::create(kernel, kernel.vectorType(accType), ValueRange{first, second}));
+      kernel.width = 1;
+    });
+    return;
+  }
+  for (auto [i, value] : llvm::enumerate(ArrayRef<Value>{first, second})) {
+    Int place = column + static_cast<int64_t>(i);
+    kernel.ifThen(exists(place), [&, value = value] { finish(at, place, value); });
+  }
+}
+
+LogicalResult emitGpuMatmul(MatmulOp op, KernelBuilder &kernel, VariantAttr variant) {
+  kernel.team = Team(); // threads share more than rows here
+  if (variant.getInstruction() == "mma")
+    return emitMatmulMma(op, kernel, variant);
+  if (variant.getInstruction() != "fma")
+    return op.emitOpError("has no instruction \"") << variant.getInstruction() << "\" on this GPU";
+  return variant.getMaxRows() == 1 && op.getTransposeRhs() ? emitMatmulRow(op, kernel, variant)
+                                                           : emitMatmulThreads(op, kernel, variant);
+}
+
+ScheduleAttr gpuMatmulSchedule(MatmulOp op, TargetAttr target, DimsAnalysis &) {
+  MLIRContext *context = op.getContext();
+  SmallVector<VariantAttr> variants;
+  auto add = [&](int64_t maxRows, ArrayRef<int64_t> tile, ArrayRef<int64_t> workgroup, int64_t stages, int64_t depth,
+                 StringRef instruction, ArrayRef<int64_t> threads) {
+    variants.push_back(
+        VariantAttr::get(context, maxRows, tile, workgroup, stages, depth, /*stage=*/{}, instruction, threads));
+  };
+  // One row is bound by memory: four columns per warp keep enough reads in flight.
+  if (op.getTransposeRhs())
+    add(1, {1, 4}, {1, 32}, 1, 0, "fma", {8, kWarp});
+  if (matrixFactorType(op)) {
+    constexpr int64_t kDepth = 64; // elements of a row of a swizzled tile
+    add(16, {16, 16}, {16, 64}, 4, kDepth, "mma", {4, kWarp});
+    add(64, {32, 32}, {64, 64}, 4, kDepth, "mma", {4, kWarp});
+    add(0, {64, 32}, {128, 128}, 3, kDepth, "mma", {8, kWarp});
+  } else {
+    add(0, {4, 4}, {64, 64}, 1, 0, "fma", {8, kWarp});
+  }
+  return ScheduleAttr::get(context, variants);
+}
+
+} // namespace mlir::dsc

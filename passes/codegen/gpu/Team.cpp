@@ -1,0 +1,101 @@
+//===- Team.cpp - what the threads of a GPU's block do together -----------===//
+//
+// Loops that threads share, and values that they combine: by shuffles within a
+// warp, through shared memory beyond it.
+//
+//===----------------------------------------------------------------------===//
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "passes/codegen/gpu/Block.h"
+#include "llvm/ADT/ScopeExit.h"
+
+namespace mlir::dsc {
+
+Team beginTeam(KernelBuilder &kernel, ArrayRef<int64_t> threads) {
+  Team team;
+  if (threads.empty())
+    return team;
+  team.teams = threads[0];
+  team.threads = threads[1];
+  Value number = threadNumber(kernel), size = kernel.constantIndex(team.threads);
+  bool one = team.teams == 1;
+  team.team = one ? kernel.constantIndex(0) : kernel.createOrFold<arith::DivUIOp>(number, size);
+  team.thread = one ? number : kernel.createOrFold<arith::RemUIOp>(number, size);
+  return team;
+}
+
+/// The value of the lane whose number differs in `bits`.
+static Value shuffle(KernelBuilder &kernel, Value value, int64_t bits) {
+  Type type = value.getType(), i32 = kernel.getI32Type(), i64 = kernel.getI64Type();
+  auto constant = [&](int64_t v) -> Value { return arith::ConstantOp::create(kernel, kernel.getI32IntegerAttr(v)); };
+  auto word = [&](Value v) -> Value {
+    return NVVM::ShflOp::create(kernel, v.getType(), constant(-1), v, constant(bits), constant(31), NVVM::ShflKind::bfly,
+                                UnitAttr());
+  };
+  if (type.isF32() || type.isInteger(32))
+    return word(value);
+  if (type.isIndex())
+    return arith::IndexCastOp::create(kernel, type, shuffle(kernel, arith::IndexCastOp::create(kernel, i64, value), bits));
+  unsigned width = type.getIntOrFloatBitWidth();
+  Type whole = kernel.getIntegerType(width);
+  Value raw = isa<FloatType>(type) ? Value(arith::BitcastOp::create(kernel, whole, value)) : value;
+  if (width < 32) {
+    raw = arith::TruncIOp::create(kernel, whole, word(arith::ExtUIOp::create(kernel, i32, raw)));
+  } else {
+    Value shift = arith::ConstantOp::create(kernel, kernel.getI64IntegerAttr(32));
+    Value high = arith::TruncIOp::create(kernel, i32, arith::ShRUIOp::create(kernel, raw, shift));
+    Value low = arith::ExtUIOp::create(kernel, i64, word(arith::TruncIOp::create(kernel, i32, raw)));
+    high = arith::ExtUIOp::create(kernel, i64, word(high));
+    raw = arith::OrIOp::create(kernel, low, arith::ShLIOp::create(kernel, high, shift));
+  }
+  return isa<FloatType>(type) ? Value(arith::BitcastOp::create(kernel, type, raw)) : raw;
+}
+
+Value reduceTeam(KernelBuilder &kernel, vector::CombiningKind kind, Value value) {
+  auto combine = [&](int64_t lanes, Value v) {
+    for (int64_t bits = lanes / 2; bits > 0; bits /= 2)
+      v = vector::makeArithReduction(kernel, kernel.getLoc(), kind, v, shuffle(kernel, v, bits));
+    return v;
+  };
+  int64_t threads = kernel.team.threads;
+  value = combine(std::min(threads, kWarp), value);
+  if (threads <= kWarp)
+    return value;
+  // One value of each warp, which all warps combine.
+  int64_t warps = threads / kWarp;
+  Type type = value.getType(), stored = type.isInteger(1) ? Type(kernel.getI8Type()) : type;
+  std::string name = "warps";
+  llvm::raw_string_ostream(name) << stored;
+  Value memory = sharedMemory(kernel, name, MemRefType::get({kernel.team.teams * warps}, stored));
+  Value first = kernel.mul(kernel.team.team, kernel.constantIndex(warps));
+  Value lane = kernel.createOrFold<arith::RemUIOp>(kernel.team.thread, kernel.constantIndex(kWarp));
+  Value warp = kernel.add(first, kernel.floorDiv(kernel.team.thread, kWarp));
+  kernel.ifThen(arith::CmpIOp::create(kernel, arith::CmpIPredicate::eq, lane, kernel.constantIndex(0)),
+                [&] { memref::StoreOp::create(kernel, value, memory, ValueRange{warp}); });
+  barrier(kernel);
+  Value mine = kernel.add(first, kernel.createOrFold<arith::RemUIOp>(lane, kernel.constantIndex(warps)));
+  value = combine(warps, memref::LoadOp::create(kernel, memory, ValueRange{mine}));
+  barrier(kernel); // the memory is written again by the next value
+  return value;
+}
+
+SmallVector<Value> KernelBuilder::sharedLoop(Value begin, Value end, int64_t lanes, ValueRange initial,
+                                             function_ref<SmallVector<Value>(Value, ValueRange)> body) {
+  int64_t outerWidth = width;
+  auto restore = llvm::make_scope_exit([&] { width = outerWidth; });
+  width = lanes;
+  Value first = add(begin, mul(team.thread, constantIndex(lanes)));
+  Value length = sub(end, begin);
+  bool whole = lanesOver(length, lanes) == lanes;
+  assert((whole || lanes == 1 || initial.empty()) && "a loop that carries values takes lanesOver()");
+  if (lanes == 1 || whole)
+    return forLoop(first, end, lanes * team.threads, initial, body);
+  Value rest = createOrFold<arith::RemUIOp>(length, constantIndex(lanes)), full = sub(end, rest);
+  forLoop(first, full, lanes * team.threads, initial, body);
+  width = 1;
+  return forLoop(add(full, team.thread), end, team.threads, initial, body);
+}
+
+} // namespace mlir::dsc
