@@ -16,6 +16,7 @@
 #include "passes/codegen/KernelInterfaces.h"
 
 #include "passes/DimsAnalysis.h"
+#include "llvm/ADT/StringMap.h"
 
 namespace mlir::dsc {
 #define GEN_PASS_DEF_LOWERABIPASS
@@ -57,6 +58,7 @@ private:
     ArrayRef<Type> types = function.getArgumentTypes(), results = function.getResultTypes();
     bool good = llvm::hasSingleElement(function.getBody());
     if (kernel) {
+      types = types.drop_back(mapCount(function));
       good &= results.empty() && types.size() >= 2 && llvm::all_of(types.take_back(2), llvm::IsaPred<IndexType>);
       types = good ? types.drop_back(2) : types;
     } else if (shapes) {
@@ -88,9 +90,14 @@ private:
     return failure(walked.wasInterrupted());
   }
 
-  AffineExpr sizeOf(DimsAttr names, int64_t dim) {
-    return parseExpr(b.getContext(), names.getNames()[dim].getValue(),
-                     [&](StringRef name) { return dims.symbol(name); });
+  AffineExpr parse(StringAttr text) {
+    return parseExpr(b.getContext(), text.getValue(), [&](StringRef name) { return dims.symbol(name); });
+  }
+  AffineExpr sizeOf(DimsAttr names, int64_t dim) { return parse(names.getNames()[dim]); }
+
+  /// Tensor maps are the last arguments of a kernel.
+  static size_t mapCount(func::FuncOp function) {
+    return llvm::count_if(function.getArgumentTypes(), llvm::IsaPred<LLVM::LLVMPointerType>);
   }
 
   void declareRuntime() {
@@ -215,7 +222,8 @@ private:
     for (Type type : function.getArgumentTypes())
       if (auto buffer = dyn_cast<MemRefType>(type))
         types.push_back(buffer);
-    SmallVector<Type> parameters(types.size(), ptr);
+    size_t maps = mapCount(function), mapsAt = function.getNumArguments() - maps;
+    SmallVector<Type> parameters(maps + types.size(), ptr);
     parameters.append(dims.symbols().size() + 1, i64);
     auto lowered = makeFunction(function, function.getName(), LLVM::LLVMVoidType::get(context), parameters);
     auto variant = function->getAttrOfType<VariantAttr>(kScheduleAttr);
@@ -227,34 +235,57 @@ private:
     Block *entry = &lowered.getBody().front();
     symbols.clear();
     for (size_t i = 0; i < dims.symbols().size(); ++i)
-      symbols.push_back(asIndex(entry->getArgument(types.size() + i)));
+      symbols.push_back(asIndex(entry->getArgument(maps + types.size() + i)));
+    SmallVector<DictionaryAttr> descriptions;
+    for (size_t i = 0; i < maps; ++i) {
+      function.getArgument(mapsAt + i).replaceAllUsesWith(entry->getArgument(i));
+      descriptions.push_back(function.getArgAttrOfType<DictionaryAttr>(mapsAt + i, kTensorMapAttr));
+      auto bytes = LLVM::LLVMArrayType::get(b.getI8Type(), 128);
+      lowered.setArgAttr(i, LLVM::LLVMDialect::getByValAttrName(), TypeAttr::get(bytes));
+      lowered.setArgAttr(i, LLVM::LLVMDialect::getAlignAttrName(), b.getI64IntegerAttr(64));
+      lowered.setArgAttr(i, NVVM::NVVMDialect::getGridConstantAttrName(), b.getUnitAttr());
+    }
     for (auto [i, type] : llvm::enumerate(types)) {
       auto names = function.getArgAttrOfType<DimsAttr>(i, kDimsAttr);
-      function.getArgument(i).replaceAllUsesWith(bindBuffer(entry->getArgument(i), type, names));
+      function.getArgument(i).replaceAllUsesWith(bindBuffer(entry->getArgument(maps + i), type, names));
       // Buffers of a launch do not overlap.
-      lowered.setArgAttr(i, LLVM::LLVMDialect::getNoAliasAttrName(), b.getUnitAttr());
-      lowered.setArgAttr(i, LLVM::LLVMDialect::getAlignAttrName(), b.getI64IntegerAttr(16));
+      lowered.setArgAttr(maps + i, LLVM::LLVMDialect::getNoAliasAttrName(), b.getUnitAttr());
+      lowered.setArgAttr(maps + i, LLVM::LLVMDialect::getAlignAttrName(), b.getI64IntegerAttr(16));
     }
     Value block = LLVM::ZExtOp::create(b, loc, i64, NVVM::BlockIdXOp::create(b, loc, b.getI32Type()));
+    Value next = LLVM::AddOp::create(b, loc, block, constant(1));
+    auto persistent = function->getAttrOfType<IntegerAttr>(kBlocksPerSmAttr);
     function.getArgument(types.size()).replaceAllUsesWith(asIndex(block));
     function.getArgument(types.size() + 1)
-        .replaceAllUsesWith(asIndex(LLVM::AddOp::create(b, loc, block, constant(1))));
+        .replaceAllUsesWith(asIndex(persistent ? Value(entry->getArguments().back()) : next));
     spliceBody(function, lowered);
     auto shared = function->getAttrOfType<IntegerAttr>(kSharedBytesAttr);
-    describeKernel(lowered, blockThreads, shared ? shared.getInt() : 0, types.size());
+    describeKernel(lowered,
+                   {kMagic, blockThreads, shared ? static_cast<int32_t>(shared.getInt()) : 0,
+                    static_cast<int32_t>(types.size()), static_cast<int32_t>(dims.symbols().size()),
+                    persistent ? static_cast<int32_t>(persistent.getInt()) : 0, /*cluster=*/1,
+                    static_cast<int32_t>(maps)},
+                   descriptions);
   }
 
-  /// dsc_rt_gpu_kernel of runtime/dsc_rt_gpu.h.
-  void describeKernel(LLVM::LLVMFuncOp kernel, int32_t threads, int32_t sharedBytes, int32_t buffers) {
-    constexpr int32_t kMagic = 0x44534B31;
-    const int32_t fields[] = {kMagic,
-                              threads,
-                              sharedBytes,
-                              buffers,
-                              static_cast<int32_t>(dims.symbols().size()),
-                              /*blocks_per_sm=*/0,
-                              /*cluster=*/1,
-                              /*map_count=*/0};
+  static constexpr int32_t kMagic = 0x44534B31; // DSC_RT_GPU_KERNEL
+
+  /// dsc_rt_gpu_kernel of runtime/dsc_rt_gpu.h and what follows it.
+  void describeKernel(LLVM::LLVMFuncOp kernel, SmallVector<int32_t> fields, ArrayRef<DictionaryAttr> maps) {
+    SmallVector<AffineExpr> &extents = mapExtents[kernel.getName()];
+    for (DictionaryAttr map : maps) {
+      auto list = [&](StringRef key) { return map.getAs<ArrayAttr>(key).getAsRange<StringAttr>(); };
+      for (StringRef key : {"sizes", "strides"})
+        for (StringAttr expr : list(key))
+          extents.push_back(parse(expr));
+      constexpr int32_t kF16 = 5, kBf16 = 6; // DSC_RT_F16, DSC_RT_BF16
+      bool brain = map.getAs<TypeAttr>("element").getValue().isBF16();
+      auto box = map.getAs<DenseI64ArrayAttr>("box").asArrayRef();
+      fields.append({static_cast<int32_t>(map.getAs<IntegerAttr>("buffer").getInt()), brain ? kBf16 : kF16,
+                     static_cast<int32_t>(box.size()), static_cast<int32_t>(map.getAs<IntegerAttr>("swizzle").getInt())});
+      for (size_t i = 0; i < 5; ++i)
+        fields.push_back(i < box.size() ? box[i] : 1);
+    }
     std::string bytes;
     for (int32_t field : fields)
       for (int shift = 0; shift < 32; shift += 8)
@@ -308,6 +339,28 @@ private:
     }
   }
 
+  /// Sizes of all symbols, and behind them what a kernel's tensor maps need.
+  Value withExtents(ArrayRef<AffineExpr> extents) {
+    size_t count = symbols.size() + extents.size();
+    Value array;
+    {
+      OpBuilder::InsertionGuard guard(b);
+      auto function = b.getInsertionBlock()->getParentOp();
+      while (!isa<LLVM::LLVMFuncOp>(function))
+        function = function->getParentOp();
+      b.setInsertionPointToStart(&cast<LLVM::LLVMFuncOp>(function).getBody().front());
+      array = LLVM::AllocaOp::create(b, loc, ptr, i64, constant(count), /*alignment=*/8);
+    }
+    SmallVector<Value> values(symbols);
+    for (AffineExpr extent : extents)
+      values.push_back(expandExpr(b, loc, extent, {}, symbols));
+    for (auto [i, value] : llvm::enumerate(values)) {
+      Value slot = LLVM::GEPOp::create(b, loc, ptr, i64, array, ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(i)});
+      LLVM::StoreOp::create(b, loc, asI64(value), slot);
+    }
+    return array;
+  }
+
   void lowerLaunch(LaunchOp launch, Value runtime, Value bindings, Value sizes) {
     for (auto [i, buffer] : llvm::enumerate(launch.getBuffers())) {
       Value address = memref::ExtractAlignedPointerAsIndexOp::create(b, loc, buffer);
@@ -321,6 +374,8 @@ private:
     Value workgroups = asI64(launch.getWorkgroups());
     Value number = LLVM::ConstantOp::create(b, loc, b.getI32Type(), launch.getDispatch().value_or(0));
     SmallVector<Value> arguments{runtime, function, bindings, sizes, workgroups, number};
+    if (ArrayRef<AffineExpr> extents = mapExtents[kernel.getValue()]; !extents.empty())
+      arguments[3] = withExtents(extents);
     if (launch.getConcurrent())
       arguments.insert(arguments.begin() + 3,
                        LLVM::ConstantOp::create(b, loc, b.getI32Type(), launch.getBuffers().size()));
@@ -344,6 +399,7 @@ private:
   Location loc = b.getUnknownLoc();
   Type ptr, i64;
   bool gpu = false;
+  llvm::StringMap<SmallVector<AffineExpr>> mapExtents; // by kernel: numbers of its tensor maps, in order
   SmallVector<Value> symbols;
 };
 

@@ -95,14 +95,41 @@ void packBlocks(MatmulOp op, DequantizeOp source, int64_t panel) {
   op.setPackedColumns(columns);
 }
 
-/// A GPU multiplies matrices as they lie. Where it may round the left side, it does so once, ahead of the product.
-void roundLhs(MatmulOp op, DimsAnalysis &dims) {
-  bool rounds = mayRoundFactors(op.getPrecision()) && getElementTypeOrSelf(op.getRhs()).isBF16();
-  if (!rounds || !getElementTypeOrSelf(op.getLhs()).isF32())
-    return;
-  OpBuilder b(op);
-  op.getLhsMutable().assign(castTensor(b, op.getLoc(), op.getLhs(), b.getBF16Type(), &dims));
-}
+/// A GPU multiplies matrices as they lie. Where it may round left sides, it does so once, and where they are made.
+class LhsRounding {
+public:
+  explicit LhsRounding(ModuleOp module) : dims(module) {}
+
+  void run(MatmulOp op) {
+    bool rounds = mayRoundFactors(op.getPrecision()) && getElementTypeOrSelf(op.getRhs()).isBF16();
+    if (rounds && getElementTypeOrSelf(op.getLhs()).isF32())
+      op.getLhsMutable().assign(rounded(op.getLhs()));
+  }
+
+private:
+  Value rounded(Value value) {
+    if (Value known = roundings.lookup(value))
+      return known;
+    Operation *op = value.getDefiningOp();
+    OpBuilder b(value.getContext());
+    Value result;
+    if (isa_and_nonnull<tensor::CollapseShapeOp, tensor::ExpandShapeOp>(op)) {
+      Value source = rounded(op->getOperand(0));
+      b.setInsertionPoint(op);
+      Operation *view = b.clone(*op);
+      view->setOperand(0, source);
+      result = view->getResult(0);
+      result.setType(cast<RankedTensorType>(value.getType()).clone(b.getBF16Type()));
+    } else {
+      b.setInsertionPointAfterValue(value);
+      result = castTensor(b, value.getLoc(), value, b.getBF16Type(), &dims);
+    }
+    return roundings[value] = result;
+  }
+
+  DimsAnalysis dims;
+  DenseMap<Value, Value> roundings;
+};
 
 struct PackMatmulPass : impl::PackMatmulPassBase<PackMatmulPass> {
   using PackMatmulPassBase::PackMatmulPassBase;
@@ -119,8 +146,8 @@ struct PackMatmulPass : impl::PackMatmulPassBase<PackMatmulPass> {
       return signalPassFailure();
     }
     if (target && target.isGpu()) {
-      DimsAnalysis dims(module);
-      module.walk([&](MatmulOp op) { roundLhs(op, dims); });
+      LhsRounding rounding(module);
+      module.walk([&](MatmulOp op) { rounding.run(op); });
       return;
     }
     for (auto function : module.getOps<func::FuncOp>()) {

@@ -262,6 +262,7 @@ LogicalResult generateKernel(func::FuncOp kernel, DimsAnalysis &dims, TargetAttr
 
   KernelBuilder builder(kernel.getLoc(), b, dims, target.getVectorBytes());
   builder.firstWorkgroup = entry->getArgument(bufferCount);
+  builder.endWorkgroup = entry->getArgument(bufferCount + 1);
   builder.gpu = target.isGpu();
   builder.team = beginTeam(builder, variant.getThreads());
   for (auto [i, argument] : llvm::enumerate(kernel.getArguments())) {

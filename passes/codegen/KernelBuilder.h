@@ -43,8 +43,9 @@ public:
   int64_t width = 1;
   /// Lanes that count, vector<width x i1>, or null for all.
   Value mask;
-  /// Number of the workgroup that runs, and of the first that this call runs: they run one after the other.
-  Value workgroup, firstWorkgroup;
+  /// Number of the workgroup that runs, of the first that this call runs and of the first that it does not: they run
+  /// one after the other, those of a persistent block as many apart as there are blocks.
+  Value workgroup, firstWorkgroup, endWorkgroup;
   /// Buffers of tensors that live in memory.
   DenseMap<Value, Value> buffers;
   /// Values of the main operation's results at the current index.

@@ -41,7 +41,7 @@ Value threadNumber(KernelBuilder &kernel) {
   return arith::IndexCastUIOp::create(kernel, kernel.getIndexType(), number);
 }
 
-static func::FuncOp kernelFunction(KernelBuilder &kernel) {
+func::FuncOp kernelFunction(KernelBuilder &kernel) {
   Operation *parent = kernel.getInsertionBlock()->getParentOp();
   auto function = dyn_cast<func::FuncOp>(parent);
   return function ? function : parent->getParentOfType<func::FuncOp>();

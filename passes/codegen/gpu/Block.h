@@ -9,6 +9,9 @@ constexpr int64_t kWarp = 32;       // threads of a warp
 constexpr int64_t kSharedSpace = 3; // of addresses: LLVM's NVPTX back end
 constexpr int64_t kGlobalSpace = 1;
 
+/// The function that a kernel is written into.
+func::FuncOp kernelFunction(KernelBuilder &kernel);
+
 /// Number of this thread in its block.
 Value threadNumber(KernelBuilder &kernel);
 

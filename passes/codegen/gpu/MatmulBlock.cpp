@@ -28,16 +28,16 @@ MatmulBlock::MatmulBlock(MatmulOp op, KernelBuilder &kernel, VariantAttr variant
   columns = index(kernel.materialize(shape.columns));
   depth = index(kernel.materialize(shape.depth));
   thread = index(threadNumber(kernel)).asI32();
-  locate();
 }
 
 /// Blocks that run at the same time share operands: eight rows of blocks are walked column by column.
-void MatmulBlock::locate() {
+void MatmulBlock::locate(Int number) {
   constexpr int64_t kGroup = 8;
   ArrayRef<int64_t> size = variant.getWorkgroup();
   Int rowBlocks = (rows + (size[0] - 1)) / size[0], columnBlocks = (columns + (size[1] - 1)) / size[1];
-  Int number{&kernel, kernel.workgroup}, perBatch = rowBlocks * columnBlocks;
+  Int perBatch = rowBlocks * columnBlocks;
   batchNumber = constant(0);
+  batch.clear();
   if (!shape.batch.empty()) {
     batchNumber = number / perBatch;
     number = number % perBatch;
@@ -163,10 +163,36 @@ LogicalResult emitGpuMatmul(MatmulOp op, KernelBuilder &kernel, VariantAttr vari
   kernel.team = Team(); // threads share more than rows here
   if (variant.getInstruction() == "mma")
     return emitMatmulMma(op, kernel, variant);
+  if (variant.getInstruction() == "wgmma")
+    return emitMatmulWgmma(op, kernel, variant);
   if (variant.getInstruction() != "fma")
     return op.emitOpError("has no instruction \"") << variant.getInstruction() << "\" on this GPU";
   return variant.getMaxRows() == 1 && op.getTransposeRhs() ? emitMatmulRow(op, kernel, variant)
                                                            : emitMatmulThreads(op, kernel, variant);
+}
+
+bool canUseWgmma(MatmulOp op) {
+  FloatType factor = matrixFactorType(op);
+  auto lhs = cast<RankedTensorType>(op.getLhs().getType());
+  int64_t depth = lhs.getShape().back();
+  return factor && lhs.getElementType() == factor && getElementTypeOrSelf(op.getRhs()) == factor &&
+         op.getTransposeRhs() && !op.getTransposeLhs() && !ShapedType::isDynamic(depth) && depth % 8 == 0;
+}
+
+/// Columns of a block: as many as give the instruction its full rate, unless much of the last block is empty.
+static int64_t wgmmaColumns(MatmulOp op) {
+  int64_t columns = cast<RankedTensorType>(op.getResult().getType()).getShape().back(), best = 256;
+  if (ShapedType::isDynamic(columns))
+    return best;
+  // Smaller tiles read more of the left side per product: shared memory's rate against the instruction's.
+  constexpr std::pair<int64_t, double> choices[] = {{256, 1.0}, {192, 1.03}, {128, 1.12}, {64, 1.4}};
+  double least = INFINITY;
+  for (auto [size, cost] : choices)
+    if (double total = cost * llvm::alignTo(columns, size); total < least) {
+      least = total;
+      best = size;
+    }
+  return best;
 }
 
 ScheduleAttr gpuMatmulSchedule(MatmulOp op, TargetAttr target, DimsAnalysis &) {
@@ -184,7 +210,12 @@ ScheduleAttr gpuMatmulSchedule(MatmulOp op, TargetAttr target, DimsAnalysis &) {
     constexpr int64_t kDepth = 64; // elements of a row of a swizzled tile
     add(16, {16, 16}, {16, 64}, 4, kDepth, "mma", {4, kWarp});
     add(64, {32, 32}, {64, 64}, 4, kDepth, "mma", {4, kWarp});
-    add(0, {64, 32}, {128, 128}, 3, kDepth, "mma", {8, kWarp});
+    if (target.getCpu() == "sm_90a" && canUseWgmma(op)) {
+      int64_t columns = wgmmaColumns(op);
+      add(0, {64, columns}, {128, columns}, columns > 128 ? 4 : 6, kDepth, "wgmma", {3, 128});
+    } else {
+      add(0, {64, 32}, {128, 128}, 3, kDepth, "mma", {8, kWarp});
+    }
   } else {
     add(0, {4, 4}, {64, 64}, 1, 0, "fma", {8, kWarp});
   }

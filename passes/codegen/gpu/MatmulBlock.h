@@ -29,6 +29,8 @@ protected:
   };
 
   Factor factor(bool rhs);
+  /// Goes to a workgroup: sets where its tile lies.
+  void locate(Int number);
   /// Eight elements of a line from `k` on as the instruction's type, zeros beyond the ends.
   Value pullChunk(bool rhs, Int line, Int k);
   /// Where a factor's line has element `k`.
@@ -60,10 +62,13 @@ protected:
   Int firstRow, firstColumn; // of the block
   Int thread;                // i32
 
-private:
-  void locate();
 };
 
+/// Whether both factors can be copied by TMA and multiplied by wgmma.
+bool canUseWgmma(MatmulOp op);
+
+/// Products by the matrix instruction of four warps (wgmma), operands in shared memory by TMA.
+LogicalResult emitMatmulWgmma(MatmulOp op, KernelBuilder &kernel, VariantAttr variant);
 /// Products by the matrix instruction of a warp (mma.sync), operands in shared memory.
 LogicalResult emitMatmulMma(MatmulOp op, KernelBuilder &kernel, VariantAttr variant);
 /// Products of one row: every warp takes columns and reads them once.

@@ -25,6 +25,7 @@ public:
         threads(variant.getThreads()[0] * kWarp) {}
 
   void run() {
+    locate({&kernel, kernel.workgroup});
     memory = dynamicSharedMemory(kernel, stages * stageBytes());
     factors[0] = factor(false);
     factors[1] = factor(true);

@@ -14,7 +14,9 @@ namespace {
 
 class ThreadEmitter : MatmulBlock {
 public:
-  using MatmulBlock::MatmulBlock;
+  ThreadEmitter(MatmulOp op, KernelBuilder &kernel, VariantAttr variant) : MatmulBlock(op, kernel, variant) {
+    locate({&kernel, kernel.workgroup});
+  }
 
   /// A warp takes the columns of a tile, its lanes parts of the reduction.
   void row() {

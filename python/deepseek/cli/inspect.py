@@ -51,6 +51,7 @@ def _artifact(path: Path, dump: bool) -> tuple[dict[str, Any], dict[str, bytes]]
     from deepseek.artifact import Artifact
 
     opened = Artifact(path)
+    kernels = opened.manifest.get("kernels", {})
     report = {
         "file": str(path),
         "file_bytes": opened.file_bytes,
@@ -59,7 +60,7 @@ def _artifact(path: Path, dump: bool) -> tuple[dict[str, Any], dict[str, bytes]]
         "object_bytes": len(opened.object),
         "model": opened.model,
         "weights": _weights(opened),
-        "manifest": opened.manifest,
+        "manifest": opened.manifest | {"kernels": {name: _kernel(entry) for name, entry in kernels.items()}},
     }
     if not dump:
         return report, {}
@@ -67,7 +68,15 @@ def _artifact(path: Path, dump: bool) -> tuple[dict[str, Any], dict[str, bytes]]
 
     code = assembly(opened.text, target=opened.manifest["target"], source_name=str(path))
     parts = {".o": opened.object, ".mlir": opened.text.encode(), ".s": code.encode()}
-    return report, {path.stem + suffix: data for suffix, data in parts.items()}
+    ptx = {f"{name}.ptx": entry["ptx"].encode() for name, entry in kernels.items()}
+    return report, {path.stem + suffix: data for suffix, data in parts.items()} | ptx
+
+
+def _kernel(entry: dict[str, Any]) -> dict[str, Any]:
+    """A GPU's kernel without its text, which --dump writes."""
+    ptx = entry["ptx"].encode()
+    rest = {key: value for key, value in entry.items() if key != "ptx"}
+    return rest | {"ptx_bytes": len(ptx), "ptx_sha256": hashlib.sha256(ptx).hexdigest()}
 
 
 def _weights(opened: Any) -> dict[str, Any] | None:

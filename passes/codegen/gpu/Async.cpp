@@ -1,0 +1,66 @@
+//===- Async.cpp - copies by TMA and barriers in shared memory (sm_90) ----===//
+
+#include "passes/codegen/gpu/Async.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
+
+namespace mlir::dsc {
+
+Value tensorMapOf(KernelBuilder &kernel, Value buffer, const TensorMap &map) {
+  func::FuncOp function = kernelFunction(kernel);
+  auto argument = cast<BlockArgument>(buffer);
+  auto named = [&](StringRef name, Attribute value) { return kernel.getNamedAttr(name, value); };
+  auto list = [&](const Dims &exprs) {
+    SmallVector<Attribute> names;
+    for (AffineExpr expr : exprs)
+      names.push_back(kernel.getStringAttr(kernel.dims.print(expr)));
+    return kernel.getArrayAttr(names);
+  };
+  auto description = kernel.getDictionaryAttr(
+      {named("buffer", kernel.getI64IntegerAttr(argument.getArgNumber())),
+       named("element", TypeAttr::get(cast<MemRefType>(buffer.getType()).getElementType())),
+       named("sizes", list(map.sizes)), named("strides", list(map.strides)),
+       named("box", kernel.getDenseI64ArrayAttr(map.box)), named("swizzle", kernel.getI64IntegerAttr(kTileRowBytes))});
+  unsigned position = function.getNumArguments();
+  auto attributes = kernel.getDictionaryAttr({named(kTensorMapAttr, description)});
+  (void)function.insertArgument(position, LLVM::LLVMPointerType::get(kernel.getContext()), attributes,
+                                kernel.getLoc());
+  return function.getArgument(position);
+}
+
+static Value word(KernelBuilder &kernel, int64_t value) {
+  return arith::ConstantOp::create(kernel, kernel.getI32IntegerAttr(value));
+}
+
+void Barriers::init(Int number, int64_t arrivals) {
+  NVVM::MBarrierInitOp::create(kernel, at(number), word(kernel, arrivals), Value());
+}
+
+void Barriers::wait(Int number, Int parity) {
+  constexpr int64_t kTicks = 10000000; // of one attempt, in nanoseconds: it is repeated
+  NVVM::MBarrierTryWaitParityOp::create(kernel, at(number), parity, word(kernel, kTicks));
+}
+
+void Barriers::arrive(Int number) {
+  NVVM::MBarrierArriveOp::create(kernel, kernel.getI64Type(), at(number), Value(),
+                                 NVVM::MemScopeKindAttr::get(kernel.getContext(), NVVM::MemScopeKind::CTA));
+}
+
+void Barriers::expect(Int number, int64_t bytes) {
+  NVVM::MBarrierArriveExpectTxOp::create(kernel, Type(), at(number), word(kernel, bytes),
+                                         NVVM::MemScopeKindAttr::get(kernel.getContext(), NVVM::MemScopeKind::CTA),
+                                         kernel.getBoolAttr(false), Value());
+}
+
+void copyBox(KernelBuilder &kernel, Value target, Value map, ValueRange coordinates, Value barrier) {
+  constexpr unsigned kClusterSpace = 7;
+  Value cluster =
+      LLVM::AddrSpaceCastOp::create(kernel, LLVM::LLVMPointerType::get(kernel.getContext(), kClusterSpace), target);
+  NVVM::CpAsyncBulkTensorGlobalToSharedClusterOp::create(
+      kernel, cluster, map, coordinates, barrier, ValueRange(), Value(), Value(),
+      NVVM::TMALoadModeAttr::get(kernel.getContext(), NVVM::TMALoadMode::TILE), kernel.getBoolAttr(false),
+      NVVM::CTAGroupKindAttr(), Value());
+}
+
+} // namespace mlir::dsc
