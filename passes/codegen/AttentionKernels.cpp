@@ -21,7 +21,7 @@ struct AttentionModel : KernelOpInterface::ExternalModel<AttentionModel, Attenti
   ScheduleAttr getDefaultSchedule(Operation *op, TargetAttr target, DimsAnalysis &) const {
     auto attention = cast<AttentionOp>(op);
     if (target.isGpu() && attentionFactorType(attention))
-      return gpuAttentionSchedule(attention);
+      return gpuAttentionSchedule(attention, target);
     MLIRContext *context = op->getContext();
     int64_t lanes = lanesOf(attention, target.getVectorBytes());
     int64_t group = groupSize(attention), registers = target.getVectorRegisters();
@@ -78,8 +78,8 @@ struct AttentionModel : KernelOpInterface::ExternalModel<AttentionModel, Attenti
     auto attention = cast<AttentionOp>(op);
     AttentionPlan plan = planOf(attention, kernel, variant);
     int64_t lanes = plan.lanes, group = groupSize(attention);
-    if (variant.getInstruction() == "mma" && group % plan.heads == 0 && kernel.gpu)
-      return emitAttentionMma(attention, kernel, plan, variant);
+    if (llvm::is_contained({"mma", "wgmma"}, variant.getInstruction()) && group % plan.heads == 0 && kernel.gpu)
+      return emitGpuAttention(attention, kernel, plan, variant);
     bool few = variant.getMaxRows() > 0;
     int64_t multiple = few ? lanes : plan.tileRows;
     if (plan.tileColumns % lanes != 0)

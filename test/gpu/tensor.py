@@ -265,16 +265,22 @@ def _arrival(batch, block: int, place: int, target: int, data: np.ndarray, map_)
 # wgmma.
 
 
-def _matrix(batch, block: int, descriptor: int, rows: int, dtype) -> np.ndarray:
-    """[rows, 16] of a K-major matrix: rows of the swizzle's width, groups of eight `stride` bytes apart."""
-    start, stride, mode = (descriptor & 0x3FFF) << 4, (descriptor >> 32 & 0x3FFF) << 4, descriptor >> 62 & 3
-    width = {1: 128, 2: 64, 3: 32}.get(mode)
+def _matrix(batch, block: int, descriptor: int, lines: int, dtype, transposed: bool) -> np.ndarray:
+    """[lines, 16] in shared memory, under a swizzle: lines are rows of the swizzle's width, eight of them `stride` bytes
+    apart. Transposed, a row holds an element of many lines: `leading` bytes lie between as many as fill a row, `stride`
+    between eight elements along the reduction."""
+    start, leading, stride = ((descriptor >> shift & 0x3FFF) << 4 for shift in (0, 16, 32))
+    width = {1: 128, 2: 64, 3: 32}.get(descriptor >> 62 & 3)
     if width is None:
         raise PtxError("a matrix descriptor without swizzle is not known")
-    row = np.arange(rows)
-    linear = start + (row // 8 * stride + row % 8 * width)[:, None] + np.arange(32)[None, :]
-    data = batch.shared[block][swizzle(linear, width)]
-    return np.ascontiguousarray(data).view(dtype).astype(np.float64)
+    line, k = np.arange(lines)[:, None], np.arange(16)[None, :]
+    if transposed:
+        per_row = width // 2
+        linear = start + line // per_row * leading + line % per_row * 2 + k // 8 * stride + k % 8 * width
+    else:
+        linear = start + line // 8 * stride + line % 8 * width + k * 2
+    data = batch.shared[block][swizzle(linear[:, :, None], width) + np.arange(2)]
+    return np.ascontiguousarray(data).view(dtype).reshape(lines, 16).astype(np.float64)
 
 
 def _wgmma(name, operands):
@@ -293,28 +299,43 @@ def _wgmma(name, operands):
             batch.pending_products = kept
 
         return run
-    columns = int(re.search(r"n(\d+)k16", name[4 if name[3] == "aligned" else 3]).group(1))
+    shape = next(part for part in name if part.startswith("m64"))
+    columns = int(re.fullmatch(r"m64n(\d+)k16", shape).group(1))
     dtype = _FACTORS[name[-1]]
     registers = _names(operands[0])
+    left_registers = _names(operands[1]) if operands[1].startswith("{") else None
     numbers = [immediate(operand) for operand in operands[4:]]
+    if numbers[:2] != [1, 1] or (left_registers is None and numbers[2]):
+        raise PtxError("only wgmma without negation, and with the left side along its rows, is known")
+    transposed = bool(numbers[-1])
     thread = np.arange(128)
     row, member = thread // 32 * 16 + thread % 32 // 4, thread % 4
 
     def run(batch, at, pc):
         groups = _whole(at, 128, "wgmma")
-        if numbers != [1, 1, 0, 0]:
-            raise PtxError("only wgmma of K-major matrices without negation is known")
         keep = bool(batch.value(operands[3], at, np.bool_)[0])
-        first, second = (batch.value(operand, at, np.uint64).reshape(groups.shape) for operand in operands[1:3])
-        for group, a, b in zip(groups, first, second):
-            if (a != a[0]).any() or (b != b[0]).any():
+        descriptors = [None if left_registers else operands[1], operands[2]]
+        values = [d and batch.value(d, at, np.uint64).reshape(groups.shape) for d in descriptors]
+        for i, group in enumerate(groups):
+            same = [value is None or (value[i] == value[i, 0]).all() for value in values]
+            if not all(same):
                 raise PtxError("descriptors differ within a warpgroup")
-            batch.pending_products.append((int(group[0]), _product(batch, group, int(a[0]), int(b[0]), keep)))
+            a, b = (None if value is None else int(value[i, 0]) for value in values)
+            batch.pending_products.append((int(group[0]), _product(batch, group, a, b, keep)))
+
+    def _left(batch, group):
+        words = _pairs(batch, left_registers, group, (128,), dtype)
+        matrix = np.zeros((64, 16))
+        for i in range(4):
+            for e in range(2):
+                matrix[row + 8 * (i % 2), member * 2 + e + 8 * (i // 2)] = words[:, i, e]
+        return matrix
 
     def _product(batch, group, a, b, keep):
         def action():
             block = int(batch.block[group[0]])
-            product = _matrix(batch, block, a, 64, dtype) @ _matrix(batch, block, b, columns, dtype).T
+            left = _left(batch, group) if a is None else _matrix(batch, block, a, 64, dtype, False)
+            product = left @ _matrix(batch, block, b, columns, dtype, transposed).T
             for i, register in enumerate(registers):
                 part = product[row + i % 4 // 2 * 8, i // 4 * 8 + member * 2 + i % 2]
                 before = batch.value(register, group, np.float32) if keep else 0

@@ -15,13 +15,12 @@
 #include "mlir/Dialect/LLVMIR/NVVMDialect.h"
 #include "passes/codegen/gpu/Async.h"
 #include "passes/codegen/gpu/MatmulBlock.h"
+#include "passes/codegen/gpu/Wgmma.h"
 
 namespace mlir::dsc {
 namespace {
 
 constexpr int64_t kDepth = kTileRowBytes / 2; // elements of a slice along the reduction
-constexpr int64_t kWarpgroup = 128, kGroupRows = 64;
-constexpr int64_t kBarrierBytes = 1024; // in front of the ring, which is aligned to them
 
 class WgmmaEmitter : MatmulBlock {
 public:
@@ -48,25 +47,17 @@ public:
 
     Int group = thread / kWarpgroup;
     kernel.ifThen(group == groups, [&] {
-      setRegisters(kProducerRegisters, NVVM::SetMaxRegisterAction::decrease);
+      setRegisters(kernel, kProducerRegisters, /*more=*/false);
       kernel.ifThen(thread == groups * kWarpgroup, [&] { copyTiles(); });
     });
     kernel.ifThen(group < groups, [&] {
-      setRegisters(groups == 1 ? 240 : kConsumerRegisters, NVVM::SetMaxRegisterAction::increase);
+      setRegisters(kernel, kConsumerRegisters, /*more=*/true);
       multiplyTiles(group);
     });
   }
 
 private:
-  // Of 65536 registers, three warpgroups start with 168 each (CUTLASS uses the same split).
-  static constexpr int64_t kProducerRegisters = 40, kConsumerRegisters = 232;
-
   int64_t stageBytes() const { return (blockRows + blockColumns) * kTileRowBytes; }
-
-  void setRegisters(int64_t count, NVVM::SetMaxRegisterAction action) {
-    NVVM::SetMaxRegisterOp::create(kernel, kernel.getI32IntegerAttr(count),
-                                   NVVM::SetMaxRegisterActionAttr::get(kernel.getContext(), action));
-  }
 
   Value mapOf(bool rhs) {
     MLIRContext *context = op.getContext();
@@ -112,21 +103,10 @@ private:
   }
   Int stageBegin(Int stage, bool rhs) { return stage * stageBytes() + (rhs ? blockRows * kTileRowBytes : 0); }
 
-  /// Rows of 128 bytes under the swizzle of that width, groups of eight rows adjacent.
-  Int descriptor(Int offset) {
-    constexpr uint64_t kSwizzle128 = uint64_t(1) << 62, kGroupStride = (8 * kTileRowBytes / 16) << 32, kUnused = 1 << 16;
-    Value pointer = behind(kernel, ring, offset);
-    Int address{&kernel, LLVM::PtrToIntOp::create(kernel, kernel.getI64Type(), pointer)};
-    Int start = (address & 0x3ffff) / 16;
-    return start + static_cast<int64_t>(kSwizzle128 | kGroupStride | kUnused);
-  }
-
   void multiplyTiles(Int group) {
-    Type f32 = kernel.getF32Type();
-    auto sumsType = LLVM::LLVMStructType::getLiteral(kernel.getContext(), SmallVector<Type>(blockColumns / 2, f32));
     Int warp = thread / kWarp % (kWarpgroup / kWarp), lane = thread % kWarp;
     forTiles([&](Int before) {
-      Value start = LLVM::ZeroOp::create(kernel, sumsType);
+      Value start = wgmmaZero(kernel, blockColumns);
       Value sums = kernel.forLoop(constant(0), slices, 1, start, [&](Value i, ValueRange carried) {
         Int number = before + Int{&kernel, i}, where = place(number);
         full.wait(where, parity(number));
@@ -149,17 +129,11 @@ private:
 
   Value multiplySlice(Int group, Int stage, Value sums) {
     NVVM::WgmmaFenceAlignedOp::create(kernel);
-    Int left = descriptor(stageBegin(stage, false) + group * kGroupRows * kTileRowBytes);
-    Int right = descriptor(stageBegin(stage, true));
-    auto kind = type.isF16() ? NVVM::WGMMATypes::f16 : NVVM::WGMMATypes::bf16;
-    auto shape = NVVM::MMAShapeAttr::get(kernel.getContext(), 64, blockColumns, 16);
-    for (int64_t k = 0; k < kDepth / 16; ++k) // 32 bytes further in the first row
-      sums = NVVM::WgmmaMmaAsyncOp::create(kernel, sums.getType(), sums, left + k * 2, right + k * 2, shape, kind, kind,
-                                           NVVM::WGMMATypes::f32, NVVM::WGMMAScaleOut::one, NVVM::WGMMAScaleIn::one,
-                                           NVVM::WGMMAScaleIn::one, NVVM::MMALayout::row, NVVM::MMALayout::col,
-                                           NVVM::MMAIntOverflowAttr());
-    NVVM::WgmmaGroupSyncAlignedOp::create(kernel);
-    NVVM::WgmmaWaitGroupSyncOp::create(kernel, 0);
+    Int left = stageBegin(stage, false) + group * kGroupRows * kTileRowBytes, right = stageBegin(stage, true);
+    for (int64_t k = 0; k < kDepth; k += 16)
+      sums = wgmma(kernel, type, sums, matrixAlongRows(kernel, ring, left + k * 2),
+                   matrixAlongRows(kernel, ring, right + k * 2), blockColumns);
+    wgmmaWait(kernel);
     return sums;
   }
 

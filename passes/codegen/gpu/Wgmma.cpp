@@ -1,0 +1,100 @@
+//===- Wgmma.cpp - the matrix instruction of four warps (sm_90a) ----------===//
+
+#include "passes/codegen/gpu/Wgmma.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
+
+namespace mlir::dsc {
+
+void setRegisters(KernelBuilder &kernel, int64_t count, bool more) {
+  auto action = more ? NVVM::SetMaxRegisterAction::increase : NVVM::SetMaxRegisterAction::decrease;
+  NVVM::SetMaxRegisterOp::create(kernel, kernel.getI32IntegerAttr(count),
+                                 NVVM::SetMaxRegisterActionAttr::get(kernel.getContext(), action));
+}
+
+void fenceAsync(KernelBuilder &kernel) {
+  MLIRContext *context = kernel.getContext();
+  NVVM::FenceProxyOp::create(kernel, NVVM::ProxyKindAttr::get(context, NVVM::ProxyKind::async_shared),
+                             NVVM::SharedSpaceAttr::get(context, NVVM::SharedSpace::shared_cta));
+}
+
+static Int descriptor(KernelBuilder &kernel, Value memory, Int offset, int64_t leading, int64_t stride) {
+  constexpr int64_t kSwizzle128 = int64_t(1) << 62, kUnit = 16; // bytes
+  Value pointer = behind(kernel, memory, offset);
+  Int address{&kernel, LLVM::PtrToIntOp::create(kernel, kernel.getI64Type(), pointer)};
+  return (address & 0x3ffff) / kUnit + (kSwizzle128 | (stride / kUnit) << 32 | (leading / kUnit) << 16);
+}
+
+Int matrixAlongRows(KernelBuilder &kernel, Value memory, Int offset) {
+  constexpr int64_t kUnused = 16;
+  return descriptor(kernel, memory, offset, kUnused, 8 * kTileRowBytes);
+}
+
+Int matrixAlongColumns(KernelBuilder &kernel, Value memory, Int offset, int64_t panelBytes) {
+  return descriptor(kernel, memory, offset, panelBytes, 8 * kTileRowBytes);
+}
+
+static Type sumsType(KernelBuilder &kernel, int64_t columns) {
+  return LLVM::LLVMStructType::getLiteral(kernel.getContext(), SmallVector<Type>(columns / 2, kernel.getF32Type()));
+}
+
+Value wgmmaZero(KernelBuilder &kernel, int64_t columns) {
+  return LLVM::ZeroOp::create(kernel, sumsType(kernel, columns));
+}
+
+Value wgmmaPack(KernelBuilder &kernel, ArrayRef<Value> sums) {
+  Value all = LLVM::PoisonOp::create(kernel, sumsType(kernel, sums.size() * 2));
+  for (auto [i, sum] : llvm::enumerate(sums))
+    all = LLVM::InsertValueOp::create(kernel, all, sum, i);
+  return all;
+}
+
+SmallVector<Value> wgmmaSums(KernelBuilder &kernel, Value sums, int64_t columns) {
+  SmallVector<Value> all;
+  for (int64_t i = 0; i < columns / 2; ++i)
+    all.push_back(LLVM::ExtractValueOp::create(kernel, sums, i));
+  return all;
+}
+
+Value wgmma(KernelBuilder &kernel, FloatType type, Value sums, Int left, Int right, int64_t columns) {
+  auto kind = type.isF16() ? NVVM::WGMMATypes::f16 : NVVM::WGMMATypes::bf16;
+  return NVVM::WgmmaMmaAsyncOp::create(
+      kernel, sums.getType(), sums, left, right, NVVM::MMAShapeAttr::get(kernel.getContext(), kGroupRows, columns, 16),
+      kind, kind, NVVM::WGMMATypes::f32, NVVM::WGMMAScaleOut::one, NVVM::WGMMAScaleIn::one, NVVM::WGMMAScaleIn::one,
+      NVVM::MMALayout::row, NVVM::MMALayout::col, NVVM::MMAIntOverflowAttr());
+}
+
+Value wgmmaFromRegisters(KernelBuilder &kernel, FloatType type, Value sums, ArrayRef<Value> left, Int right,
+                         int64_t columns) {
+  // The operation of NVVM has descriptors for both sides only.
+  int64_t count = columns / 2;
+  std::string text, constraints;
+  llvm::raw_string_ostream code(text), kinds(constraints);
+  StringRef kind = type.isF16() ? "f16" : "bf16";
+  code << "wgmma.mma_async.sync.aligned.m64n" << columns << "k16.f32." << kind << "." << kind << " {";
+  for (int64_t i = 0; i < count; ++i)
+    code << (i ? ", $" : "$") << i;
+  code << "}, {$" << count << ", $" << count + 1 << ", $" << count + 2 << ", $" << count + 3 << "}, $" << count + 4
+       << ", 1, 1, 1, 1;";
+  for (int64_t i = 0; i < count; ++i)
+    kinds << "=f,";
+  kinds << "r,r,r,r,l";
+  SmallVector<Value> operands(left);
+  operands.push_back(right);
+  for (int64_t i = 0; i < count; ++i) {
+    kinds << "," << i;
+    operands.push_back(LLVM::ExtractValueOp::create(kernel, sums, i));
+  }
+  return LLVM::InlineAsmOp::create(kernel, sums.getType(), operands, text, constraints, /*has_side_effects=*/true,
+                                   /*is_align_stack=*/false, LLVM::TailCallKind::None,
+                                   LLVM::AsmDialectAttr::get(kernel.getContext(), LLVM::AsmDialect::AD_ATT), ArrayAttr())
+      .getRes();
+}
+
+void wgmmaWait(KernelBuilder &kernel) {
+  NVVM::WgmmaGroupSyncAlignedOp::create(kernel);
+  NVVM::WgmmaWaitGroupSyncOp::create(kernel, 0);
+}
+
+} // namespace mlir::dsc
