@@ -8,7 +8,9 @@
 
 #include "mlir/Transforms/RegionUtils.h"
 #include "passes/DimsAnalysis.h"
+#include "passes/GpuRates.h"
 #include "passes/Passes.h"
+#include "passes/codegen/KernelPlan.h"
 
 namespace mlir::dsc {
 #define GEN_PASS_DEF_ANNOTATECOSTPASS
@@ -77,6 +79,30 @@ public:
     return cost;
   }
 
+  /// What a GPU takes at the rates of its data sheet, in nanoseconds: the longer of computing, in whole waves of blocks,
+  /// and of reading and writing. Of the variant without a bound; empty if sizes do not say.
+  std::string predictedTime(DispatchOp dispatch, TargetAttr target, const Cost &cost) {
+    GpuRates rates = ratesOf(target);
+    VariantAttr variant = dispatch.getSchedule()->getVariants().back();
+    bool matrix = llvm::is_contained({"mma", "wgmma"}, variant.getInstruction());
+    AffineExpr blocks = workgroupCount(dispatch.getBody(), variant, dims);
+    double perNs = matrix ? rates.matrixPerNs : rates.floatPerNs;
+    auto fixed = [](AffineExpr expr) { return dyn_cast<AffineConstantExpr>(expr); };
+    auto divided = [&](AffineExpr expr, double rate) -> std::string {
+      if (auto known = fixed(expr))
+        return std::to_string(static_cast<int64_t>(std::ceil(known.getValue() / rate)));
+      return "(" + dims.print(expr) + ") / " + std::to_string(static_cast<int64_t>(rate));
+    };
+    std::string memory = divided(cost.bytes, rates.bytesPerNs), compute = divided(cost.operations, perNs);
+    auto operations = fixed(cost.operations), count = fixed(blocks), bytes = fixed(cost.bytes);
+    if (!operations || !count || !bytes)
+      return "max(" + compute + ", " + memory + ")";
+    int64_t all = std::max<int64_t>(1, count.getValue()), waves = llvm::divideCeil(all, rates.multiprocessors);
+    double idle = static_cast<double>(waves * rates.multiprocessors) / all; // places of the last wave without a block
+    double whole = std::max(operations.getValue() / perNs * (matrix ? idle : 1), bytes.getValue() / rates.bytesPerNs);
+    return std::to_string(static_cast<int64_t>(std::ceil(whole)));
+  }
+
   StringAttr print(AffineExpr expr) { return StringAttr::get(context, dims.print(expr)); }
 
 private:
@@ -140,15 +166,26 @@ private:
 struct AnnotateCostPass : impl::AnnotateCostPassBase<AnnotateCostPass> {
   void runOnOperation() override {
     CostAnalysis costs(getOperation());
+    auto target = getOperation()->getAttrOfType<TargetAttr>(kTargetAttr);
     getOperation()->walk<WalkOrder::PreOrder>([&](Operation *op) {
       if (auto dispatch = dyn_cast<DispatchOp>(op)) {
-        annotate(op, costs.costOf(dispatch), costs);
+        std::optional<Cost> cost = costs.costOf(dispatch);
+        annotate(op, cost, costs);
+        if (cost && target && target.isGpu() && dispatch.getSchedule())
+          predict(dispatch, costs.predictedTime(dispatch, target, *cost));
         return WalkResult::skip();
       }
       if (auto single = dyn_cast<CostOpInterface>(op))
         annotate(op, costs.costOf(single), costs);
       return WalkResult::advance();
     });
+  }
+
+  void predict(DispatchOp dispatch, const std::string &nanoseconds) {
+    Builder b(&getContext());
+    NamedAttrList fields(dispatch->getAttrOfType<DictionaryAttr>(kCostAttr));
+    fields.set("predicted_ns", b.getStringAttr(nanoseconds));
+    dispatch->setAttr(kCostAttr, fields.getDictionary(&getContext()));
   }
 
   /// Leaves an operation alone if one of its sizes has no name.

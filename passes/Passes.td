@@ -122,6 +122,9 @@ def AnnotateCostPass : Dsc_Pass<"dsc-annotate-cost"> {
     `bytes` what is read of the operands and written of the results. A dispatch
     costs what the operations inside compute, and the bytes that cross its
     boundary; these stand in the manifest, for profiles. A cache counts as full.
+    For a GPU, `predicted_ns` is the time that a scheduled dispatch takes at the
+    rates of the data sheet, a prediction: the longer of computing, in whole waves
+    of blocks where sizes are known, and of reading and writing.
 
     ```mlir
     %y = dsc.matmul %x, %w : (tensor<?x576xf32>, tensor<576x64xf32>) -> tensor<?x64xf32>

@@ -20,7 +20,7 @@ struct AttentionModel : KernelOpInterface::ExternalModel<AttentionModel, Attenti
   /// One position, a few, and many.
   ScheduleAttr getDefaultSchedule(Operation *op, TargetAttr target, DimsAnalysis &) const {
     auto attention = cast<AttentionOp>(op);
-    if (target.isGpu() && attentionFactorType(attention))
+    if (target.isGpu())
       return gpuAttentionSchedule(attention, target);
     MLIRContext *context = op->getContext();
     int64_t lanes = lanesOf(attention, target.getVectorBytes());
@@ -78,7 +78,7 @@ struct AttentionModel : KernelOpInterface::ExternalModel<AttentionModel, Attenti
     auto attention = cast<AttentionOp>(op);
     AttentionPlan plan = planOf(attention, kernel, variant);
     int64_t lanes = plan.lanes, group = groupSize(attention);
-    if (llvm::is_contained({"mma", "wgmma"}, variant.getInstruction()) && group % plan.heads == 0 && kernel.gpu)
+    if (kernel.gpu && group % plan.heads == 0)
       return emitGpuAttention(attention, kernel, plan, variant);
     bool few = variant.getMaxRows() > 0;
     int64_t multiple = few ? lanes : plan.tileRows;

@@ -3,6 +3,9 @@
 // RUN: dsc-opt %s --dsc-set-target=target=cpu:x86-64 | FileCheck %s --check-prefix=X86
 // RUN: dsc-opt %s --dsc-set-target=target=cpu:aarch64 | FileCheck %s --check-prefix=ARM
 
+// RUN: dsc-opt %s --dsc-set-target=target=sm_80 | FileCheck %s --check-prefix=SM80
+// RUN: dsc-opt %s --dsc-set-target=target=sm_90a | FileCheck %s --check-prefix=SM90
+
 // No target, `cpu` and `cpu:native` all mean this machine.
 // RUN: dsc-opt %s --dsc-set-target -o %t.default
 // RUN: dsc-opt %s --dsc-set-target=target=cpu -o %t.cpu
@@ -27,6 +30,8 @@
 // V3: #dsc.target<"cpu:x86-64-v3",
 // V3-SAME: +fma,+f16c,+bmi,+bmi2,+lzcnt,+movbe", vector_bytes = 32, vector_registers = 16>
 // ARM: #dsc.target<"cpu:aarch64", triple = "aarch64-unknown-linux-gnu", cpu = "generic", features = "+neon", vector_bytes = 16, vector_registers = 32>
+// SM80: #dsc.target<"sm_80", triple = "nvptx64-nvidia-cuda", cpu = "sm_80", features = "+ptx80", vector_bytes = 16, vector_registers = 255, l2_bytes = 41943040>
+// SM90: #dsc.target<"sm_90a", triple = "nvptx64-nvidia-cuda", cpu = "sm_90a", features = "+ptx80", vector_bytes = 16, vector_registers = 255, l2_bytes = 52428800>
 // NATIVE: #dsc.target<"cpu:native",
 // STRICT: #dsc.target<"cpu:native+strict",
 // STRICT-NOT: bf16

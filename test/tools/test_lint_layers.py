@@ -85,8 +85,8 @@ FAULTS = {
     "compiler loaded eagerly": ("python/deepseek/x.py", "from ._mlir import ir\n", "inside functions"),
     "frontend loaded eagerly": ("python/deepseek/x.py", "from . import frontend\n", "inside functions"),
     "runtime reaches the compiler": (
-        "python/deepseek/runtime.py",
-        "def f():\n    from .compiler import compile_text\n",
+        "python/deepseek/runtime/x.py",
+        "def f():\n    from ..compiler import compile_text\n",
         "where the compiler is absent",
     ),
     "relative import from a subpackage": (

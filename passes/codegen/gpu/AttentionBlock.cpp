@@ -225,6 +225,11 @@ ScheduleAttr gpuAttentionSchedule(AttentionOp op, TargetAttr target) {
     return VariantAttr::get(context, maxRows, tile, {positions, heads, splits}, /*unroll=*/1, /*depth=*/tile[1],
                             /*stage=*/{}, instruction, threads);
   };
+  if (!attentionFactorType(op)) {
+    while (group % heads != 0 || heads > kWarps)
+      --heads;
+    return ScheduleAttr::get(context, variant(0, {1, kWarp}, std::max<int64_t>(1, kWarps / heads), 1, "fma", {kWarps, kWarp}));
+  }
   // Few rows leave most of the GPU without work unless the keys are split.
   int64_t few = std::max<int64_t>(1, kFewRows / heads), keys = depth > 128 ? 32 : 64;
   VariantAttr split = variant(few, {16, keys}, few, kSplits, "mma", {kWarps, kWarp});
@@ -235,13 +240,15 @@ ScheduleAttr gpuAttentionSchedule(AttentionOp op, TargetAttr target) {
 }
 
 LogicalResult emitGpuAttention(AttentionOp op, KernelBuilder &kernel, const AttentionPlan &plan, VariantAttr variant) {
+  kernel.team = Team(); // threads share more than rows here
+  if (variant.getInstruction() == "fma")
+    return emitAttentionWarps(op, kernel, plan, variant);
   if (!attentionFactorType(op))
     return op.emitOpError("instruction \"")
            << variant.getInstruction()
            << "\" needs heads of a multiple of 16 elements of f16 or bf16, or a precision that allows to round them";
   if (plan.splits > 1 && (variant.getMaxRows() == 0 || variant.getMaxRows() > plan.positions))
     return op.emitOpError("splits keys only if max_rows is at most the workgroup's ") << plan.positions << " positions";
-  kernel.team = Team(); // threads share more than rows here
   return variant.getInstruction() == "mma" ? emitAttentionMma(op, kernel, plan, variant)
                                            : emitAttentionWgmma(op, kernel, plan, variant);
 }

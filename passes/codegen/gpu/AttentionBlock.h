@@ -27,6 +27,8 @@ LogicalResult emitGpuAttention(AttentionOp op, KernelBuilder &kernel, const Atte
 LogicalResult emitAttentionMma(AttentionOp op, KernelBuilder &kernel, const AttentionPlan &plan, VariantAttr variant);
 /// Products by that of four warps (wgmma), tiles by TMA.
 LogicalResult emitAttentionWgmma(AttentionOp op, KernelBuilder &kernel, const AttentionPlan &plan, VariantAttr variant);
+/// Without matrix instructions.
+LogicalResult emitAttentionWarps(AttentionOp op, KernelBuilder &kernel, const AttentionPlan &plan, VariantAttr variant);
 /// Whether keys and values can be copied by TMA and multiplied by wgmma.
 bool canUseWgmma(AttentionOp op);
 

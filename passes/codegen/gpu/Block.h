@@ -25,6 +25,12 @@ Value dynamicSharedMemory(KernelBuilder &kernel, int64_t bytes);
 /// All threads of the block wait for each other.
 void barrier(KernelBuilder &kernel);
 
+/// All threads of the warp wait for each other, and see what was written.
+void syncWarp(KernelBuilder &kernel);
+
+/// The value of a lane (i32) of this warp.
+Value fromLane(KernelBuilder &kernel, Value value, Value lane);
+
 /// A scalar integer with C's operators; operands of the other type are constants.
 struct Int {
   KernelBuilder *kernel;

@@ -195,7 +195,7 @@ static int64_t wgmmaColumns(MatmulOp op) {
   return best;
 }
 
-ScheduleAttr gpuMatmulSchedule(MatmulOp op, TargetAttr target, DimsAnalysis &) {
+ScheduleAttr gpuMatmulSchedule(MatmulOp op, TargetAttr target, DimsAnalysis &dims) {
   MLIRContext *context = op.getContext();
   SmallVector<VariantAttr> variants;
   auto add = [&](int64_t maxRows, ArrayRef<int64_t> tile, ArrayRef<int64_t> workgroup, int64_t stages, int64_t depth,
@@ -219,7 +219,16 @@ ScheduleAttr gpuMatmulSchedule(MatmulOp op, TargetAttr target, DimsAnalysis &) {
   } else {
     add(0, {4, 4}, {64, 64}, 1, 0, "fma", {8, kWarp});
   }
-  return ScheduleAttr::get(context, variants);
+  // Of a known number of rows one variant is enough; the kernel of one row is told by its bound.
+  auto known = dyn_cast<AffineConstantExpr>(elementCount(matmulShape(op, dims).rows, context));
+  if (!known || known.getValue() <= 1)
+    return ScheduleAttr::get(context, variants);
+  const auto *chosen = llvm::find_if(variants, [&](VariantAttr variant) {
+    return variant.getMaxRows() == 0 || known.getValue() <= variant.getMaxRows();
+  });
+  return ScheduleAttr::get(context, VariantAttr::get(context, 0, chosen->getTile(), chosen->getWorkgroup(),
+                                                     chosen->getUnroll(), chosen->getDepth(), chosen->getStage(),
+                                                     chosen->getInstruction(), chosen->getThreads()));
 }
 
 } // namespace mlir::dsc

@@ -26,18 +26,17 @@ Team beginTeam(KernelBuilder &kernel, ArrayRef<int64_t> threads) {
   return team;
 }
 
-/// The value of the lane whose number differs in `bits`.
-static Value shuffle(KernelBuilder &kernel, Value value, int64_t bits) {
+static Value shuffle(KernelBuilder &kernel, Value value, NVVM::ShflKind kind, Value lane) {
   Type type = value.getType(), i32 = kernel.getI32Type(), i64 = kernel.getI64Type();
   auto constant = [&](int64_t v) -> Value { return arith::ConstantOp::create(kernel, kernel.getI32IntegerAttr(v)); };
   auto word = [&](Value v) -> Value {
-    return NVVM::ShflOp::create(kernel, v.getType(), constant(-1), v, constant(bits), constant(31), NVVM::ShflKind::bfly,
-                                UnitAttr());
+    return NVVM::ShflOp::create(kernel, v.getType(), constant(-1), v, lane, constant(31), kind, UnitAttr());
   };
   if (type.isF32() || type.isInteger(32))
     return word(value);
   if (type.isIndex())
-    return arith::IndexCastOp::create(kernel, type, shuffle(kernel, arith::IndexCastOp::create(kernel, i64, value), bits));
+    return arith::IndexCastOp::create(
+        kernel, type, shuffle(kernel, arith::IndexCastOp::create(kernel, i64, value), kind, lane));
   unsigned width = type.getIntOrFloatBitWidth();
   Type whole = kernel.getIntegerType(width);
   Value raw = isa<FloatType>(type) ? Value(arith::BitcastOp::create(kernel, whole, value)) : value;
@@ -53,10 +52,21 @@ static Value shuffle(KernelBuilder &kernel, Value value, int64_t bits) {
   return isa<FloatType>(type) ? Value(arith::BitcastOp::create(kernel, type, raw)) : raw;
 }
 
+Value fromLane(KernelBuilder &kernel, Value value, Value lane) {
+  return shuffle(kernel, value, NVVM::ShflKind::idx, lane);
+}
+
+void syncWarp(KernelBuilder &kernel) {
+  NVVM::SyncWarpOp::create(kernel, Value(arith::ConstantOp::create(kernel, kernel.getI32IntegerAttr(-1))));
+}
+
 Value reduceTeam(KernelBuilder &kernel, vector::CombiningKind kind, Value value) {
   auto combine = [&](int64_t lanes, Value v) {
     for (int64_t bits = lanes / 2; bits > 0; bits /= 2)
-      v = vector::makeArithReduction(kernel, kernel.getLoc(), kind, v, shuffle(kernel, v, bits));
+      v = vector::makeArithReduction(
+          kernel, kernel.getLoc(), kind, v,
+          shuffle(kernel, v, NVVM::ShflKind::bfly,
+                  Value(arith::ConstantOp::create(kernel, kernel.getI32IntegerAttr(bits)))));
     return v;
   };
   int64_t threads = kernel.team.threads;
