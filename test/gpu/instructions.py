@@ -109,7 +109,14 @@ def _memory(name, operands):
     kind = name[-1]
     dtype = np.dtype(_TYPES[kind])
     vector = next((int(part[1:]) for part in name if part in ("v2", "v4", "v8")), 1)
-    space = next((part.split("::")[0] for part in name if part.split("::")[0] in ("global", "shared", "local", "param", "const")), "")
+    space = next(
+        (
+            part.split("::")[0]
+            for part in name
+            if part.split("::")[0] in ("global", "shared", "local", "param", "const")
+        ),
+        "",
+    )
     space = "global" if space == "const" else space
     load = name[0] == "ld"
     place, values = (operands[1], operands[0]) if load else (operands[0], operands[1])
@@ -341,7 +348,9 @@ def _bfe(a, begin, length, dtype):
     begin, length = (np.minimum(x & 255, bits) for x in (begin, length))
     unsigned = a.view(np.dtype(f"u{dtype.itemsize}"))
     shifted = _shift(unsigned, begin.astype(unsigned.dtype), unsigned.dtype, left=False)
-    mask = np.where(length >= bits, ~unsigned.dtype.type(0), (unsigned.dtype.type(1) << length.astype(unsigned.dtype)) - 1)
+    mask = np.where(
+        length >= bits, ~unsigned.dtype.type(0), (unsigned.dtype.type(1) << length.astype(unsigned.dtype)) - 1
+    )
     return (shifted & mask).astype(unsigned.dtype)
 
 

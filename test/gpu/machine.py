@@ -27,15 +27,19 @@ class Kernel:
     """One entry point of a PTX text."""
 
     def __init__(self, text: str) -> None:
-        self.program = parse(text)
-
-    def launch(self, grid: int, parameters: Sequence[object], shared_bytes: int = 0) -> None:
-        """Runs `grid` blocks. Parameters are arrays (buffers, written in place), numbers and `TensorMap`s."""
         from .instructions import decode
 
-        memory = Memory([p for p in parameters if isinstance(p, np.ndarray)])
-        code = [decode(instruction, self.program) for instruction in self.program.instructions]
-        meets = meeting_points(self.program)
+        self.program = parse(text)
+        self._code = [decode(instruction, self.program) for instruction in self.program.instructions]
+        self._meets = meeting_points(self.program)
+
+    def launch(
+        self, grid: int, parameters: Sequence[object], shared_bytes: int = 0, memory: Memory | None = None
+    ) -> None:
+        """Runs `grid` blocks. Parameters are arrays (buffers, written in place), numbers and `TensorMap`s; numbers may
+        be addresses in `memory` (default: the arrays)."""
+        memory = memory or Memory([p for p in parameters if isinstance(p, np.ndarray)])
+        code, meets = self._code, self._meets
         per_batch = max(1, _BATCH_THREADS // self.program.threads)
         for begin in range(0, grid, per_batch):
             blocks = np.arange(begin, min(grid, begin + per_batch))
@@ -45,7 +49,9 @@ class Kernel:
 class Batch:
     """Some blocks of a launch, which run at the same time."""
 
-    def __init__(self, program: Program, code, meets, memory: Memory, parameters, blocks, grid: int, shared_bytes: int) -> None:
+    def __init__(
+        self, program: Program, code, meets, memory: Memory, parameters, blocks, grid: int, shared_bytes: int
+    ) -> None:
         self.program, self.code, self.meets, self.memory, self.grid = program, code, meets, memory, grid
         self.threads = program.threads
         self.blocks = blocks
@@ -97,7 +103,9 @@ class Batch:
     def _bind(self, parameters) -> None:
         self.parameters: dict[str, int] = {}
         if len(parameters) != len(self.program.parameters):
-            raise PtxError(f"{self.program.name} takes {len(self.program.parameters)} parameters, got {len(parameters)}")
+            raise PtxError(
+                f"{self.program.name} takes {len(self.program.parameters)} parameters, got {len(parameters)}"
+            )
         for number, ((name, _, _), value) in enumerate(zip(self.program.parameters, parameters)):
             if isinstance(value, TensorMap):
                 address = PARAM_WINDOW + number * 128
@@ -313,4 +321,3 @@ def _reinterpret(raw: np.ndarray, dtype: np.dtype) -> np.ndarray:
     if raw.dtype.itemsize != dtype.itemsize:
         raw = raw.astype(np.dtype(f"u{dtype.itemsize}"))
     return raw.view(dtype)
-

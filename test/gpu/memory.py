@@ -51,6 +51,13 @@ class Memory:
             self.regions[raw.ctypes.data] = raw
         return raw.ctypes.data
 
+    def behind(self, address: int) -> np.ndarray:
+        """The bytes from an address to the end of the array that it is in."""
+        for base, data in self.regions.items():
+            if base <= address < base + data.size:
+                return data[address - base :]
+        raise PtxError(f"no memory at {address:#x}")
+
     def load(self, address: np.ndarray, size: int, align: int) -> np.ndarray:
         """[n, size] bytes."""
         result = np.empty((address.size, size), np.uint8)
@@ -77,7 +84,7 @@ class Memory:
             if number < 0 or outside.any():
                 raise PtxError(
                     f"{what} of {size} bytes at {int(address[chosen][outside][0]):#x}: "
-                    f"byte {int(offset[outside][0])} of a buffer of {data.size}"
+                    f"byte {int(offset[outside][0])} of the {data.size} bytes at {int(bases[max(number, 0)]):#x}"
                 )
             yield data, chosen, offset
 

@@ -101,7 +101,7 @@ def _body(text: str, line: int, program: Program) -> None:
             break
         match = token.match(text, position)
         if not match:
-            raise PtxError(f"line {line}: cannot be read: {text[position:position + 60].strip()!r}")
+            raise PtxError(f"line {line}: cannot be read: {text[position : position + 60].strip()!r}")
         begin = match.start() + len(match.group()) - len(match.group().lstrip())
         here = line + text.count("\n", 0, begin)
         opened, closed, label, statement = match.groups()

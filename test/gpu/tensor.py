@@ -24,7 +24,11 @@ def _names(operand: str) -> list[str]:
 
 def _whole(at: np.ndarray, threads: int, what: str) -> np.ndarray:
     """[groups, threads]: all threads of each group must take part."""
-    if at.size % threads or (at.reshape(-1, threads)[:, 0] % threads).any() or (np.diff(at.reshape(-1, threads)) != 1).any():
+    if (
+        at.size % threads
+        or (at.reshape(-1, threads)[:, 0] % threads).any()
+        or (np.diff(at.reshape(-1, threads)) != 1).any()
+    ):
         raise PtxError(f"{what} without all {threads} threads of a group")
     return at.reshape(-1, threads)
 

@@ -40,10 +40,10 @@ class Control:
 
 
 class WarpWide:
-    """Marks an operation that all lanes of a member mask execute together; `members` is the mask's slot or None."""
+    """Marks what the lanes of a member mask (its slot, or None for all), or of a warpgroup, execute together."""
 
-    def __init__(self, run: Callable, members: int | None = None) -> None:
-        self.run, self.members = run, members
+    def __init__(self, run: Callable, members: int | None = None, group: bool = False) -> None:
+        self.run, self.members, self.group = run, members, group
 
 
 def op(*names: str):
@@ -81,10 +81,10 @@ def decode(decoder, ins: Instruction, program) -> tuple[Callable, bool]:
 
 
 def warp_wide(made: WarpWide) -> Callable:
-    run, members = made.run, made.members
+    run, members, group = made.run, made.members, made.group
 
     def control(m, sel, pc):
-        ready = m.converge(sel, pc, None if members is None else m.V[members][sel])
+        ready = m.converge(sel, pc, None if members is None else m.V[members][sel], group)
         if ready is None:
             return -1
         m.sel = ready
@@ -223,3 +223,10 @@ def registers(ins: Instruction) -> frozenset[int]:
     if ins.guard:
         found.add(ins.guard[0].index)
     return frozenset(found)
+
+
+def written(ins: Instruction) -> frozenset[int]:
+    """Indices of the registers that an instruction writes."""
+    if ins.op in ("st", "red", "bra", "bar", "cp", "prefetch") or not ins.operands or isinstance(ins.operands[0], Mem):
+        return frozenset()
+    return registers(Instruction(ins.op, (), ins.operands[:1], None, ins.line, ""))

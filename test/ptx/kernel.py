@@ -95,6 +95,7 @@ class Kernel:
         self.controls: list = []
         self.reductions: dict = {}
         self.uses: list[frozenset[int]] = []
+        self.segments: dict[tuple[int, int], frozenset[int]] = {}
         for pc, instruction in enumerate(instructions):
             decoder.pc = pc
             try:
@@ -116,6 +117,13 @@ class Kernel:
             if self.controls[pc] is not None or pc in leaders:
                 end = pc
         # A leader that is no control must run itself: only what comes before it stops at it.
+
+    def segment_uses(self, at: int, end: int) -> frozenset[int]:
+        """Registers that the instructions from `at` to `end` name."""
+        found = self.segments.get((at, end))
+        if found is None:
+            found = self.segments[at, end] = frozenset().union(*self.uses[at : end + 1])
+        return found
 
     def symbol(self, name: str, machine: Machine) -> int:
         """The address of a variable or parameter in its own space."""

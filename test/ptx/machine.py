@@ -48,7 +48,7 @@ class Machine(Synchronization, MemoryAccess):
         self.make_registers()
         self.V = [self.make_slot(s) for s in program.slots]
         self.sel, self.others = slice(0, self.n), AWAY
-        self.steps = self.picks = 0
+        self.steps = self.picks = self.at = 0
         self.start_sync()
         self.races = None
         if launch.check_races and self.shared_end > SHARED_START:
@@ -210,10 +210,12 @@ class Machine(Synchronization, MemoryAccess):
                     sel = self.sel
                     self.steps += end - at + 1
                     while at < end:
+                        self.at = at
                         code[at](self, sel)
                         at += 1
                     control = controls[at] if at < len(controls) else None
                     if control is not None:
+                        self.at = at
                         following = control(self, self.sel, at)
                         if following < 0:
                             break

@@ -22,6 +22,27 @@ def space_of(ins) -> str:
     return "generic"
 
 
+STRONG = ("volatile", "relaxed", "acquire", "release", "mmio")
+
+
+def strong(ins, run):
+    """Strong accesses synchronise, so they are no races (PTX ISA, 'Morally strong operations')."""
+    if not any(m in STRONG for m in ins.mods):
+        return run
+
+    def marked(m, sel):
+        if m.races is None:
+            run(m, sel)
+            return
+        m.races.atomic = True
+        try:
+            run(m, sel)
+        finally:
+            m.races.atomic = False
+
+    return marked
+
+
 def vector_of(ins) -> int:
     return next((int(m[1:]) for m in ins.mods if m in ("v2", "v4", "v8")), 1)
 
@@ -124,7 +145,7 @@ def ld(d, ins):
         for i, (slot, seen) in enumerate(slots):
             m.V[slot][sel] = value[:, i] if seen is None else value[:, i].view(seen)
 
-    return run
+    return strong(ins, run)
 
 
 @op("st")
@@ -152,7 +173,7 @@ def st(d, ins):
             values = np.stack([m.V[s][sel] for s in slots], -1)
         m.store(space, sel, address, size, count, values, hint)
 
-    return run
+    return strong(ins, run)
 
 
 @op("cvta")

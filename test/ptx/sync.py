@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from . import decode
 from .errors import PtxError
 
 AWAY = np.int32(2**31 - 1)
@@ -29,7 +30,8 @@ class Synchronization:
         self.slow_barrier = False
         self.events = 0  # whatever could let a waiting thread go on
         self.idle_events, self.idle_rounds = -1, 0
-        self.tracked = None  # accumulators of wgmma that nobody has waited for
+        self.wgmma = None  # the wgmma that run
+        self.tracked = None  # the same while registers must be checked
         self.start_async()
 
     def start_async(self) -> None:
@@ -40,9 +42,12 @@ class Synchronization:
 
     # -- warps ----------------------------------------------------------------------------------------------------
 
-    def converge(self, sel, pc: int, members: np.ndarray | None):
-        """The threads of `sel`, and of those parked here, whose warps are complete; parks the others. None if none."""
-        if self.whole(sel) and (not self.any_parked):
+    def converge(self, sel, pc: int, members: np.ndarray | None, group: bool = False):
+        """The threads of `sel`, and of those parked here, whose warps are complete; parks the others. None if none.
+
+        With `group`, the four warps of a warpgroup wait for each other.
+        """
+        if not self.any_parked and (self.whole_groups(sel) if group else self.whole(sel)):
             return sel
         ids = self.ids[sel]
         here = self.parked == pc
@@ -55,8 +60,15 @@ class Synchronization:
             warp_masks = np.bitwise_or.reduce(masks.reshape(-1, 32), axis=1)
             needed = needed & ((warp_masks[:, None] >> np.arange(32, dtype=np.uint32)) & 1).astype(bool)
         complete = ~(needed & ~arrived).any(axis=1)
-        ready = np.flatnonzero(here & np.repeat(complete, 32))
-        late = ids[~np.repeat(complete, 32)[ids]]
+        if group:
+            warps = np.arange(len(complete))
+            number = warps // self.warps * (-(-self.warps // 4)) + warps % self.warps // 4
+            missing = np.zeros(number[-1] + 1, bool)
+            np.logical_or.at(missing, number, ~complete)
+            complete = ~missing[number]
+        complete = np.repeat(complete, 32)
+        ready = np.flatnonzero(here & complete)
+        late = ids[~complete[ids]]
         self.parked[ready] = -1
         self.parked[late] = pc
         self.pc[late] = AWAY
@@ -67,6 +79,16 @@ class Synchronization:
         if int(ready[-1]) - int(ready[0]) + 1 == len(ready):
             return slice(int(ready[0]), int(ready[-1]) + 1)
         return ready
+
+    def whole_groups(self, sel) -> bool:
+        """Whether `sel` is made of whole warpgroups, in order."""
+        ids = self.ids[sel]
+        if len(ids) % 128:
+            return False
+        heads = ids[::128]
+        first = self.thread_of[heads]
+        good = (first % 128 == 0) & (first + 128 <= self.lanes) & (ids[127::128] - heads == 127)
+        return bool(good.all())
 
     # -- barriers -------------------------------------------------------------------------------------------------
 
@@ -134,6 +156,19 @@ class Synchronization:
                 size = np.bincount(inverse)
                 result = {"popc": total, "and": total == size, "or": total > 0}[op]
                 self.V[slot][here] = result[inverse]
+
+    def check_registers(self, at: int, end: int) -> None:
+        """While a wgmma runs: does anything from `at` to the control at `end` touch its registers?"""
+        from .ops_wgmma import check
+
+        state, program = self.tracked, self.program
+        watched = state.accumulators | state.sources
+        if watched.isdisjoint(program.segment_uses(at, end)):
+            return
+        for pc in range(at, min(end + 1, len(program.uses))):
+            ins = program.function.code[pc]
+            if ins.op != "wgmma" and not watched.isdisjoint(program.uses[pc]):
+                check(self, ins, self.sel, program.uses[pc], decode.written(ins))
 
     # -- the end --------------------------------------------------------------------------------------------------
 

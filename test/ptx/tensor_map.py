@@ -67,17 +67,9 @@ class TensorMap:
         for start, count, size, step, jump in zip(coordinates, self.box, self.sizes, steps, self.element_strides):
             at = start + np.arange(-(-count // jump)) * jump
             good = (at >= 0) & (at < size)
-            index = (index + (at * step)[:, None]).reshape(-1) if len(index) == 1 else combine(index, at * step)
-            inside = (inside & good[:, None]).reshape(-1) if len(inside) == 1 else combine_mask(inside, good)
+            index = ((at * step)[:, None] + index[None, :]).reshape(-1)
+            inside = (good[:, None] & inside[None, :]).reshape(-1)
         return index // item, inside
-
-
-def combine(index: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    return (offsets[:, None] + index[None, :]).reshape(-1)
-
-
-def combine_mask(inside: np.ndarray, good: np.ndarray) -> np.ndarray:
-    return (good[:, None] & inside[None, :]).reshape(-1)
 
 
 def swizzled(address: np.ndarray, mode: int) -> np.ndarray:

@@ -3,10 +3,11 @@
  * Work is done as late as CUDA allows: a stream's operations wait until something waits for them, so what is not ordered
  * by streams and events shows as wrong bytes. An operation on memory that is not allocated is an illegal address, which
  * every later call returns. Kernels are those of the PTX; one whose name starts with "copy" copies dims[0] bytes from its
- * first buffer to its second, the others do nothing. Calls are written to a log; fake_cuda_fail makes one fail.
+ * first buffer to its second, the others do nothing, unless fake_cuda_launcher names what runs them all. Calls are written
+ * to a log; fake_cuda_fail makes one fail.
  *
  * Environment, read at each call: FAKE_CUDA_VERSION (12040), FAKE_CUDA_DEVICES (1), FAKE_CUDA_CAPABILITY (90),
- * FAKE_CUDA_MEMORY (bytes of a device), FAKE_CUDA_FAIL (function:code, from the start). */
+ * FAKE_CUDA_MULTIPROCESSORS (132), FAKE_CUDA_MEMORY (bytes of a device), FAKE_CUDA_FAIL (function:code, from the start). */
 
 #define _GNU_SOURCE
 #include <stdarg.h>
@@ -14,9 +15,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum { INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_CONTEXT = 201, INVALID_PTX = 218, NOT_FOUND = 500,
-       NOT_READY = 600, ILLEGAL_ADDRESS = 700, CAPTURE_UNSUPPORTED = 900, CAPTURE_UNJOINED = 904, UPDATE_FAILURE = 910 };
+       NOT_READY = 600, ILLEGAL_ADDRESS = 700, LAUNCH_FAILED = 719, CAPTURE_UNSUPPORTED = 900, CAPTURE_UNJOINED = 904, UPDATE_FAILURE = 910 };
 
 typedef uint64_t Address;
 typedef struct Stream Stream;
@@ -40,6 +42,7 @@ typedef struct Op {
   Event *event;
   struct Op *awaited; /* of WAIT */
   Function *function;
+  unsigned grid, block, shared;
   unsigned char parameters[4096];
   struct Op *next;
 } Op;
@@ -58,9 +61,14 @@ struct Event {
 };
 struct Graph {
   Stream *origin;
-  Op *ops[256];
+  Op *ops[4096];
   int count;
 };
+
+/* Runs a kernel of `ptx`; nonzero: it failed. */
+typedef int Launcher(const char *name, const char *ptx, unsigned grid, unsigned block, unsigned shared,
+                     const unsigned char *parameters);
+static Launcher *launcher;
 
 static char log_text[1 << 20];
 static size_t log_size;
@@ -96,6 +104,18 @@ void fake_cuda_clear(void) { log_text[log_size = 0] = '\0'; }
 int fake_cuda_depth(void) { return depth; }
 int fake_cuda_live(void) { return live_objects; }
 long fake_cuda_used(void) { return memory_used; }
+void fake_cuda_launcher(Launcher *run) { launcher = run; }
+
+/* The allocation of a device that follows the one of number `after` (-1: the first); its number, -1: there is none. */
+int fake_cuda_memory(int after, char **data, size_t *bytes) {
+  while (++after < memory_count)
+    if (memory[after].data && !memory[after].pinned) {
+      *data = memory[after].data;
+      *bytes = memory[after].bytes;
+      return after;
+    }
+  return -1;
+}
 
 /* The call `after` (0: the next) of `function` returns `code`, once. */
 void fake_cuda_fail(const char *function, int code, int after) {
@@ -179,6 +199,11 @@ static void run(Op *op) {
     return;
   case LAUNCH:
     clock_ms += 0.25;
+    if (launcher) {
+      if (!sticky && launcher(op->function->name, op->function->ptx, op->grid, op->block, op->shared, op->parameters))
+        sticky = LAUNCH_FAILED;
+      return;
+    }
     if (strncmp(op->function->name, "copy", 4) != 0)
       return;
     memcpy(arguments, op->parameters, sizeof(arguments));
@@ -327,6 +352,7 @@ int cuGetErrorName(int code, const char **name) {
           : code == INVALID_PTX       ? "CUDA_ERROR_INVALID_PTX"
           : code == ILLEGAL_ADDRESS   ? "CUDA_ERROR_ILLEGAL_ADDRESS"
           : code == CAPTURE_UNJOINED  ? "CUDA_ERROR_STREAM_CAPTURE_UNJOINED"
+          : code == LAUNCH_FAILED     ? "CUDA_ERROR_LAUNCH_FAILED"
           : code == 701               ? "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"
           : code == 802               ? "CUDA_ERROR_SYSTEM_NOT_READY"
                                       : NULL;
@@ -353,7 +379,7 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
   long capability = number("FAKE_CUDA_CAPABILITY", 90);
   switch (attribute) {
   case 13: *value = 1980000; return 0;  /* clock */
-  case 16: *value = 132; return 0;      /* multiprocessors */
+  case 16: *value = number("FAKE_CUDA_MULTIPROCESSORS", 132); return 0;
   case 38: *value = 50 << 20; return 0; /* L2 */
   case 75: *value = capability / 10; return 0;
   case 76: *value = capability % 10; return 0;
@@ -393,18 +419,19 @@ int cuCtxPopCurrent_v2(int **context) {
 /* ---- memory ---- */
 
 static void *allocate(size_t bytes, int pinned) {
-  void *data = NULL;
-  if (memory_count == 4096 || posix_memalign(&data, 512, bytes))
+  if (memory_count == 4096)
     return NULL;
-  memset(data, 0xAB, bytes);
+  char *data = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  memset(data, 0xAB, bytes < (1 << 20) ? bytes : 1 << 20);
   memory[memory_count].data = data;
   memory[memory_count].bytes = bytes;
   memory[memory_count++].pinned = pinned;
   return data;
 }
-static size_t forget(void *data) { /* never given back: operations that come too late must not harm others */
+static size_t forget(void *data) { /* its addresses are not used again: operations that come too late must show */
   for (int i = 0; i < memory_count; ++i)
     if (memory[i].data == data) {
+      madvise(data, memory[i].bytes, MADV_DONTNEED);
       memory[i].data = NULL;
       memory[i].pinned = 0;
       return memory[i].bytes;
@@ -599,7 +626,7 @@ typedef struct {
 static int launch(Function *function, const Config *config, void **parameters) {
   if (config->shared > (48 << 10) && (int)config->shared > function->shared)
     return INVALID_VALUE;
-  Op op = {.kind = LAUNCH, .function = function};
+  Op op = {.kind = LAUNCH, .function = function, .grid = config->grid[0], .block = config->block[0], .shared = config->shared};
   size_t size = 0;
   for (int i = 0; i < function->count; size += function->sizes[i++])
     memcpy(op.parameters + size, parameters[i], function->sizes[i]);

@@ -140,6 +140,7 @@ int ncclGroupStart(void) {
   return result("ncclGroupStart");
 }
 int ncclGroupEnd(void) {
+  first_sent = first_received = NULL;
   write_log("end\n");
   return result("ncclGroupEnd");
 }

@@ -212,7 +212,13 @@ def test_a_folder_that_cannot_be_used(
     (tmp_path / "file").write_text("in the way")
     sealed = tmp_path / "sealed"
     sealed.mkdir(mode=0o500)
-    for folder in (tmp_path / "file", tmp_path / "file" / "below", sealed, Path("/proc/nowhere"), tmp_path / ("x" * 5000)):
+    for folder in (
+        tmp_path / "file",
+        tmp_path / "file" / "below",
+        sealed,
+        Path("/proc/nowhere"),
+        tmp_path / ("x" * 5000),
+    ):
         code = device.load(module, ptx(), cache=folder)
         runs()
     assert (tmp_path / "file").read_text() == "in the way"
@@ -220,7 +226,9 @@ def test_a_folder_that_cannot_be_used(
     del code
 
 
-def test_abandoned_files_are_no_entries(cuda: object, device: gpu.Device, module: runtime.Module, tmp_path: Path) -> None:
+def test_abandoned_files_are_no_entries(
+    cuda: object, device: gpu.Device, module: runtime.Module, tmp_path: Path
+) -> None:
     device.load(module, ptx(), cache=tmp_path)
     (path,) = tmp_path.glob("*.cubin")
     path.rename(path.with_name(f"{path.name}.123.tmp"))

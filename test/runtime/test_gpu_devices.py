@@ -19,6 +19,7 @@ from deepseek.cli import main
 from deepseek.errors import ExecutionError, GpuError
 from deepseek.runtime import gpu
 
+
 def test_devices_and_their_properties(cuda: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_CUDA_DEVICES", "2")
     monkeypatch.setenv("FAKE_CUDA_MEMORY", str(80 << 30))
@@ -86,9 +87,7 @@ def test_a_library_that_is_no_driver(cuda: object, monkeypatch: pytest.MonkeyPat
     assert "is no CUDA driver: it has no cuDriverGetVersion or cuInit" in gpu.probe().reason
 
 
-def test_a_driver_that_lacks_a_function(
-    cuda: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_driver_that_lacks_a_function(cuda: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     source = "int cuInit(unsigned f) { return (int)f; } int cuDriverGetVersion(int *v) { *v = 12040; return 0; }"
     (tmp_path / "old.c").write_text(source)
     subprocess.run(["gcc", "-shared", "-fPIC", "old.c", "-o", "old.so"], cwd=tmp_path, check=True)

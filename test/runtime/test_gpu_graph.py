@@ -142,7 +142,9 @@ def test_deferred_launches_are_branches(run: Run, cuda: object, device: gpu.Devi
     device.synchronize()
 
 
-def test_branches_without_a_launch_are_joined(run: Run, cuda: object, device: gpu.Device, gpu_program: Callable) -> None:
+def test_branches_without_a_launch_are_joined(
+    run: Run, cuda: object, device: gpu.Device, gpu_program: Callable
+) -> None:
     with device.graph() as graph:
         run("branches", [0], [1, 1])
     graph.launch()

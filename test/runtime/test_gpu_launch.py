@@ -138,7 +138,11 @@ def test_functions_are_looked_up_once(run: Run, cuda: object) -> None:
     for _ in range(3):
         run("run_scale", [0, 0], [1, 1])
         run("run_persist", [0], [1])
-    assert cuda.log("function", "attribute") == ["function scale", "function persist", "attribute 8 of persist = 100000"]
+    assert cuda.log("function", "attribute") == [
+        "function scale",
+        "function persist",
+        "attribute 8 of persist = 100000",
+    ]
 
 
 def test_no_workgroups_are_no_launch(run: Run, cuda: object) -> None:
