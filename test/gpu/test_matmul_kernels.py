@@ -1,0 +1,158 @@
+"""Kernels that are right, and what the emulator says when a line of them is taken out.
+
+PTX of our own compiler is changed as text: a barrier, a wait or an arrival less, another swizzle. Each must show as an
+error that names the trouble, or as wrong numbers where nothing else can know.
+"""
+
+from __future__ import annotations
+
+import re
+
+import ml_dtypes
+import numpy as np
+import pytest
+from gpu.programs import attention, kernels, matmul
+from ptx import Kernel, PtxError, TensorMap
+
+BF16 = ml_dtypes.bfloat16
+BLOCK_ROWS = 128
+STAGES, DEPTH = {256: 4, 192: 4, 128: 6, 64: 6}, 64  # of a slice: the ring of the schedule
+
+
+def threads_of(ptx: str) -> int:
+    return int(re.search(r"\.reqntid (\d+)", ptx).group(1))
+
+
+def random(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.standard_normal(shape).astype(BF16)
+
+
+def relative_error(actual: np.ndarray, wanted: np.ndarray) -> float:
+    return float(np.abs(actual.astype(np.float64) - wanted).max() / np.abs(wanted).max())
+
+
+def run_hopper(ptx: str, rows: int, columns: int, depth: int, block_columns: int, *, swizzle: int = 128) -> float:
+    """The product by wgmma on two blocks, which take tiles in turns; the error relative to float64."""
+    rng = np.random.default_rng(0)
+    x, w, y = random(rng, rows, depth), random(rng, columns, depth), np.full((rows, columns), np.nan, np.float32)
+    maps = [
+        TensorMap(a, box=(DEPTH, lines), swizzle=swizzle, sizes=(depth, a.shape[0]), strides=(depth * 2,))
+        for a, lines in ((x, BLOCK_ROWS), (w, block_columns))
+    ]
+    tiles = -(-rows // BLOCK_ROWS) * -(-columns // block_columns)
+    shared = 1024 + STAGES[block_columns] * (BLOCK_ROWS + block_columns) * 128
+    Kernel.parse(ptx).launch(min(tiles, 2), threads_of(ptx), [*maps, x, w, y, rows, tiles], shared)
+    return relative_error(y, x.astype(np.float64) @ w.astype(np.float64).T)
+
+
+def run_ampere(ptx: str, rows: int, columns: int, depth: int) -> float:
+    rng = np.random.default_rng(0)
+    x, w, y = random(rng, rows, depth), random(rng, columns, depth), np.full((rows, columns), np.nan, np.float32)
+    tiles = -(-rows // 128) * -(-columns // 128)
+    Kernel.parse(ptx).launch(tiles, threads_of(ptx), [x, w, y, rows, tiles], 3 * 256 * 128)
+    return relative_error(y, x.astype(np.float64) @ w.astype(np.float64).T)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "depth", "block_columns"),
+    [
+        (129, 500, 328, 256),  # two tiles each way, the last ones ragged; the ring wraps around
+        (300, 192, 584, 192),  # more tiles than blocks
+        (1, 128, 8, 128),  # one row, one slice of eight
+        (127, 64, 1000, 64),
+    ],
+)
+def test_hopper(rows, columns, depth, block_columns):
+    ptx = kernels(matmul("?", columns, depth), "sm_90a")["matmul_0"]
+    assert run_hopper(ptx, rows, columns, depth, block_columns) < 5e-7  # f32 sums
+
+
+@pytest.mark.parametrize(("rows", "columns", "depth"), [(129, 136, 328), (1, 128, 8), (200, 250, 200)])
+def test_ampere(rows, columns, depth):
+    assert run_ampere(kernels(matmul("?", columns, depth), "sm_80")["matmul_0"], rows, columns, depth) < 5e-7
+
+
+@pytest.fixture(scope="module")
+def hopper() -> str:
+    return kernels(matmul("?", 192, 584), "sm_90a")["matmul_0"]
+
+
+@pytest.fixture(scope="module")
+def ampere() -> str:
+    return kernels(matmul("?", 136, 328), "sm_80")["matmul_0"]
+
+
+def without(ptx: str, pattern: str, *, count: int = 0) -> str:
+    """The text without the lines that match."""
+    broken, found = re.subn(rf"^.*{pattern}.*$", "", ptx, count=count, flags=re.M)
+    assert found, pattern
+    return broken
+
+
+def test_another_swizzle_gives_other_numbers(hopper):
+    assert run_hopper(hopper, 300, 192, 584, 192) < 5e-7
+    assert run_hopper(hopper, 300, 192, 584, 192, swizzle=0) > 0.1
+
+
+def test_another_swizzle_of_ldmatrix(ampere):
+    """The chunk of a row is exchanged with its number: without that, rows are read where others lie."""
+    place = re.search(r"ldmatrix\S+ .*\[(%rd\d+)", ampere)
+    broken = ampere.replace(f"[{place.group(1)}]", f"[{place.group(1)}+16]", 1)
+    assert broken != ampere
+    try:
+        assert run_ampere(broken, 129, 136, 328) > 1e-3
+    except PtxError as error:  # the chunk behind the last of a row may be nobody's
+        assert "shared" in str(error) or "uninit" in str(error)
+
+
+def test_a_consumer_that_never_frees_its_place(hopper):
+    with pytest.raises(PtxError, match="deadlock"):
+        run_hopper(without(hopper, r"mbarrier\.arrive\.shared\.b64"), 300, 192, 584, 192)
+
+
+def test_a_producer_that_expects_other_bytes(hopper):
+    found = re.search(r"mov\.b32 \t(%r\d+), (\d+);\n\tmbarrier\.arrive\.expect_tx", hopper)
+    broken = hopper.replace(found.group(0), found.group(0).replace(found.group(2), str(int(found.group(2)) + 16)))
+    with pytest.raises(PtxError, match="deadlock"):
+        run_hopper(broken, 300, 192, 584, 192)
+
+
+def test_a_barrier_of_memory_that_is_not_waited_for(hopper):
+    """The consumer multiplies before the copy has come."""
+    text = hopper.rindex("mbarrier.try_wait")
+    begin, end = hopper.rindex("{", 0, text), hopper.index("}", text) + 1
+    with pytest.raises(PtxError):
+        run_hopper(hopper[:begin] + hopper[end:], 300, 192, 584, 192)
+
+
+def test_sums_that_are_read_before_the_wait(hopper):
+    with pytest.raises(PtxError):
+        run_hopper(without(hopper, r"wgmma\.wait_group"), 300, 192, 584, 192)
+
+
+def test_a_barrier_less(ampere):
+    assert run_ampere(ampere, 129, 136, 328) < 5e-7
+    with pytest.raises(PtxError, match="race"):
+        run_ampere(without(ampere, r"bar\.sync"), 129, 136, 328)
+
+
+def test_a_copy_that_is_not_waited_for(ampere):
+    with pytest.raises(PtxError):
+        run_ampere(without(ampere, r"cp\.async\.wait_group"), 129, 136, 328)
+
+
+def test_attention_without_its_barriers():
+    ptx = kernels(attention(4, 2, 64), "sm_80")["attention_0"]
+    rng = np.random.default_rng(0)
+    q, k, v = (random(rng, 1, 70, heads, 64) for heads in (4, 2, 2))
+    y = np.full(q.shape, np.nan, BF16)
+    workgroups = -(-70 // 32) * 2
+
+    def run(text: str) -> None:
+        shared = 64 * 128 + 2 * 2 * 64 * 128
+        Kernel.parse(text).launch(workgroups, threads_of(text), [q, k, v, y, 1, 70, 70, workgroups], shared)
+
+    run(ptx)
+    assert np.isfinite(y.astype(np.float32)).all()
+    with pytest.raises(PtxError, match="race"):
+        run(without(ptx, r"bar\.sync"))
