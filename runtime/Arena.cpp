@@ -1,6 +1,7 @@
 //===- Arena.cpp - Grow-only scratch memory -------------------------------===//
 
 #include "runtime/Context.h"
+#include "runtime/CudaDevice.h"
 
 #include <sys/mman.h>
 
@@ -55,6 +56,10 @@ void Arena::release() {
   capacity = 0;
 }
 
-void *dsc_rt_arena(dsc_rt_context *context, int64_t bytes) { return context->arena.reserve(bytes); }
+void *dsc_rt_arena(dsc_rt_context *context, int64_t bytes) {
+  return context->gpu ? gpuArena(context->gpu, bytes) : context->arena.reserve(bytes);
+}
 
-int64_t dsc_rt_arena_bytes(dsc_rt_context *context) { return static_cast<int64_t>(context->arena.capacity); }
+int64_t dsc_rt_arena_bytes(dsc_rt_context *context) {
+  return static_cast<int64_t>(context->gpu ? context->gpu->arenaBytes : context->arena.capacity);
+}

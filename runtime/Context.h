@@ -7,8 +7,20 @@
 
 #include <atomic>
 #include <pthread.h>
+#include <time.h>
 
 namespace dsc_rt {
+
+struct Gpu; // CudaDevice.h
+
+/// Where a module is mapped.
+void moduleRange(const dsc_rt_module *module, const uint8_t **base, size_t *size);
+
+inline int64_t nanosecondsNow() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<int64_t>(now.tv_sec) * 1000000000 + now.tv_nsec;
+}
 
 /// Grow-only scratch memory; all zero is the empty arena.
 struct Arena {
@@ -79,6 +91,7 @@ struct dsc_rt_context {
   bool cpuEach;                     // no more threads than CPUs
   std::atomic<int32_t> threads;     // threads there are, the caller included
   dsc_rt::Worker *workers;          // requested - 1 of them
+  dsc_rt::Gpu *gpu;                 // instead of the threads; null: this is a thread pool
 
   dsc_rt::Deferred deferred;
   dsc_rt::ReadOnce readOnce;

@@ -12,6 +12,8 @@
 //===----------------------------------------------------------------------===//
 
 #include "runtime/Loader.h"
+#include "runtime/Context.h"
+#include "runtime/CudaDevice.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -50,6 +52,11 @@ uint64_t alignUp(uint64_t value, uint64_t alignment) { return (value + alignment
 
 const char *dsc_rt::machineName(unsigned machine) {
   return machine == EM_X86_64 ? "x86-64" : machine == EM_AARCH64 ? "AArch64" : "unknown";
+}
+
+void dsc_rt::moduleRange(const dsc_rt_module *module, const uint8_t **base, size_t *size) {
+  *base = module->base;
+  *size = module->size;
 }
 
 bool Loader::fail(const char *format, ...) {
@@ -343,6 +350,7 @@ void *dsc_rt_symbol(dsc_rt_module *module, const char *name) {
 void dsc_rt_unload(dsc_rt_module *module) {
   if (!module)
     return;
+  gpuForget(module);
   munmap(module->base, module->size);
   free(module->exports);
   free(module->names);

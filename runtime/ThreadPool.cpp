@@ -8,6 +8,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "runtime/Context.h"
+#include "runtime/CudaDevice.h"
 
 #include <linux/futex.h>
 #include <new>
@@ -16,7 +17,6 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #if defined(__x86_64__)
@@ -42,12 +42,6 @@ pthread_once_t forkHandlerOnce = PTHREAD_ONCE_INIT;
 
 void countFork() { forks.fetch_add(1, std::memory_order_relaxed); }
 void installForkHandler() { pthread_atfork(nullptr, nullptr, countFork); }
-
-int64_t nanosecondsNow() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<int64_t>(now.tv_sec) * 1000000000 + now.tv_nsec;
-}
 
 void pauseThread() {
 #if defined(__x86_64__)
@@ -364,6 +358,11 @@ dsc_rt_context *dsc_rt_create(int threads) {
 void dsc_rt_destroy(dsc_rt_context *context) {
   if (!context)
     return;
+  if (context->gpu) {
+    gpuDestroy(context->gpu);
+    free(context);
+    return;
+  }
   if (context->generation.load() == forks.load()) {
     int32_t workers = context->threads.load() - 1;
     publish(context, 0, workers);
@@ -375,10 +374,14 @@ void dsc_rt_destroy(dsc_rt_context *context) {
   free(context);
 }
 
-int dsc_rt_threads(dsc_rt_context *context) { return context->threads.load(); }
+int dsc_rt_threads(dsc_rt_context *context) {
+  return context->gpu ? context->gpu->info.multiprocessors : context->threads.load();
+}
 
 void dsc_rt_launch(dsc_rt_context *context, dsc_rt_kernel kernel, void *const *buffers, const int64_t *dims,
                    int64_t workgroups, int32_t dispatch) {
+  if (context->gpu)
+    return gpuLaunch(context->gpu, reinterpret_cast<const void *>(kernel), buffers, dims, workgroups, dispatch);
   Grid grid{kernel, buffers, dims, workgroups};
   Deferred &deferred = context->deferred;
   if (deferred.count > 0) {
@@ -407,9 +410,11 @@ void dsc_rt_launch(dsc_rt_context *context, dsc_rt_kernel kernel, void *const *b
 
 void dsc_rt_defer(dsc_rt_context *context, dsc_rt_kernel kernel, void *const *buffers, int32_t bufferCount,
                   const int64_t *dims, int64_t workgroups, int32_t dispatch) {
-  Deferred &deferred = context->deferred;
   if (workgroups <= 0)
     return;
+  if (context->gpu)
+    return gpuDefer(context->gpu, reinterpret_cast<const void *>(kernel), buffers, dims, workgroups, dispatch);
+  Deferred &deferred = context->deferred;
   if (context->spans || deferred.count == Deferred::kGrids || deferred.bufferCount + bufferCount > Deferred::kBuffers) {
     int32_t count = deferred.count;
     deferred.count = 0; // these go on waiting
@@ -425,6 +430,8 @@ void dsc_rt_defer(dsc_rt_context *context, dsc_rt_kernel kernel, void *const *bu
 }
 
 int64_t dsc_rt_profile(dsc_rt_context *context, dsc_rt_span *spans, int64_t capacity) {
+  if (context->gpu)
+    return gpuProfile(context->gpu, spans, capacity);
   int64_t written = context->spanCount.exchange(0);
   if (written > context->spanCapacity)
     written = context->spanCapacity;
@@ -434,6 +441,8 @@ int64_t dsc_rt_profile(dsc_rt_context *context, dsc_rt_span *spans, int64_t capa
 }
 
 void dsc_rt_read_once(dsc_rt_context *context, void *const *starts, const size_t *sizes, int32_t count) {
+  if (context->gpu)
+    return;
   giveBackPages(context->readOnce);
   context->readOnce = {starts, sizes, count > 0 ? count : 0, 0};
 }

@@ -3,6 +3,7 @@
 // Everything that compiled code and its host need at run time: a thread pool,
 // scratch memory, a loader for the relocatable objects that the compiler
 // writes, and the names of the usable CPU features. Depends on libc only.
+// GPUs: dsc_rt_gpu.h.
 //
 // Compiled objects may call dsc_rt_launch, dsc_rt_defer, dsc_rt_arena and
 // dsc_rt_threads; the loader refuses every other external symbol.
@@ -26,9 +27,10 @@ extern "C" {
 #endif
 
 /// Version of this API; raised by every change that a caller can notice.
-#define DSC_RT_VERSION 4
+#define DSC_RT_VERSION 5
 
-/// A thread pool with its scratch memory and profile. One call into compiled
+/// A thread pool, or a GPU (dsc_rt_create_gpu), with its scratch memory and
+/// profile. One call into compiled
 /// code at a time may use a context; the host holds a lock around the call.
 typedef struct dsc_rt_context dsc_rt_context;
 
@@ -37,7 +39,8 @@ typedef struct dsc_rt_module dsc_rt_module;
 
 /// One kernel: computes workgroups [begin, end), in that order, and may keep
 /// what they share on its stack. Workgroups of a launch are independent, and
-/// ranges of them run beside each other.
+/// ranges of them run beside each other. On a GPU it is no code: the address of a
+/// dsc_rt_gpu_kernel.
 typedef void (*dsc_rt_kernel)(void *const *buffers, const int64_t *dims, int64_t begin, int64_t end);
 
 /// DSC_RT_VERSION of the library, to be compared with that of the header.
@@ -96,7 +99,9 @@ typedef struct dsc_rt_span {
 
 /// While set, every launch with dispatch >= 0 writes the spans of its parts and
 /// then its own to `spans`, until `capacity` of them are written. NULL ends
-/// profiling. Returns how many spans were written since the call before.
+/// profiling. Returns how many spans were written since the call before. On a GPU
+/// a launch has one span (part -1), and spans are written by the call that ends
+/// profiling; launches of graphs have none.
 DSC_RT_EXPORT int64_t dsc_rt_profile(dsc_rt_context *context, dsc_rt_span *spans, int64_t capacity);
 
 /// Loads a relocatable ELF64 object of this machine from `size` bytes at `elf`

@@ -29,9 +29,9 @@ INCLUDES = {
     "python": (*MLIR, "nanobind/", "dialects/capi/", "passes/"),
     "runtime": ("runtime/", "sys/", "linux/", "asm/"),
 }
-FORBIDDEN_HEADERS = {"runtime": re.compile(r"^(Python\.h|mlir|llvm|torch|nanobind)")}
-# Modules of the package that work where the compiler is absent: they must not reach it, lazily or not.
-RUNTIME_MODULES = {"runtime.py", "executable.py"}
+FORBIDDEN_HEADERS = {"runtime": re.compile(r"^(Python\.h|mlir|llvm|torch|nanobind|cuda|nccl)")}
+# Modules and packages that work where the compiler is absent: they must not reach it, lazily or not.
+RUNTIME_MODULES = {"runtime", "executable.py", "signature.py", "host_memory.py", "gpu_memory.py"}
 COMPILER_MODULES = ("deepseek._mlir", "deepseek.compiler", "deepseek.acg", "deepseek.frontend")
 # What frontends build on; everything else of the package is above them.
 FRONTEND_MAY = (
@@ -161,8 +161,8 @@ def import_problem(path: Path, module: str, eager: bool) -> str | None:
         return None  # calibration needs gradients: loaded when there is torch
     if top in TORCH:
         return f"imports {module}: torch belongs to frontend/, precision/torch and tests"
-    if path.name in RUNTIME_MODULES and len(path.parts) == 3 and within(module, COMPILER_MODULES):
-        return f"imports {module}: {path.name} runs compiled code where the compiler is absent"
+    if path.parts[2] in RUNTIME_MODULES and within(module, COMPILER_MODULES):
+        return f"imports {module}: {path.parts[2]} runs compiled code where the compiler is absent"
     if eager and within(module, ("deepseek._mlir", "deepseek.frontend")):
         return f"imports {module} at the top: load the compiler and the frontends inside functions"
     if eager and top not in EAGER_MODULES:

@@ -25,3 +25,15 @@ class ArtifactError(DeepseekError):
 
 class ExecutionError(DeepseekError, RuntimeError):
     """Execution failed: out of memory, an object that cannot be loaded, an unsupported CPU."""
+
+
+class GpuError(ExecutionError):
+    """A GPU cannot be used, or what was issued to it failed; the message has CUDA's or NCCL's name for it."""
+
+
+class GpuMemoryError(GpuError, MemoryError):
+    """The device has no memory left: `requested`, `free` and `total` are bytes (0 where the driver did not say)."""
+
+    def __init__(self, message: str, requested: int = 0, free: int = 0, total: int = 0) -> None:
+        super().__init__(message)
+        self.requested, self.free, self.total = requested, free, total

@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from deepseek import executable
+from deepseek import signature
 from deepseek.errors import ExecutionError, InputError
 from deepseek.executable import Executable
 
@@ -436,11 +436,11 @@ def test_interrupt_leaves_it_usable(axpy: Executable) -> None:
 
 
 def test_remembered_bindings_are_bounded(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executable, "_MAX_BINDINGS", 4)
+    monkeypatch.setattr(signature, "_MAX_BINDINGS", 4)
     program = build(AXPY, AXPY_MANIFEST)
     for n in range(2, 40, 2):
         program(*pair(n))
-        assert len(program._bindings) <= 4
+        assert len(program._signature._bindings) <= 4
 
 
 def test_profile(axpy: Executable) -> None:

@@ -115,9 +115,10 @@ def test_what_the_driver_made_is_kept(
     assert cuda.log("link", "load") == ["link target=0x1005a", "load cubin"]  # CU_TARGET_COMPUTE_90A
     (path,) = folder.iterdir()
     assert path.suffix == ".cubin"
+    written = path.stat().st_ino
     for _ in range(2):
         code = device.load(module, ptx(), cache=folder)
-        assert cuda.log("link", "load") == ["load cubin"]
+        assert cuda.log("link", "load") == ["load cubin"] and path.stat().st_ino == written
     runs()
     code = device.load(module, ptx(body="ret; ret;"), cache=folder)  # another text
     assert cuda.log("link", "load") == ["link target=0x1005a", "load cubin"]

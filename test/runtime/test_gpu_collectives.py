@@ -204,8 +204,10 @@ with TcpStore(port, rank, timeout=30) as store, Device(rank) as device:
     group = Communicator(device, store, rank, 2)
     group.all_reduce(device.allocate(64), "f32")
     group.wait()
-    store.set(f"done {rank}", b"")
-    store.get(f"done {1 - rank}")
+    if rank == 0:
+        store.get("done")  # who serves goes last
+    else:
+        store.set("done", b"")
     nccl = ctypes.CDLL(os.environ["DEEPSEEK_LIBNCCL"])
     nccl.fake_nccl_log.restype = ctypes.c_char_p
     print(nccl.fake_nccl_log().decode())
@@ -274,6 +276,27 @@ def test_store_errors() -> None:
         TcpStore(port, 1, timeout=0.2).get("still")
     with pytest.raises(ExecutionError, match="only rank 0 can take a free port"):
         TcpStore(0, 1)
+
+
+def test_a_connection_to_itself_is_no_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TCP connects a socket to itself where nobody listens and its own port is the one that it asks for."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    attempts = []
+
+    def connect(address: tuple[str, int], timeout: float) -> socket.socket:
+        attempts.append(timeout)
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        connection.bind(address)
+        connection.connect(address)
+        return connection
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    with pytest.raises(ExecutionError, match="rank 0 is not at .* after 0.2 s: nobody listens"):
+        TcpStore(port, 1, timeout=0.2).get("key")
+    assert len(attempts) > 1
 
 
 def test_a_process_may_come_before_rank_0() -> None:

@@ -169,6 +169,15 @@ def test_a_failed_launch_is_no_graph(run: Run, cuda: object, device: gpu.Device)
     device.synchronize()
 
 
+def test_the_first_of_two_errors_is_raised(
+    run: Run, cuda: object, device: gpu.Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_CUDA_FAIL", "cuStreamEndCapture:901")
+    cuda.fail("cuLaunchKernel", 701)
+    with pytest.raises(GpuError, match="^launch of kernel .*CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES$"), device.graph():
+        run("branches", [0], [0, 1])
+
+
 def test_an_exception_ends_the_capture(run: Run, cuda: object, device: gpu.Device) -> None:
     source, target = device.upload(np.arange(100)), device.allocate(800)
     with device.graph() as graph:

@@ -154,8 +154,10 @@ def test_uploads_come_behind_the_work_before(device: gpu.Device) -> None:
     target.copy_from(source)  # still waits when its source is overwritten
     device.upload(np.full(1000, 6, np.uint8), into=source)
     assert device.download(target, 1000, np.uint8).tolist() == [5] * 1000
+    device.upload(np.full(1000, 7, np.uint8), into=source)
     target.copy_from(source)  # and later work sees what was uploaded
-    assert device.download(target, 1000, np.uint8).tolist() == [6] * 1000
+    device.synchronize()
+    assert device.download(target, 1000, np.uint8).tolist() == [7] * 1000
 
 
 def test_uploads_in_turns_through_few_buffers(cuda: object, device: gpu.Device) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.metadata
 import importlib.util
 import os
@@ -74,7 +75,7 @@ def _report() -> dict[str, Any]:
         "runtime": runtime,
         "compiler": _compiler(__version__),
         "cache": _cache(),
-        "gpu": machine.gpu(),
+        "gpu": _gpu(),
         "packages": {
             name: {"installed": _version(name) is not None, "version": _version(name)}
             | {"purpose": purpose, "install": install}
@@ -102,8 +103,24 @@ def _runtime() -> tuple[frozenset[str], dict[str, Any]]:
         return frozenset(), {"ok": False, "problem": "the runtime library needs numpy: pip install numpy"}
     except DeepseekError as error:
         return frozenset(), {"ok": False, "problem": str(error)}
-    path = Path(runtime.__file__).parent / "lib" / "libdsc_rt.so"
+    path = Path(__file__).parents[1] / "lib" / "libdsc_rt.so"
     return features, {"ok": True, "version": runtime.VERSION, "path": str(path)}
+
+
+def _gpu() -> dict[str, Any]:
+    """{"ok", "reason", "devices", "nccl", "ptxas"}; NCCL is looked for where there is a GPU."""
+    found: dict[str, Any] = {"ok": False, "reason": "", "devices": [], "nccl": None, "ptxas": machine.ptxas()}
+    try:
+        from deepseek.runtime import collectives, gpu
+
+        probe = gpu.probe()
+        nccl = dataclasses.asdict(collectives.find_nccl()) if probe.ok else None
+        devices = [dataclasses.asdict(device) for device in probe.devices]
+        return found | {"ok": probe.ok, "reason": probe.reason, "devices": devices, "nccl": nccl}
+    except ImportError:
+        return found | {"reason": "the runtime library needs numpy"}
+    except DeepseekError as error:
+        return found | {"reason": str(error)}
 
 
 def _compiler(version: str) -> dict[str, Any]:
@@ -200,7 +217,17 @@ def _lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     else:
         yield "cache", cache["problem"]
     gpu = report["gpu"]
-    yield "gpu", gpu["driver"] or "no libcuda: GPUs need NVIDIA's driver, https://www.nvidia.com/drivers"
+    if not gpu["ok"]:
+        yield "gpu", f"none: {gpu['reason']}"
+    for device in gpu["devices"]:
+        capability, driver = (".".join(map(str, device[key])) for key in ("capability", "driver"))
+        size = f"{device['multiprocessors']} multiprocessors, {_gigabytes(device['memory_bytes'])}"
+        yield (
+            "gpu",
+            f"{device['index']}: {device['name']}, sm_{capability.replace('.', '')}, {size}, driver for CUDA {driver}",
+        )
+    if gpu["nccl"]:
+        yield "nccl", state(gpu["nccl"] | {"problem": gpu["nccl"]["reason"]}, "version {version} (several GPUs)")
     yield "ptxas", gpu["ptxas"] or "missing: pip install nvidia-cuda-nvcc (checks GPU code)"
     for name, package in report["packages"].items():
         have = package["version"] if package["installed"] else f"missing: {package['install']}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes.util
 import importlib.util
 import os
 import platform
@@ -11,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-__all__ = ["VECTOR_TARGETS", "cpu", "disk_free", "gpu", "hugging_face", "memory", "targets", "usable_cpus"]
+__all__ = ["VECTOR_TARGETS", "cpu", "disk_free", "hugging_face", "memory", "ptxas", "targets", "usable_cpus"]
 
 # CPU features that a target of ours may use, from small to large (passes/Target.cpp).
 VECTOR_TARGETS = {
@@ -64,9 +63,9 @@ def targets(features: frozenset[str]) -> list[str]:
     return supported
 
 
-def gpu() -> dict[str, str | None]:
-    """{"driver": library, "ptxas": path}, looked for only: nothing is loaded, no device is touched."""
-    return {"driver": ctypes.util.find_library("cuda"), "ptxas": shutil.which("ptxas") or _packaged_ptxas()}
+def ptxas() -> str | None:
+    """Path of NVIDIA's assembler, on the PATH or of its package."""
+    return shutil.which("ptxas") or _packaged_ptxas()
 
 
 def _packaged_ptxas() -> str | None:

@@ -1,4 +1,7 @@
-"""ctypes binding of libdsc_rt: thread pools, loaded objects, CPU features. Never loads the compiler."""
+"""ctypes binding of libdsc_rt: thread pools, loaded objects, CPU features. Never loads the compiler.
+
+GPUs are in `deepseek.runtime.gpu`, groups of them in `deepseek.runtime.collectives`.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +29,12 @@ __all__ = [
     "Profile",
     "SaturationCounter",
     "cpu_features",
-    "lacking_features",
     "limit",
+    "unsupported",
 ]
 
-VERSION = 4  # DSC_RT_VERSION of runtime/dsc_rt.h that this binding was written for
-_LIBRARY = Path(__file__).parent / "lib" / "libdsc_rt.so"
+VERSION = 5  # DSC_RT_VERSION of runtime/dsc_rt.h that this binding was written for
+_LIBRARY = Path(__file__).parents[1] / "lib" / "libdsc_rt.so"
 
 
 @functools.cache
@@ -84,8 +87,12 @@ def cpu_features() -> frozenset[str]:
     return frozenset(filter(None, text.value.decode().split(",")))
 
 
-def lacking_features(manifest: Mapping[str, Any]) -> str | None:
-    """Why this CPU cannot run the program of `manifest`, or None if it can."""
+def unsupported(manifest: Mapping[str, Any]) -> str | None:
+    """Why this machine cannot run the program of `manifest`, or None if it can."""
+    from deepseek.runtime import gpu_target
+
+    if gpu_target.is_gpu(str(manifest.get("target"))):
+        return gpu_target.unsupported(manifest["target"])
     missing = sorted(set(manifest["features"]) - cpu_features())
     if not missing:
         return None
