@@ -79,8 +79,8 @@ public:
     return cost;
   }
 
-  /// What a GPU takes at the rates of its data sheet, in nanoseconds: the longer of computing, in whole waves of blocks,
-  /// and of reading and writing. Of the variant without a bound; empty if sizes do not say.
+  /// What a GPU takes at the rates of its data sheet, in nanoseconds: the longer of computing, in whole waves of
+  /// blocks, and of reading and writing. Of the variant without a bound; empty if sizes do not say.
   std::string predictedTime(DispatchOp dispatch, TargetAttr target, const Cost &cost) {
     GpuRates rates = ratesOf(target);
     VariantAttr variant = dispatch.getSchedule()->getVariants().back();

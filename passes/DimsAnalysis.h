@@ -19,8 +19,8 @@ inline constexpr llvm::StringLiteral kDimsAttr = "dsc.dims", kSymbolsAttr = "dsc
                                      kScheduleAttr = "dsc.schedule", kTargetAttr = "dsc.target",
                                      kPhaseAttr = "dsc.phase", kManifestAttr = "dsc.manifest", kMergeAttr = "dsc.merge",
                                      kCostAttr = "dsc.cost", kRangeAttr = "dsc.range",
-                                     kSharedBytesAttr = "dsc.shared_bytes",
-                                     kBlocksPerSmAttr = "dsc.blocks_per_sm", kTensorMapAttr = "dsc.tensor_map";
+                                     kSharedBytesAttr = "dsc.shared_bytes", kBlocksPerSmAttr = "dsc.blocks_per_sm",
+                                     kTensorMapAttr = "dsc.tensor_map";
 
 class DimsAnalysis {
 public:

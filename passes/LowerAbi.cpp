@@ -282,7 +282,8 @@ private:
       bool brain = map.getAs<TypeAttr>("element").getValue().isBF16();
       auto box = map.getAs<DenseI64ArrayAttr>("box").asArrayRef();
       fields.append({static_cast<int32_t>(map.getAs<IntegerAttr>("buffer").getInt()), brain ? kBf16 : kF16,
-                     static_cast<int32_t>(box.size()), static_cast<int32_t>(map.getAs<IntegerAttr>("swizzle").getInt())});
+                     static_cast<int32_t>(box.size()),
+                     static_cast<int32_t>(map.getAs<IntegerAttr>("swizzle").getInt())});
       for (size_t i = 0; i < 5; ++i)
         fields.push_back(i < box.size() ? box[i] : 1);
     }
@@ -370,7 +371,8 @@ private:
       LLVM::StoreOp::create(b, loc, data, slot);
     }
     auto kernel = cast<FlatSymbolRefAttr>(launch.getKernels()[0]);
-    Value function = LLVM::AddressOfOp::create(b, loc, ptr, gpu ? descriptionOf(kernel.getValue()) : kernel.getValue().str());
+    Value function =
+        LLVM::AddressOfOp::create(b, loc, ptr, gpu ? descriptionOf(kernel.getValue()) : kernel.getValue().str());
     Value workgroups = asI64(launch.getWorkgroups());
     Value number = LLVM::ConstantOp::create(b, loc, b.getI32Type(), launch.getDispatch().value_or(0));
     SmallVector<Value> arguments{runtime, function, bindings, sizes, workgroups, number};

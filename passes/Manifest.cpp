@@ -99,14 +99,13 @@ struct ManifestWriter {
       auto expr = costs ? costs.getAs<StringAttr>(key) : StringAttr();
       return named(key, expr ? Attribute(expr) : none());
     };
-    SmallVector<NamedAttribute> fields{
-        named("index", b.getI64IntegerAttr(index)),
-        named("kernel", text(kernel.getValue())),
-        named("program", text(program)),
-        named("location", text(location)),
-        named("variants", b.getI64IntegerAttr(launch.getKernels().size())),
-        cost("operations"),
-        cost("bytes")};
+    SmallVector<NamedAttribute> fields{named("index", b.getI64IntegerAttr(index)),
+                                       named("kernel", text(kernel.getValue())),
+                                       named("program", text(program)),
+                                       named("location", text(location)),
+                                       named("variants", b.getI64IntegerAttr(launch.getKernels().size())),
+                                       cost("operations"),
+                                       cost("bytes")};
     if (costs && costs.contains("predicted_ns"))
       fields.push_back(cost("predicted_ns"));
     return b.getDictionaryAttr(fields);

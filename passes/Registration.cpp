@@ -28,8 +28,8 @@ namespace mlir::dsc {
 
 void registerAll(DialectRegistry &registry) {
   registry.insert<DscDialect, affine::AffineDialect, arith::ArithDialect, cf::ControlFlowDialect, func::FuncDialect,
-                  linalg::LinalgDialect, LLVM::LLVMDialect, math::MathDialect, memref::MemRefDialect, NVVM::NVVMDialect, scf::SCFDialect,
-                  shard::ShardDialect, tensor::TensorDialect, vector::VectorDialect>();
+                  linalg::LinalgDialect, LLVM::LLVMDialect, math::MathDialect, memref::MemRefDialect, NVVM::NVVMDialect,
+                  scf::SCFDialect, shard::ShardDialect, tensor::TensorDialect, vector::VectorDialect>();
   registerCostModels(registry);
   registerKernelModels(registry);
   registerRangeModels(registry);

@@ -115,8 +115,7 @@ Num truncate(Num x, Type element) {
   bool native = element.isBF16() ? x.b->target.brainCasts : x.b->target.halfCasts;
   if (element.isBF16() && !native)
     return truncateToBrain(x);
-  return native ? x.with(arith::TruncFOp::create(*x.b, withElement(x.type(), element), x.v))
-                               : truncateToHalf(x);
+  return native ? x.with(arith::TruncFOp::create(*x.b, withElement(x.type(), element), x.v)) : truncateToHalf(x);
 }
 
 //===----------------------------------------------------------------------===//

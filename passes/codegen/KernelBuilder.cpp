@@ -336,13 +336,15 @@ static bool isContiguous(ArrayRef<Index> index) {
          llvm::all_of(index.drop_back(), [](const Index &i) { return i.kind == Index::Uniform; });
 }
 
-/// Bytes that the address is known to be a multiple of on a GPU, which loads whole vectors only then. Elsewhere the element's own alignment is as good.
+/// Bytes that the address is known to be a multiple of, on a GPU, which loads as much at once. On a CPU the element's own
+/// alignment is as good.
 llvm::MaybeAlign KernelBuilder::alignmentAt(Value buffer, ArrayRef<Index> index) const {
   auto type = cast<MemRefType>(buffer.getType());
-  int64_t columns = type.getShape().back();
-  bool rows = type.getRank() == 1 || (!ShapedType::isDynamic(columns) && columns % width == 0);
-  int64_t bytes = width * type.getElementTypeBitWidth() / 8;
-  if (!gpu || !rows || !isAligned(index.back()) || !llvm::isPowerOf2_64(bytes))
+  int64_t columns = type.getShape().back(), divisor = knownDivisor(index.back().value, width);
+  if (type.getRank() > 1)
+    divisor = std::gcd(divisor, ShapedType::isDynamic(columns) ? 1 : columns);
+  int64_t bytes = divisor * type.getElementTypeBitWidth() / 8;
+  if (!gpu || bytes == 0 || !llvm::isPowerOf2_64(bytes))
     return {};
   return llvm::Align(std::min<int64_t>(bytes, 16));
 }

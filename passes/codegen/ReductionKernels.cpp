@@ -60,8 +60,8 @@ static bool lastLoopIsParallel(linalg::GenericOp op) {
 
 ScheduleAttr reductionSchedule(linalg::GenericOp op, TargetAttr target, DimsAnalysis &dims) {
   AffineExpr columns = op.getNumLoops() ? loopSizes(op, dims).back() : getAffineConstantExpr(1, op.getContext());
-  bool shared = lastLoopIsParallel(op) || (op.getIteratorTypesArray().back() == utils::IteratorType::reduction &&
-                                           findCombiners(op).has_value());
+  bool shared = lastLoopIsParallel(op) ||
+                (op.getIteratorTypesArray().back() == utils::IteratorType::reduction && findCombiners(op).has_value());
   // In order means by one thread.
   return shared || !target.isGpu() ? rowVariant(op.getContext(), target, columns, 16)
                                    : singleVariant(op.getContext(), {1, target.getVectorBytes() / 4}, {1});

@@ -24,8 +24,7 @@ Value tensorMapOf(KernelBuilder &kernel, Value buffer, const TensorMap &map) {
        named("box", kernel.getDenseI64ArrayAttr(map.box)), named("swizzle", kernel.getI64IntegerAttr(kTileRowBytes))});
   unsigned position = function.getNumArguments();
   auto attributes = kernel.getDictionaryAttr({named(kTensorMapAttr, description)});
-  (void)function.insertArgument(position, LLVM::LLVMPointerType::get(kernel.getContext()), attributes,
-                                kernel.getLoc());
+  (void)function.insertArgument(position, LLVM::LLVMPointerType::get(kernel.getContext()), attributes, kernel.getLoc());
   return function.getArgument(position);
 }
 

@@ -10,7 +10,8 @@ namespace mlir::dsc {
 FloatType attentionFactorType(AttentionOp op) {
   Type query = getElementTypeOrSelf(op.getQuery());
   Type stored = getElementTypeOrSelf(op.getCache() ? op.getCache() : op.getKey());
-  if (cast<RankedTensorType>(op.getQuery().getType()).getDimSize(3) % 16 != 0 || !(query.isF32() || query.isF16() || query.isBF16()))
+  if (cast<RankedTensorType>(op.getQuery().getType()).getDimSize(3) % 16 != 0 ||
+      !(query.isF32() || query.isF16() || query.isBF16()))
     return {};
   bool rounded = query.isF16() || query.isBF16() || mayRoundFactors(op.getPrecision());
   if (!rounded)
@@ -101,7 +102,8 @@ void AttentionBlock::finishScores(Int first, MutableArrayRef<Value> sums) {
       sums[i] = arith::AddFOp::create(kernel, sums[i], maskOf(row, key));
     }
   // Only tiles at the edge of what is seen hide anything.
-  Int end = first + plan.keys, leastEnd = at(visible(zero)), greatestFirst = at(firstVisible(constant(plan.rows() - 1)));
+  Int end = first + plan.keys, leastEnd = at(visible(zero)),
+      greatestFirst = at(firstVisible(constant(plan.rows() - 1)));
   Value hides = arith::OrIOp::create(kernel, leastEnd < end, first < greatestFirst);
   auto branch = scf::IfOp::create(kernel, ValueRange(sums).getTypes(), hides, /*withElseRegion=*/true);
   {
@@ -186,8 +188,8 @@ void AttentionBlock::finish(ArrayRef<Value> state) {
     kernel.ifThen(exists, [&] {
       for (int64_t d = 0; d < plan.depth; d += 8) {
         kernel.width = 2;
-        Value pair = vector::FromElementsOp::create(
-            kernel, kernel.vectorType(type), ValueRange{state[d / 2 + half * 2], state[d / 2 + half * 2 + 1]});
+        Value pair = vector::FromElementsOp::create(kernel, kernel.vectorType(type),
+                                                    ValueRange{state[d / 2 + half * 2], state[d / 2 + half * 2 + 1]});
         Index depth = Index::lanes(column + d);
         if (plan.splits > 1) {
           kernel.store(pair, kernel.partial, partialIndex(split, row, depth));
@@ -228,7 +230,8 @@ ScheduleAttr gpuAttentionSchedule(AttentionOp op, TargetAttr target) {
   if (!attentionFactorType(op)) {
     while (group % heads != 0 || heads > kWarps)
       --heads;
-    return ScheduleAttr::get(context, variant(0, {1, kWarp}, std::max<int64_t>(1, kWarps / heads), 1, "fma", {kWarps, kWarp}));
+    return ScheduleAttr::get(context,
+                             variant(0, {1, kWarp}, std::max<int64_t>(1, kWarps / heads), 1, "fma", {kWarps, kWarp}));
   }
   // Few rows leave most of the GPU without work unless the keys are split.
   int64_t few = std::max<int64_t>(1, kFewRows / heads), keys = depth > 128 ? 32 : 64;

@@ -62,8 +62,8 @@ protected:
 
   FloatType factor;
   int64_t blockRows, panels;
-  Value queries;                 // in shared memory
-  Int thread, lane, warp;        // i32
+  Value queries;          // in shared memory
+  Int thread, lane, warp; // i32
   Int split, firstTile, tiles;
 
 private:

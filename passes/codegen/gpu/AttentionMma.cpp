@@ -53,8 +53,8 @@ private:
       for (int64_t panel = 0; panel < panels; ++panel)
         for (int64_t i = 0; i < plan.keys; i += perTurn) {
           Int key = number * plan.keys + (line.asIndex() + i), depth = chunk.asIndex() * 8 + panel * kPanel;
-          Int place = tileBegin(stage, plane) + panel * (plan.keys * kTileRowBytes) + swizzled(line, chunk) +
-                      i * kTileRowBytes;
+          Int place =
+              tileBegin(stage, plane) + panel * (plan.keys * kTileRowBytes) + swizzled(line, chunk) + i * kTileRowBytes;
           copyKv(plane, key, depth, behind(kernel, memory, place));
         }
   }

@@ -47,9 +47,8 @@ private:
     SmallVector<Value> state(parts, floatConstant(0));
     state.push_back(floatConstant(lowest));
     state.push_back(floatConstant(0));
-    state = kernel.forLoop(first / kWarp * kWarp, end, kWarp, state, [&](Value begin, ValueRange carried) {
-      return step(row, at(begin), first, end, carried);
-    });
+    state = kernel.forLoop(first / kWarp * kWarp, end, kWarp, state,
+                           [&](Value begin, ValueRange carried) { return step(row, at(begin), first, end, carried); });
     Value total = orOne(reduceTeam(kernel, vector::CombiningKind::ADD, state.back()));
     forMyDepths([&](int64_t part, Int depth) {
       Value value = arith::DivFOp::create(kernel, state[part], total);
@@ -74,8 +73,8 @@ private:
     int64_t parts = state.size() - 2;
     for (int64_t part = 0; part < parts; ++part)
       state[part] = arith::MulFOp::create(kernel, state[part], shrink);
-    SmallVector<Value> sums = kernel.forLoop(
-        zero, constant(kWarp), 1, ArrayRef(state).take_front(parts), [&](Value i, ValueRange running) {
+    SmallVector<Value> sums =
+        kernel.forLoop(zero, constant(kWarp), 1, ArrayRef(state).take_front(parts), [&](Value i, ValueRange running) {
           Value factor = fromLane(kernel, weight, at(i).asI32());
           SmallVector<Value> next(running);
           Int other = min(begin + at(i), last);
@@ -120,7 +119,8 @@ private:
 
 } // namespace
 
-LogicalResult emitAttentionWarps(AttentionOp op, KernelBuilder &kernel, const AttentionPlan &plan, VariantAttr variant) {
+LogicalResult emitAttentionWarps(AttentionOp op, KernelBuilder &kernel, const AttentionPlan &plan,
+                                 VariantAttr variant) {
   ArrayRef<int64_t> threads = variant.getThreads();
   if (threads.size() != 2 || threads[1] != kWarp || plan.splits != 1)
     return op.emitOpError("instruction \"fma\" needs warps, and no splits, got: ") << variant;

@@ -157,16 +157,18 @@ private:
 
 } // namespace
 
-LogicalResult emitAttentionWgmma(AttentionOp op, KernelBuilder &kernel, const AttentionPlan &plan, VariantAttr variant) {
+LogicalResult emitAttentionWgmma(AttentionOp op, KernelBuilder &kernel, const AttentionPlan &plan,
+                                 VariantAttr variant) {
   ArrayRef<int64_t> threads = variant.getThreads();
   Value source = op.getCache() ? op.getCache() : op.getKey();
   if (!canUseWgmma(op) || !kernel.buffers.contains(source) || variant.getInstruction() != "wgmma")
-    return op.emitOpError("instruction \"") << variant.getInstruction()
-                                            << "\" is not known, or keys and values are not stored as they are multiplied";
+    return op.emitOpError("instruction \"")
+           << variant.getInstruction() << "\" is not known, or keys and values are not stored as they are multiplied";
   if (threads.size() != 2 || threads[0] != 3 || threads[1] != kWarpgroup || plan.rows() > 2 * kGroupRows ||
       plan.keys % 16 != 0 || plan.keys > 256 || plan.splits != 1)
-    return op.emitOpError("instruction \"wgmma\" needs three warpgroups, at most 128 rows, and keys in multiples of 16 up "
-                          "to 256 without splits, got: ")
+    return op.emitOpError(
+               "instruction \"wgmma\" needs three warpgroups, at most 128 rows, and keys in multiples of 16 up "
+               "to 256 without splits, got: ")
            << variant;
   WgmmaAttention(op, kernel, plan).run();
   return success();

@@ -18,7 +18,8 @@ Int Int::as(Type type) const {
   if (v.getType().isIndex() || type.isIndex())
     return with(arith::IndexCastUIOp::create(*kernel, type, v));
   bool wider = type.getIntOrFloatBitWidth() > v.getType().getIntOrFloatBitWidth();
-  return with(wider ? Value(arith::ExtUIOp::create(*kernel, type, v)) : Value(arith::TruncIOp::create(*kernel, type, v)));
+  return with(wider ? Value(arith::ExtUIOp::create(*kernel, type, v))
+                    : Value(arith::TruncIOp::create(*kernel, type, v)));
 }
 
 template <typename Op> static Int fold(Int a, Int b) { return a.with(a.kernel->createOrFold<Op>(a.v, b.v)); }
@@ -29,9 +30,7 @@ Int operator/(Int a, Int b) { return fold<arith::DivUIOp>(a, b); }
 Int operator%(Int a, Int b) { return fold<arith::RemUIOp>(a, b); }
 Int operator&(Int a, Int b) { return fold<arith::AndIOp>(a, b); }
 Int operator^(Int a, Int b) { return fold<arith::XOrIOp>(a, b); }
-Int operator<(Int a, Int b) {
-  return a.with(arith::CmpIOp::create(*a.kernel, arith::CmpIPredicate::slt, a.v, b.v));
-}
+Int operator<(Int a, Int b) { return a.with(arith::CmpIOp::create(*a.kernel, arith::CmpIPredicate::slt, a.v, b.v)); }
 Int operator==(Int a, Int b) { return a.with(arith::CmpIOp::create(*a.kernel, arith::CmpIPredicate::eq, a.v, b.v)); }
 Int min(Int a, Int b) { return fold<arith::MinSIOp>(a, b); }
 Int select(Int condition, Int a, Int b) { return a.with(arith::SelectOp::create(*a.kernel, condition.v, a.v, b.v)); }

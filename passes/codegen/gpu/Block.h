@@ -74,6 +74,8 @@ Value globalPointer(KernelBuilder &kernel, Value buffer);
 /// Rows of 128 bytes in shared memory, whose chunks of 16 bytes change places with the row, so that eight rows at one
 /// chunk lie in different banks: what TMA calls the swizzle of 128 bytes.
 constexpr int64_t kTileRowBytes = 128, kChunkBytes = 16, kTileChunks = kTileRowBytes / kChunkBytes;
-inline Int swizzled(Int row, Int chunk) { return row * kTileRowBytes + ((chunk ^ (row & (kTileChunks - 1))) * kChunkBytes); }
+inline Int swizzled(Int row, Int chunk) {
+  return row * kTileRowBytes + ((chunk ^ (row & (kTileChunks - 1))) * kChunkBytes);
+}
 
 } // namespace mlir::dsc

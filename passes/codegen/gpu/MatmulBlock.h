@@ -61,7 +61,6 @@ protected:
   Int batchNumber;
   Int firstRow, firstColumn; // of the block
   Int thread;                // i32
-
 };
 
 /// Whether both factors can be copied by TMA and multiplied by wgmma.

@@ -140,13 +140,15 @@ LogicalResult emitMatmulMma(MatmulOp op, KernelBuilder &kernel, VariantAttr vari
               block[0] % tile[0] == 0 && block[1] % tile[1] == 0 &&
               block[0] / tile[0] * (block[1] / tile[1]) == threads[0];
   if (!fits)
-    return op.emitOpError("instruction \"mma\" needs tiles of multiples of 16 rows and columns, one for each warp of the "
-                          "workgroup, got: ")
+    return op.emitOpError(
+               "instruction \"mma\" needs tiles of multiples of 16 rows and columns, one for each warp of the "
+               "workgroup, got: ")
            << variant;
   int64_t perTurn = threads[0] * kWarp / kTileChunks;
   if (variant.getDepth() != kDepth || variant.getUnroll() < 2 || block[0] % perTurn != 0 || block[1] % perTurn != 0)
     return op.emitOpError("instruction \"mma\" needs depth ")
-           << kDepth << ", two or more stages, and rows and columns in multiples of " << perTurn << ", got: " << variant;
+           << kDepth << ", two or more stages, and rows and columns in multiples of " << perTurn
+           << ", got: " << variant;
   MmaEmitter(op, kernel, variant).run();
   return success();
 }

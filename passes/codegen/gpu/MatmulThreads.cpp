@@ -29,17 +29,29 @@ public:
     for (int64_t j = 0; j < wide; ++j)
       places.push_back(min(column + j, columns - 1));
     kernel.width = lanes;
-    sums = kernel.forLoop(lane * lanes, depth, lanes * kWarp, sums, [&](Value k, ValueRange carried) {
-      Value left = widened(op.getLhs(), pullIndex(false, constant(0), Index::lanes(k)));
-      SmallVector<Value> next;
-      for (auto [place, sum] : llvm::zip_equal(places, carried)) {
-        Value right = widened(op.getRhs(), pullIndex(true, place, Index::lanes(k)));
-        for (int64_t i = 0; i < lanes; ++i)
-          sum = multiplyAdd(element(left, i), element(right, i), sum);
-        next.push_back(sum);
-      }
-      return next;
-    });
+    // Several steps at a time keep more reads in flight.
+    int64_t step = lanes * kWarp, steps = variant.getUnroll();
+    Int whole = depth / (step * steps) * (step * steps), begin = lane * lanes;
+    auto run = [&](Int first, Int end, int64_t count) {
+      sums = kernel.forLoop(first, end, step * count, sums, [&](Value k, ValueRange carried) {
+        SmallVector<Value> next(carried), left;
+        SmallVector<SmallVector<Value>> right(count);
+        for (int64_t i = 0; i < count; ++i) {
+          Index here = Index::lanes(kernel.add(k, kernel.constantIndex(i * step)));
+          left.push_back(widened(op.getLhs(), pullIndex(false, constant(0), here)));
+          for (Int place : places)
+            right[i].push_back(widened(op.getRhs(), pullIndex(true, place, here)));
+        }
+        for (int64_t i = 0; i < count; ++i)
+          for (auto [sum, factor] : llvm::zip_equal(next, right[i]))
+            for (int64_t lane = 0; lane < lanes; ++lane)
+              sum = multiplyAdd(element(left[i], lane), element(factor, lane), sum);
+        return next;
+      });
+    };
+    if (steps > 1)
+      run(begin, whole, steps);
+    run(steps > 1 ? whole + begin : begin, depth, 1);
     kernel.width = 1;
     kernel.team = {1, kWarp, {}, lane};
     for (Value &sum : sums)
@@ -106,7 +118,8 @@ LogicalResult emitMatmulRow(MatmulOp op, KernelBuilder &kernel, VariantAttr vari
   ArrayRef<int64_t> threads = variant.getThreads();
   if (threads.size() != 2 || threads[1] != kWarp || variant.getTile()[1] > kWarp ||
       variant.getWorkgroup()[1] != threads[0] * variant.getTile()[1])
-    return op.emitOpError("one row needs a tile of at most 32 columns for each warp of the workgroup, got: ") << variant;
+    return op.emitOpError("one row needs a tile of at most 32 columns for each warp of the workgroup, got: ")
+           << variant;
   ThreadEmitter(op, kernel, variant).row();
   return success();
 }

@@ -154,8 +154,9 @@ LogicalResult emitMatmulWgmma(MatmulOp op, KernelBuilder &kernel, VariantAttr va
               block[0] / kGroupRows + 1 == threads[0] && threads[0] <= 3 && tile[1] == block[1] && block[1] % 8 == 0 &&
               block[1] <= 256;
   if (!fits || variant.getDepth() != kDepth || variant.getUnroll() < 2)
-    return op.emitOpError("instruction \"wgmma\" needs tiles of 64 rows and the workgroup's columns, up to 256, one for "
-                          "each warpgroup but one, at most two; depth ")
+    return op.emitOpError(
+               "instruction \"wgmma\" needs tiles of 64 rows and the workgroup's columns, up to 256, one for "
+               "each warpgroup but one, at most two; depth ")
            << kDepth << " and two or more stages, got: " << variant;
   kernelFunction(kernel)->setAttr(kBlocksPerSmAttr, kernel.getI64IntegerAttr(1));
   WgmmaEmitter(op, kernel, variant).run();

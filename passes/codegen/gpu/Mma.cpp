@@ -32,18 +32,16 @@ void multiplyFragments(KernelBuilder &kernel, FloatType type, ArrayRef<Value> le
     return values;
   };
   auto kind = type.isF16() ? NVVM::MMATypes::f16 : NVVM::MMATypes::bf16;
-  Value product = NVVM::MmaOp::create(
-      kernel, fourOf(kernel.getF32Type()), operands(left), operands(right), ValueRange(sums),
-      ArrayRef<int64_t>{16, 8, 16}, std::nullopt, std::nullopt, std::array<NVVM::MMATypes, 2>{kind, kind},
-      std::array<NVVM::MMALayout, 2>{NVVM::MMALayout::row, NVVM::MMALayout::col});
+  Value product = NVVM::MmaOp::create(kernel, fourOf(kernel.getF32Type()), operands(left), operands(right),
+                                      ValueRange(sums), ArrayRef<int64_t>{16, 8, 16}, std::nullopt, std::nullopt,
+                                      std::array<NVVM::MMATypes, 2>{kind, kind},
+                                      std::array<NVVM::MMALayout, 2>{NVVM::MMALayout::row, NVVM::MMALayout::col});
   for (int64_t i = 0; i < 4; ++i)
     sums[i] = LLVM::ExtractValueOp::create(kernel, product, i);
 }
 
 void copyChunk(KernelBuilder &kernel, Value target, Value source, Int offset, Int exists) {
-  auto bytes = [&](int64_t n) {
-    return Int{&kernel, arith::ConstantOp::create(kernel, kernel.getI32IntegerAttr(n))};
-  };
+  auto bytes = [&](int64_t n) { return Int{&kernel, arith::ConstantOp::create(kernel, kernel.getI32IntegerAttr(n))}; };
   // Nothing is read then, but the address must still be one.
   Int place = select(exists, offset, offset.constant(0)).as(kernel.getI64Type());
   NVVM::CpAsyncOp::create(kernel, target, behind(kernel, source, place), kChunkBytes, NVVM::LoadCacheModifierKind::CG,

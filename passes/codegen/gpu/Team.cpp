@@ -35,8 +35,8 @@ static Value shuffle(KernelBuilder &kernel, Value value, NVVM::ShflKind kind, Va
   if (type.isF32() || type.isInteger(32))
     return word(value);
   if (type.isIndex())
-    return arith::IndexCastOp::create(
-        kernel, type, shuffle(kernel, arith::IndexCastOp::create(kernel, i64, value), kind, lane));
+    return arith::IndexCastOp::create(kernel, type,
+                                      shuffle(kernel, arith::IndexCastOp::create(kernel, i64, value), kind, lane));
   unsigned width = type.getIntOrFloatBitWidth();
   Type whole = kernel.getIntegerType(width);
   Value raw = isa<FloatType>(type) ? Value(arith::BitcastOp::create(kernel, whole, value)) : value;
@@ -63,10 +63,9 @@ void syncWarp(KernelBuilder &kernel) {
 Value reduceTeam(KernelBuilder &kernel, vector::CombiningKind kind, Value value) {
   auto combine = [&](int64_t lanes, Value v) {
     for (int64_t bits = lanes / 2; bits > 0; bits /= 2)
-      v = vector::makeArithReduction(
-          kernel, kernel.getLoc(), kind, v,
-          shuffle(kernel, v, NVVM::ShflKind::bfly,
-                  Value(arith::ConstantOp::create(kernel, kernel.getI32IntegerAttr(bits)))));
+      v = vector::makeArithReduction(kernel, kernel.getLoc(), kind, v,
+                                     shuffle(kernel, v, NVVM::ShflKind::bfly,
+                                             Value(arith::ConstantOp::create(kernel, kernel.getI32IntegerAttr(bits)))));
     return v;
   };
   int64_t threads = kernel.team.threads;

@@ -88,7 +88,8 @@ Value wgmmaFromRegisters(KernelBuilder &kernel, FloatType type, Value sums, Arra
   }
   return LLVM::InlineAsmOp::create(kernel, sums.getType(), operands, text, constraints, /*has_side_effects=*/true,
                                    /*is_align_stack=*/false, LLVM::TailCallKind::None,
-                                   LLVM::AsmDialectAttr::get(kernel.getContext(), LLVM::AsmDialect::AD_ATT), ArrayAttr())
+                                   LLVM::AsmDialectAttr::get(kernel.getContext(), LLVM::AsmDialect::AD_ATT),
+                                   ArrayAttr())
       .getRes();
 }
 
