@@ -95,6 +95,21 @@ void packBlocks(MatmulOp op, DequantizeOp source, int64_t panel) {
   op.setPackedColumns(columns);
 }
 
+/// A GPU decodes the blocks of a weight as it multiplies.
+void readBlocks(MatmulOp op) {
+  auto source = op.getRhs().getDefiningOp<DequantizeOp>();
+  auto lhs = cast<RankedTensorType>(op.getLhs().getType());
+  bool rows = op.getTransposeRhs() && !op.getTransposeLhs() && !ShapedType::isDynamic(lhs.getShape().back());
+  if (!source || !rows || source.getExpanded())
+    return;
+  OpBuilder b(op);
+  auto copy = cast<DequantizeOp>(b.clone(*source));
+  copy->setAttr(kDecodedByReaderAttr, b.getUnitAttr());
+  op.getRhsMutable().assign(copy);
+  if (isOpTriviallyDead(source))
+    source.erase();
+}
+
 /// A GPU multiplies matrices as they lie. Where it may round left sides, it does so once, and where they are made.
 class LhsRounding {
 public:
@@ -147,7 +162,12 @@ struct PackMatmulPass : impl::PackMatmulPassBase<PackMatmulPass> {
     }
     if (target && target.isGpu()) {
       LhsRounding rounding(module);
-      module.walk([&](MatmulOp op) { rounding.run(op); });
+      SmallVector<MatmulOp> ops;
+      module.walk([&](MatmulOp op) { ops.push_back(op); });
+      for (MatmulOp op : ops) {
+        rounding.run(op);
+        readBlocks(op);
+      }
       return;
     }
     for (auto function : module.getOps<func::FuncOp>()) {

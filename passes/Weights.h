@@ -4,6 +4,9 @@
 
 namespace mlir::dsc {
 
+/// Of a dsc.dequantize: whoever reads its result decodes blocks itself, in registers.
+inline constexpr llvm::StringLiteral kDecodedByReaderAttr = "dsc.decoded_by_reader";
+
 /// Whether argument `index` of a function is a weight or made from weights.
 bool isWeightArgument(func::FuncOp function, unsigned index);
 

@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "passes/Weights.h"
 #include "passes/codegen/Kernels.h"
 
 namespace mlir::dsc {
@@ -203,7 +204,9 @@ struct BlockReader {
 };
 
 struct DequantizeModel : KernelOpInterface::ExternalModel<DequantizeModel, DequantizeOp> {
-  bool isInline(Operation *op) const { return cast<DequantizeOp>(op).getPanel().has_value(); }
+  bool isInline(Operation *op) const {
+    return cast<DequantizeOp>(op).getPanel().has_value() || op->hasAttr(kDecodedByReaderAttr);
+  }
   int64_t getRunLength(Operation *op, unsigned) const { return blockRunLength(cast<DequantizeOp>(op)); }
   ScaledRun pullRun(Operation *op, KernelBuilder &kernel, unsigned, Value panel, Value run, Value lane) const {
     return pullBlockRun(cast<DequantizeOp>(op), kernel, panel, run, lane);

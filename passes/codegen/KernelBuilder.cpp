@@ -208,6 +208,15 @@ Index KernelBuilder::apply(AffineExpr expr, ArrayRef<Index> indices) {
     if (lhs.kind == Index::Uniform && rhs.kind == Index::Lanes)
       return Index::lanes(add(lhs.value, rhs.value));
   }
+  // Lanes that begin at a multiple of their number are in one block of a multiple of it.
+  auto block = dyn_cast<AffineConstantExpr>(binary.getRHS());
+  if (gpu && block && width > 1 && block.getValue() % width == 0 && isAligned(lhs)) {
+    Value quotient = createOrFold<arith::FloorDivSIOp>(lhs.value, rhs.value);
+    if (expr.getKind() == AffineExprKind::FloorDiv)
+      return Index::uniform(quotient);
+    if (expr.getKind() == AffineExprKind::Mod)
+      return Index::lanes(sub(lhs.value, mul(quotient, rhs.value)));
+  }
   Value left = indexValue(lhs), right = indexValue(rhs);
   if (!uniform) {
     left = splat(left);

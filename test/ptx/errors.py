@@ -16,7 +16,8 @@ class PtxError(Exception):
     def __str__(self) -> str:
         if not self.line:
             return self.message
-        return f"line {self.line}: {self.text}: {self.message}"
+        text = self.text if len(self.text) < 160 else f"{self.text[:150]} ..."
+        return f"line {self.line}: {text}: {self.message}"
 
 
 class Unsupported(PtxError):  # noqa: N818

@@ -16,6 +16,7 @@ from .syntax import BYTES, Function, Instruction, Module
 from .tensor_map import TensorMap
 
 BATCH_THREADS = 8192  # threads that run in lockstep
+MAX_STEPS = 20_000_000  # of one batch: some minutes
 BATCH_SHARED = 32 << 20  # and their shared memory, in bytes
 
 
@@ -31,6 +32,8 @@ class Launch:
     dynamic_shared: int
     check_races: bool
     check_accumulators: bool
+    check_fences: bool
+    max_steps: int
     addresses: dict[str, int] = field(default_factory=dict)  # of module variables in global memory
 
     def __post_init__(self) -> None:
@@ -40,8 +43,8 @@ class Launch:
 class Kernel:
     """One entry function of a PTX module, decoded.
 
-    `directives` holds what the entry says about its launch, for example {"maxntid": (128,)}. After a launch, `steps` is
-    how many instructions were executed (each for many threads at once) and `thread_steps` counts batches.
+    `directives` holds what the entry says about its launch, for example {"maxntid": (128,)}.
+    After a launch, `steps` is how many instructions were executed, each for many threads at once.
     """
 
     def __init__(self, module: Module, function: Function) -> None:
@@ -95,7 +98,7 @@ class Kernel:
         self.controls: list = []
         self.reductions: dict = {}
         self.uses: list[frozenset[int]] = []
-        self.segments: dict[tuple[int, int], frozenset[int]] = {}
+        self.segments: dict = {}
         for pc, instruction in enumerate(instructions):
             decoder.pc = pc
             try:
@@ -107,6 +110,10 @@ class Kernel:
             self.code.append(None if is_control else closure)
             self.controls.append(closure if is_control else None)
             self.uses.append(decode.registers(instruction))
+        named = frozenset().union(*(u for u, i in zip(self.uses, instructions) if i.op == "wgmma"))
+        # Rows of the machine's table of touched registers, for the registers that some wgmma names.
+        floats = [r for r in sorted(named) if self.function.registers[r].type in ("f32", "b32", "u32", "s32")]
+        self.wgmma_rows = {register: row for row, register in enumerate(floats)}
         self.slots, self.grain = decoder.slots, decoder.grain
         leaders = set(self.function.leaders)
         self.ends = [0] * (len(instructions) + 1)
@@ -125,6 +132,16 @@ class Kernel:
             found = self.segments[at, end] = frozenset().union(*self.uses[at : end + 1])
         return found
 
+    def segment_touches(self, at: int, end: int) -> list[int]:
+        """Rows of the registers of wgmma that other instructions from `at` to `end` name."""
+        key = (at, end, "touched")
+        found = self.segments.get(key)
+        if found is None:
+            code = self.function.code[at : end + 1]
+            used = frozenset().union(*(u for u, i in zip(self.uses[at : end + 1], code) if i.op != "wgmma"))
+            found = self.segments[key] = sorted(self.wgmma_rows[r] for r in used if r in self.wgmma_rows)
+        return found
+
     def symbol(self, name: str, machine: Machine) -> int:
         """The address of a variable or parameter in its own space."""
         if name in self.offsets:
@@ -141,18 +158,26 @@ class Kernel:
         dynamic_shared: int = 0,
         check_races: bool = True,
         check_accumulators: bool = True,
+        check_fences: bool = False,
         batch_threads: int = BATCH_THREADS,
+        max_steps: int = MAX_STEPS,
     ) -> None:
         """Runs the kernel to its end; arrays among `params` are global buffers, written in place.
 
         params: C-contiguous numpy arrays (passed as addresses), ints, floats, numpy scalars, TensorMap. Raises PtxError
         for what would be undefined on a GPU: accesses out of bounds, races, deadlock, early reads of accumulators.
+        check_fences: also a wgmma whose registers were used after the last wgmma.fence (PTX ISA, 'wgmma.fence'). Off, since
+        LLVM moves constants and copies behind the fence, which ptxas 13.0 accepts.
+        Blocks run in batches of `batch_threads` threads: those that wait for each other must fit into one. A batch that
+        takes more than `max_steps` steps is an error.
         """
         grid, block = triple(grid), triple(block)
         self.check_block(block)
         memory = GlobalMemory()
         start = self.bind(memory, params)
-        launch = Launch(grid, block, memory, *start, dynamic_shared, check_races, check_accumulators)
+        launch = Launch(
+            grid, block, memory, *start, dynamic_shared, check_races, check_accumulators, check_fences, max_steps
+        )
         self.place_globals(launch)
         blocks = int(np.prod(grid))
         lanes = -(-int(np.prod(block)) // 32) * 32

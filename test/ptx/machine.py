@@ -199,6 +199,7 @@ class Machine(Synchronization, MemoryAccess):
         """Runs the batch to its end."""
         program = self.program
         code, ends, controls = program.code, program.ends, program.controls
+        checks_fences = self.launch.check_fences and bool(program.wgmma_rows)
         at = 0
         try:
             while (at := self.pick()) >= 0:
@@ -209,6 +210,10 @@ class Machine(Synchronization, MemoryAccess):
                     end = ends[at]
                     sel = self.sel
                     self.steps += end - at + 1
+                    if self.steps > self.launch.max_steps:
+                        raise PtxError(f"the kernel still runs after {self.steps} steps")
+                    if checks_fences:
+                        self.mark_touched(at, end)
                     while at < end:
                         self.at = at
                         code[at](self, sel)

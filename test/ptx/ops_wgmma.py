@@ -73,13 +73,30 @@ def check(m, ins: Instruction, sel, used: frozenset[int], written: frozenset[int
 @op("wgmma")
 def wgmma(d, ins):
     if "fence" in ins.mods:
-        return WarpWide(lambda m, sel: None, group=True)
+        return WarpWide(fence, group=True)
     if "commit_group" in ins.mods:
         return WarpWide(commit, group=True)
     if "wait_group" in ins.mods:
         pending = int(ins.operands[0].value)
         return WarpWide(lambda m, sel: wait(m, sel, pending), group=True)
     return multiply(d, ins)
+
+
+def fence(m, sel) -> None:
+    """Orders what was done to registers before the wgmma that follow (PTX ISA, 'wgmma.fence')."""
+    if not m.touched_rows:
+        return
+    rows = np.array(sorted(m.touched_rows))
+    m.touched[rows[:, None], m.ids[sel]] = False
+    m.touched_rows = set(rows[m.touched[rows].any(1)].tolist())
+
+
+def check_fence(m, sel, named: list[int]) -> None:
+    late = [register for register in named if m.program.wgmma_rows[register] in m.touched_rows]
+    for register in late:
+        if m.touched[m.program.wgmma_rows[register]][sel].any():
+            name = m.program.function.registers[register].name
+            raise PtxError(f"{name} was used by other instructions, and no wgmma.fence came after them")
 
 
 def commit(m, sel) -> None:
@@ -139,6 +156,8 @@ def multiply(d, ins):
     accumulators = frozenset(rows.tolist())
     sources = frozenset(r.index for r in a.items) if from_registers else frozenset()
 
+    named = sorted(accumulators | sources)
+
     def run(m, sel):
         ids = m.ids[sel].reshape(-1, 128)
         if not m.whole_groups(sel):
@@ -146,6 +165,8 @@ def multiply(d, ins):
         state = running(m)
         if m.tracked is not None:
             check(m, ins, sel, sources, frozenset())
+        if m.launch.check_fences and m.touched_rows:
+            check_fence(m, sel, named)
         if from_registers:
             a = fragments(m, ids, a_slots, a_at, k, size, a_type)
             reads = []

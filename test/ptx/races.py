@@ -249,7 +249,7 @@ class Races:
 
     def async_read(self, block: int, known: np.ndarray, agent: int, place: np.ndarray, total: int, epoch: int) -> None:
         """A read by the async proxy, whose issuer knows `known`."""
-        grains = np.unique(self.grains(place.ravel(), total))[None]
+        grains = self.grains(place.ravel(), total).reshape(1, -1)
         who = np.array([agent])
         self.check_writers(grains, known[None], who, False)
         writer, written = self.write_agent[grains], self.write_epoch[grains]

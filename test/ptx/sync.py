@@ -32,6 +32,9 @@ class Synchronization:
         self.idle_events, self.idle_rounds = -1, 0
         self.wgmma = None  # the wgmma that run
         self.tracked = None  # the same while registers must be checked
+        rows = self.program.wgmma_rows if self.launch.check_fences else {}
+        self.touched = np.full((len(rows), self.n), bool(rows))  # registers that a wgmma.fence must order
+        self.touched_rows = set(rows.values())
         self.start_async()
 
     def start_async(self) -> None:
@@ -169,6 +172,13 @@ class Synchronization:
             ins = program.function.code[pc]
             if ins.op != "wgmma" and not watched.isdisjoint(program.uses[pc]):
                 check(self, ins, self.sel, program.uses[pc], decode.written(ins))
+
+    def mark_touched(self, at: int, end: int) -> None:
+        """Notes which registers of wgmma these instructions name: a wgmma.fence must come before the next wgmma."""
+        rows = self.program.segment_touches(at, end)
+        if rows:
+            self.touched_rows.update(rows)
+            self.touched[np.array(rows)[:, None], self.ids[self.sel]] = True
 
     # -- the end --------------------------------------------------------------------------------------------------
 

@@ -118,8 +118,8 @@ private:
   SmallVector<Value> scores(Int group, Int number) {
     Int where = slot(number, 0);
     full.wait(where, parity(number));
-    Value sums = wgmmaZero(kernel, plan.keys);
     NVVM::WgmmaFenceAlignedOp::create(kernel);
+    Value sums;
     for (int64_t k = 0; k < plan.depth; k += 16) {
       int64_t panel = k / kPanel, inside = k % kPanel * 2;
       Int left = group * kGroupRows * kTileRowBytes + (panel * blockRows * kTileRowBytes + inside);
@@ -136,14 +136,13 @@ private:
     Int where = slot(number, 1);
     full.wait(where, parity(number));
     int64_t columns = plan.depth;
-    SmallVector<SmallVector<Value>> left;
+    SmallVector<Value> left;
     for (int64_t k = 0; k < plan.keys; k += 16)
-      left.push_back(packWeights(weights, k));
-    Value all = wgmmaPack(kernel, sums);
-    NVVM::WgmmaFenceAlignedOp::create(kernel);
-    for (auto [i, words] : llvm::enumerate(left)) {
-      Int right = placeOf(where) + static_cast<int64_t>(i) * 16 * kTileRowBytes;
-      all = wgmmaFromRegisters(kernel, factor, all, words,
+      llvm::append_range(left, packWeights(weights, k));
+    Value all = wgmmaFence(kernel, wgmmaPack(kernel, sums), columns, left);
+    for (int64_t k = 0; k < plan.keys; k += 16) {
+      Int right = placeOf(where) + k * kTileRowBytes;
+      all = wgmmaFromRegisters(kernel, factor, all, ArrayRef(left).slice(k / 4, 4),
                                matrixAlongColumns(kernel, ring, right, plan.keys * kTileRowBytes), columns);
     }
     wgmmaWait(kernel);

@@ -128,7 +128,7 @@ private:
   }
 
   Value multiplySlice(Int group, Int stage, Value sums) {
-    NVVM::WgmmaFenceAlignedOp::create(kernel);
+    sums = wgmmaFence(kernel, sums, blockColumns);
     Int left = stageBegin(stage, false) + group * kGroupRows * kTileRowBytes, right = stageBegin(stage, true);
     for (int64_t k = 0; k < kDepth; k += 16)
       sums = wgmma(kernel, type, sums, matrixAlongRows(kernel, ring, left + k * 2),

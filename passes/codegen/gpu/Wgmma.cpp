@@ -57,11 +57,41 @@ SmallVector<Value> wgmmaSums(KernelBuilder &kernel, Value sums, int64_t columns)
   return all;
 }
 
+static Value inlineAssembly(KernelBuilder &kernel, Type result, ArrayRef<Value> operands, StringRef text,
+                            StringRef constraints) {
+  return LLVM::InlineAsmOp::create(kernel, result, operands, text, constraints, /*has_side_effects=*/true,
+                                   /*is_align_stack=*/false, LLVM::TailCallKind::None,
+                                   LLVM::AsmDialectAttr::get(kernel.getContext(), LLVM::AsmDialect::AD_ATT),
+                                   ArrayAttr())
+      .getRes();
+}
+
+Value wgmmaFence(KernelBuilder &kernel, Value sums, int64_t columns, MutableArrayRef<Value> words) {
+  SmallVector<Value> through = wgmmaSums(kernel, sums, columns);
+  llvm::append_range(through, words);
+  std::string results, ties;
+  SmallVector<Type> types;
+  for (auto [i, value] : llvm::enumerate(through)) {
+    results += (i ? "," : "") + std::string(value.getType().isF32() ? "=f" : "=r");
+    ties += "," + std::to_string(i);
+    types.push_back(value.getType());
+  }
+  auto all = LLVM::LLVMStructType::getLiteral(kernel.getContext(), types);
+  Value after = inlineAssembly(kernel, all, through, "wgmma.fence.sync.aligned;", results + ties);
+  for (auto [i, value] : llvm::enumerate(through))
+    value = LLVM::ExtractValueOp::create(kernel, after, i);
+  llvm::copy(ArrayRef(through).drop_front(columns / 2), words.begin());
+  return wgmmaPack(kernel, ArrayRef(through).take_front(columns / 2));
+}
+
 Value wgmma(KernelBuilder &kernel, FloatType type, Value sums, Int left, Int right, int64_t columns) {
   auto kind = type.isF16() ? NVVM::WGMMATypes::f16 : NVVM::WGMMATypes::bf16;
+  auto scale = sums ? NVVM::WGMMAScaleOut::one : NVVM::WGMMAScaleOut::zero;
+  if (!sums)
+    sums = LLVM::PoisonOp::create(kernel, sumsType(kernel, columns));
   return NVVM::WgmmaMmaAsyncOp::create(
       kernel, sums.getType(), sums, left, right, NVVM::MMAShapeAttr::get(kernel.getContext(), kGroupRows, columns, 16),
-      kind, kind, NVVM::WGMMATypes::f32, NVVM::WGMMAScaleOut::one, NVVM::WGMMAScaleIn::one, NVVM::WGMMAScaleIn::one,
+      kind, kind, NVVM::WGMMATypes::f32, scale, NVVM::WGMMAScaleIn::one, NVVM::WGMMAScaleIn::one,
       NVVM::MMALayout::row, NVVM::MMALayout::col, NVVM::MMAIntOverflowAttr());
 }
 
@@ -86,11 +116,7 @@ Value wgmmaFromRegisters(KernelBuilder &kernel, FloatType type, Value sums, Arra
     kinds << "," << i;
     operands.push_back(LLVM::ExtractValueOp::create(kernel, sums, i));
   }
-  return LLVM::InlineAsmOp::create(kernel, sums.getType(), operands, text, constraints, /*has_side_effects=*/true,
-                                   /*is_align_stack=*/false, LLVM::TailCallKind::None,
-                                   LLVM::AsmDialectAttr::get(kernel.getContext(), LLVM::AsmDialect::AD_ATT),
-                                   ArrayAttr())
-      .getRes();
+  return inlineAssembly(kernel, sums.getType(), operands, text, constraints);
 }
 
 void wgmmaWait(KernelBuilder &kernel) {

@@ -29,10 +29,15 @@ Int matrixAlongRows(KernelBuilder &kernel, Value memory, Int offset);
 Int matrixAlongColumns(KernelBuilder &kernel, Value memory, Int offset, int64_t panelBytes);
 
 Value wgmmaZero(KernelBuilder &kernel, int64_t columns);
+
+/// Must stand before products whose operands in registers (sums, words of a left side) were touched since the last. They
+/// go through it, so that LLVM moves nothing that makes them behind it.
+Value wgmmaFence(KernelBuilder &kernel, Value sums, int64_t columns, MutableArrayRef<Value> words = {});
+
 Value wgmmaPack(KernelBuilder &kernel, ArrayRef<Value> sums);
 SmallVector<Value> wgmmaSums(KernelBuilder &kernel, Value sums, int64_t columns);
 
-/// sums + left * right, both with the reduction along rows. Sums may be read after wgmmaWait.
+/// sums + left * right, both with the reduction along rows; without sums, the product. May be read after wgmmaWait.
 Value wgmma(KernelBuilder &kernel, FloatType type, Value sums, Int left, Int right, int64_t columns);
 /// The left operand being four words of this thread, the right one with the reduction along columns.
 Value wgmmaFromRegisters(KernelBuilder &kernel, FloatType type, Value sums, ArrayRef<Value> left, Int right,
