@@ -262,6 +262,8 @@ LogicalResult VariantAttr::verify(function_ref<InFlightDiagnostic()> emitError, 
   if (!threads.empty() && (!block || threads[0] > mostThreads || threads[1] > mostThreads / threads[0]))
     return emitError() << "threads must be teams and threads of a team, together at most " << mostThreads
                        << ", got: " << threads;
+  if (block && !llvm::isPowerOf2_64(threads[1]))
+    return emitError() << "threads of a team must be a power of two, got: " << threads[1];
   // A tile is code, not a loop, and shared by all threads.
   int64_t limit = (1 << 14) * (block ? threads[0] * threads[1] : 1);
   int64_t elements = std::min(unroll, limit + 1);

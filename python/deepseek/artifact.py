@@ -226,11 +226,12 @@ class Artifact:
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError, OSError) as error:
             raise self._error(f"is damaged: its header is malformed ({type(error).__name__}: {error})") from None
 
-    def check_cpu(self) -> None:
-        """Raises `ArtifactError` when this CPU lacks a feature that the code uses; anything but running is possible."""
+    def check_machine(self) -> None:
+        """Raises `ArtifactError` when this machine lacks a CPU feature, or the GPU, that the code is for; anything but
+        running is possible."""
         from deepseek import runtime
 
-        if problem := runtime.lacking_features(self.manifest):
+        if problem := runtime.unsupported(self.manifest):
             raise self._error(f"cannot run here: {problem}")
 
     @property

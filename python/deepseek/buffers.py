@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-__all__ = ["ResultPool", "address_of", "aligned_empty", "aligned_parts", "mapped_files"]
+__all__ = ["ResultPool", "address_of", "aligned_empty", "aligned_parts", "aligned_zeros", "mapped_files"]
 
 _ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 _LEAST_KEPT = 64 << 10  # bytes: below, the C library keeps freed memory itself
@@ -27,6 +27,11 @@ def address_of(array: np.ndarray) -> int:
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, int]:
     """An uninitialized 64-byte aligned array and its address."""
     return _view(np.empty(math.prod(shape) * dtype.itemsize + _ALIGNMENT, np.uint8), shape, dtype)
+
+
+def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """A 64-byte aligned array of zeros whose pages the operating system gives on first use."""
+    return _view(np.zeros(math.prod(shape) * dtype.itemsize + _ALIGNMENT, np.uint8), shape, dtype)[0]
 
 
 def aligned_parts(sizes: Sequence[int]) -> list[np.ndarray]:

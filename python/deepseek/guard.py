@@ -24,7 +24,8 @@ class Guard:
     """Decides which of two programs runs: the planned one, or the safer one from the first value on that did not fit.
 
     Keys and values saturate when a cache of f16 takes them, so a number at the limit is one that did not fit; logits
-    that are not finite are another sign. `hits` counts such values by the name of the cache (or "logits").
+    that are not finite are another sign, and on a GPU the only one: caches stay there. `hits` counts such values by the
+    name of the cache (or "logits").
     """
 
     hits: dict[str, int]
@@ -43,9 +44,9 @@ class Guard:
         """What runs now."""
         return self._program
 
-    def watch(self, program: Executable, caches: Sequence[np.ndarray]) -> SaturationCounter | None:
+    def watch(self, program: Executable, caches: Sequence[Any]) -> SaturationCounter | None:
         """What counts in the caches of a session that runs `program`; None where nothing is to be counted."""
-        narrow = [cache for cache in caches if cache.dtype == np.float16]
+        narrow = [cache for cache in caches if isinstance(cache, np.ndarray) and cache.dtype == np.float16]
         return SaturationCounter(narrow) if narrow and program is self._planned else None
 
     def admits(

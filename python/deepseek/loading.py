@@ -22,10 +22,10 @@ def load(path: str | os.PathLike[str], threads: int | None = None) -> Program | 
 
     A saved function comes back as a `Program`, callable like the function; a model as a `Model`; any other module as
     an `Executable` on numpy arrays. Weights in the file are bound. `threads`: None takes all CPUs of the process.
-    Raises `ArtifactError` for a file that is damaged, of another version, or compiled for another CPU.
+    Raises `ArtifactError` for a file that is damaged, of another version, or compiled for another CPU or GPU.
     """
     opened = Artifact(path)
-    opened.check_cpu()
+    opened.check_machine()
     if opened.model is not None:
         from deepseek.model import Model
         from deepseek.package import Package
@@ -46,7 +46,7 @@ def executable(opened: Artifact, threads: int | None = None) -> Executable:
     """The bare program of an artifact, its weights bound. Raises `ArtifactError` when it needs some it does not hold."""
     from deepseek.executable import Executable
 
-    opened.check_cpu()
+    opened.check_machine()
     program = Executable(opened.object, opened.manifest, threads=threads)
     if opened.weights is not None:
         program.bind_weights(opened.weights)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepseek.errors import CheckpointError, InputError
+from deepseek.errors import CheckpointError, GpuError, InputError
 from deepseek.generation import Generation, TextStream, encode_prompt, encode_prompts, generate_batch, is_batch
 from deepseek.guard import Guard
 from deepseek.sampling import SamplingOptions
@@ -38,7 +38,7 @@ class Model:
     """
 
     def __init__(self, package: Package, *, threads: int | None = None, context: int | None = None) -> None:
-        """Binds the weights of `package` on `threads` threads (None: all CPUs of the process).
+        """Binds the weights of `package` on `threads` threads (None: all CPUs of the process), or on the GPU of its target.
 
         `context`: most positions of a sequence, at most the package's. Raises `InputError`, `ExecutionError`.
         """
@@ -83,14 +83,18 @@ class Model:
     ) -> Model:
         """Loads a GGUF file, a Hugging Face folder, a .dsc file or a known name (`deepseek.names`).
 
-        `target` ("cpu") and `precision` ("as-stored") are decided when a model is compiled: naming others for a .dsc
-        file is an error. `threads`: None takes all CPUs of the process. `context`: most positions of a sequence, at
-        most the model's own. `all_logits` makes `forward` return the logits of every position, not only the last.
-        Raises `CheckpointError` or `ArtifactError` for a file that is damaged or not supported, `CompileError`,
-        `InputError`.
+        `target` ("cpu"; "sm_90a" or "sm_80" for a GPU) and `precision` ("as-stored") are decided when a model is
+        compiled: naming others for a .dsc file is an error. `threads`: None takes all CPUs of the process. `context`:
+        most positions of a sequence, at most the model's own. `all_logits` makes `forward` return the logits of every
+        position, not only the last. Raises `CheckpointError` or `ArtifactError` for a file that is damaged or not
+        supported, `GpuError` where no GPU runs the target, `CompileError`, `InputError`.
         """
         from deepseek.package import open_model
+        from deepseek.runtime import gpu_target
 
+        # Before compiling, which takes much longer than to see that there is no GPU.
+        if target and gpu_target.is_gpu(target) and (problem := gpu_target.unsupported(target)):
+            raise GpuError(problem)
         begin = time.perf_counter()
         package = open_model(path_or_name, target=target, precision=precision, all_logits=all_logits)
         opened = time.perf_counter()
@@ -145,7 +149,7 @@ class Model:
 
     @property
     def threads(self) -> int:
-        """Threads that a forward pass uses."""
+        """Threads that a forward pass uses; of a GPU its multiprocessors."""
         return self.executable.context.threads
 
     def generate(

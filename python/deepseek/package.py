@@ -133,7 +133,7 @@ class Package:
     def of(cls, opened: artifact.Artifact) -> Package:
         """The model in an open artifact. Raises `ArtifactError` when it holds no model or no weights."""
         path = opened.path
-        opened.check_cpu()
+        opened.check_machine()
         if opened.model is None:
             raise ArtifactError(f"{path} holds a program, not a language model: use deepseek.load or deepseek run")
         if opened.weights is None:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["Session", "integers"]
 
 _FIRST_CAPACITY = 128
-_ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 _NUMPY = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16)}  # what caches are made of
 
 
@@ -31,7 +30,7 @@ class Session:
         self.lengths = np.zeros(batch, np.int32)
         self._program = model.executable
         self._planes = _planes(self._program)
-        self._caches: list[np.ndarray] = []
+        self._caches: list[Any] = []  # arrays, or DeviceArrays that stay on the GPU
         self._counter: SaturationCounter | None = None  # of these caches
 
     @property
@@ -51,7 +50,7 @@ class Session:
         """Row `target` becomes a copy of row `source`."""
         length = self.lengths[source]
         for cache in self._caches:
-            cache[target, :, :, :length] = cache[source, :, :, :length]
+            _copy_positions(cache[target : target + 1], cache[source : source + 1], int(length))
         self.lengths[target] = length
 
     def forward(self, ids: Any, lengths: Any = None, rows: range | None = None) -> np.ndarray:
@@ -119,16 +118,16 @@ class Session:
         held = int(self.lengths.max())
         try:
             for index, (heads, size, dtype) in enumerate(self._planes):
-                made = _aligned_zeros((self.batch, 2, heads, capacity, size), _NUMPY[dtype])
+                made = self._program.zeros((self.batch, 2, heads, capacity, size), _NUMPY[dtype])
                 if self.capacity:
-                    made[:, :, :, :held] = self._caches[index][:, :, :, :held]
+                    _copy_positions(made, self._caches[index], held)
                     self._caches[index] = made  # one old cache at a time stays beside its copy
                 else:
                     self._caches.append(made)
         except BaseException as error:  # Ctrl-C too: caches of two sizes are of no use
             self._caches, self.capacity = [], 0
             self.reset()
-            if not isinstance(error, MemoryError):
+            if not isinstance(error, MemoryError) or isinstance(error, ExecutionError):  # one of a GPU has the numbers
                 raise
             raise ExecutionError(f"out of memory for a KV cache of {capacity} positions x {self.batch}") from None
         self.capacity, self._counter = capacity, None
@@ -153,9 +152,9 @@ def _check_range(name: str, array: np.ndarray, least: int, most: int) -> None:
         raise InputError(f"{name} is {low if low < least else high}, expected {least} to {most}")
 
 
-def _aligned_zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Zeros whose pages the operating system gives on first use."""
-    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    memory = np.zeros(size + _ALIGNMENT, np.uint8)
-    begin = -memory.ctypes.data % _ALIGNMENT
-    return memory[begin : begin + size].view(dtype).reshape(shape)
+def _copy_positions(target: Any, source: Any, count: int) -> None:
+    """The first `count` positions of caches [rows, 2, heads, positions, size]."""
+    if isinstance(target, np.ndarray):
+        target[:, :, :, :count] = source[:, :, :, :count]
+    else:
+        target.copy_positions(source, count)

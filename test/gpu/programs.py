@@ -13,7 +13,11 @@ def kernels(text: str, target: str) -> dict[str, str]:
 
 def matmul(rows: int | str, columns: int, depth: int, *, dtype: str = "bf16", result: str = "f32") -> str:
     """x [rows, depth] times w [columns, depth] transposed; rows "?" are dynamic."""
-    x, w, y = f"tensor<{rows}x{depth}x{dtype}>", f"tensor<{columns}x{depth}x{dtype}>", f"tensor<{rows}x{columns}x{result}>"
+    x, w, y = (
+        f"tensor<{rows}x{depth}x{dtype}>",
+        f"tensor<{columns}x{depth}x{dtype}>",
+        f"tensor<{rows}x{columns}x{result}>",
+    )
     return f"""func.func @main(%x: {x}, %w: {w}) -> {y} {{
   %y = dsc.matmul %x, %w {{transpose_rhs}} : ({x}, {w}) -> {y}
   return %y : {y}

@@ -7,8 +7,9 @@ import re
 import ml_dtypes
 import numpy as np
 import pytest
-from gpu.programs import attention, cached_attention, kernels
 from ptx import Kernel, TensorMap
+
+from gpu.programs import attention, cached_attention, kernels
 
 DTYPES = {"bf16": ml_dtypes.bfloat16, "f16": np.float16, "f32": np.float32}
 # Weights and results are rounded to the type of the operands, f32 is computed as it is.

@@ -11,8 +11,9 @@ import re
 import ml_dtypes
 import numpy as np
 import pytest
-from gpu.programs import attention, kernels, matmul
 from ptx import Kernel, PtxError, TensorMap
+
+from gpu.programs import attention, kernels, matmul
 
 BF16 = ml_dtypes.bfloat16
 BLOCK_ROWS = 128

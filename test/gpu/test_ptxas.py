@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+
 from deepseek.compiler import lower_text
 from deepseek.frontend.checkpoint.checkpoint import open_checkpoint
 from deepseek.names import find_model

@@ -1,4 +1,4 @@
-"""A GPU that is the emulator: libdsc_rt finds test/runtime/fake_cuda.c as its driver, whose launches run here."""
+"""A GPU that is the emulator of test/ptx: libdsc_rt finds test/runtime/fake_cuda.c as its driver, whose launches run here."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ptx import Kernel, TensorMap
+from ptx.memory import GlobalMemory
 
 from deepseek import gpu_memory, runtime
-
-from .machine import Kernel
-from .memory import Memory, TensorMap
 
 _DRIVER = Path(__file__).parents[1] / "runtime" / "fake_cuda.c"
 _LAUNCHER = ctypes.CFUNCTYPE(
@@ -27,7 +26,7 @@ _MAP_BYTES = 128
 _ELEMENT_BYTES = {0: 1, 1: 2, 2: 4, 3: 4, 4: 8, 5: 8, 6: 2, 7: 4, 8: 8, 9: 2}
 _SWIZZLE_BYTES = {0: 0, 1: 32, 2: 64, 3: 128}
 
-_kernel = functools.lru_cache(maxsize=None)(Kernel)
+_kernel = functools.lru_cache(maxsize=None)(Kernel.parse)
 
 
 def build_driver(folder: Path) -> Path:
@@ -52,7 +51,7 @@ class VirtualGpu:
         shutil.copy(runtime._LIBRARY.resolve(), folder / "libdsc_rt.so")
         self._patch = patch
         patch.setenv("DEEPSEEK_LIBCUDA", str(folder / "libcuda.so.1"))
-        patch.setenv("XDG_CACHE_HOME", str(folder))
+        patch.setenv("XDG_CACHE_HOME", str(driver.parent / "cache"))  # one for all tests: nothing compiles twice
         patch.setattr(gpu_memory, "_devices", {})
         with patch.context() as inner:
             inner.setattr(runtime, "_LIBRARY", folder / "libdsc_rt.so")
@@ -74,6 +73,10 @@ class VirtualGpu:
         lines = self._driver.fake_cuda_log().decode().splitlines()
         return [line for line in lines if line.split()[0] in starts]
 
+    def clear_log(self) -> None:
+        """Forgets what was asked so far."""
+        self._driver.fake_cuda_clear()
+
     def check(self) -> None:
         """Raises the emulator's first exception."""
         if self.errors:
@@ -82,42 +85,42 @@ class VirtualGpu:
     def _launch(self, name: bytes, ptx: bytes, grid: int, block: int, shared: int, parameters: object) -> int:
         try:
             kernel = _kernel(ptx.decode())
-            program = kernel.program
-            if (program.name, program.threads) != (name.decode(), block):
-                raise ValueError(f"{name} is launched with {block} threads, the PTX has {program.name}: {program.threads}")
             memory = self._memory()
-            values, at = [], 0
-            for _, _, size in program.parameters:
-                raw = bytes(parameters[at : at + size])  # type: ignore[index]
-                values.append(_tensor_map(raw, memory) if size == _MAP_BYTES else int.from_bytes(raw, "little"))
-                at += size
-            kernel.launch(grid, values, shared, memory)
-            self.launches[program.name] += 1
+            values: list[object] = []
+            for parameter in kernel.function.params:
+                raw = bytes(parameters[parameter.offset : parameter.offset + parameter.size])  # type: ignore[index]
+                values.append(
+                    _tensor_map(raw, memory) if parameter.size == _MAP_BYTES else int.from_bytes(raw, "little")
+                )
+            kernel.launch(grid, block, values, shared, memory=memory)
+            self.launches[kernel.name] += 1
         except Exception as error:
             self.errors.append(error)
             return 1
         return 0
 
-    def _memory(self) -> Memory:
+    def _memory(self) -> GlobalMemory:
         """The driver's allocations."""
-        memory = Memory([])
+        memory = GlobalMemory()
         data, size, number = ctypes.c_void_p(), ctypes.c_size_t(), -1
         while (number := self._driver.fake_cuda_memory(number, ctypes.byref(data), ctypes.byref(size))) >= 0:
-            memory.add(np.ctypeslib.as_array((ctypes.c_ubyte * size.value).from_address(data.value or 0)))
+            array = np.ctypeslib.as_array((ctypes.c_ubyte * size.value).from_address(data.value or 0))
+            memory.place(array, f"allocation {number}")
         return memory
 
 
-def _tensor_map(raw: bytes, memory: Memory) -> TensorMap:
+def _tensor_map(raw: bytes, memory: GlobalMemory) -> TensorMap:
     """From the words that cuTensorMapEncodeTiled of fake_cuda.c writes."""
     words = struct.unpack("<32I", raw)
     element, rank, _, swizzle = words[:4]
     (address,) = struct.unpack_from("<Q", raw, 24)
     size = _ELEMENT_BYTES[element]
-    data = memory.behind(address)
+    buffer = memory.locate(address)
+    data = buffer.source[address - buffer.base :]
     return TensorMap(
         array=data[: data.size // size * size].view(f"u{size}"),
-        sizes=list(words[8 : 8 + rank]),
-        strides=list(words[13 : 13 + rank - 1]),
-        box=list(words[18 : 18 + rank]),
+        sizes=tuple(words[8 : 8 + rank]),
+        strides=tuple(words[13 : 13 + rank - 1]),
+        box=tuple(words[18 : 18 + rank]),
         swizzle=_SWIZZLE_BYTES[swizzle],
     )

@@ -161,6 +161,7 @@ class Kernel:
         check_fences: bool = False,
         batch_threads: int = BATCH_THREADS,
         max_steps: int = MAX_STEPS,
+        memory: GlobalMemory | None = None,
     ) -> None:
         """Runs the kernel to its end; arrays among `params` are global buffers, written in place.
 
@@ -169,11 +170,11 @@ class Kernel:
         check_fences: also a wgmma whose registers were used after the last wgmma.fence (PTX ISA, 'wgmma.fence'). Off, since
         LLVM moves constants and copies behind the fence, which ptxas 13.0 accepts.
         Blocks run in batches of `batch_threads` threads: those that wait for each other must fit into one. A batch that
-        takes more than `max_steps` steps is an error.
+        takes more than `max_steps` steps is an error. `memory` holds what addresses among the parameters mean.
         """
         grid, block = triple(grid), triple(block)
         self.check_block(block)
-        memory = GlobalMemory()
+        memory = memory or GlobalMemory()
         start = self.bind(memory, params)
         launch = Launch(
             grid, block, memory, *start, dynamic_shared, check_races, check_accumulators, check_fences, max_steps

@@ -61,11 +61,19 @@ class GlobalMemory:
             raise PtxError(f"{name} must be C-contiguous")
         raw = array.reshape(-1).view(np.uint8) if array.size else np.zeros(0, np.uint8)
         buffer = Buffer(self.next, raw, name)
-        buffer.source = array
-        self.buffers.append(buffer)
-        self.bases = np.array([b.base for b in self.buffers], np.int64)
+        self.keep(buffer, array)
         self.next += GAP * (1 + len(raw) // GAP)
         return buffer.base
+
+    def place(self, array: np.ndarray, name: str) -> None:
+        """Makes bytes reachable at the address that they have in this process."""
+        self.keep(Buffer(array.ctypes.data, array, name), array)
+
+    def keep(self, buffer: Buffer, source: np.ndarray) -> None:
+        buffer.source = source
+        self.buffers.append(buffer)
+        self.buffers.sort(key=lambda b: b.base)
+        self.bases = np.array([b.base for b in self.buffers], np.int64)
 
     def locate(self, low: int) -> Buffer | None:
         at = int(np.searchsorted(self.bases, low, "right")) - 1

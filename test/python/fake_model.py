@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deepseek.buffers import aligned_zeros
 from deepseek.model import Model
 
 VOCABULARY = 50
@@ -38,6 +39,9 @@ class Successor:
 
     def bind_weights(self, weights: Any) -> None:
         """There are none."""
+
+    def zeros(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        return aligned_zeros(shape, dtype)
 
     def __call__(self, ids: np.ndarray, lengths: np.ndarray, *caches: np.ndarray) -> tuple[np.ndarray, ...]:
         assert ids.dtype == lengths.dtype == np.int32

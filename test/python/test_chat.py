@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 from fake_model import Successor, make_model
 
-from deepseek import session
 from deepseek.errors import InputError
 from deepseek.generation import Conversation
 from deepseek.model import Model
@@ -90,16 +89,16 @@ def test_an_answer_that_is_left(model: Model, monkeypatch: pytest.MonkeyPatch) -
 def test_interrupt_while_the_cache_grows(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     conversation = Conversation(model)
     conversation.ask("E", OPTIONS).run()
-    allocate, calls = session._aligned_zeros, []
+    allocate, calls = Successor.zeros, []
 
-    def second_fails(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    def second_fails(self: Successor, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         calls.append(shape)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return allocate(shape, dtype)
+        return allocate(self, shape, dtype)
 
     with monkeypatch.context() as patch:
-        patch.setattr(session, "_aligned_zeros", second_fails)
+        patch.setattr(Successor, "zeros", second_fails)
         with pytest.raises(KeyboardInterrupt):
             conversation.ask("E" * 200, OPTIONS).run()
     result = conversation.ask("F", OPTIONS).run()

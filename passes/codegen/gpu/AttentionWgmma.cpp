@@ -132,9 +132,30 @@ private:
     return wgmmaSums(kernel, sums, plan.keys);
   }
 
+  /// Values behind the last key are what somebody left there: a weight of zero does not hide a NaN.
+  void clearUnused(Int firstKey, Int where) {
+    Int end = firstKey + plan.keys;
+    kernel.ifThen(at(keys) < end, [&] {
+      VectorType vector = VectorType::get({8}, factor);
+      Value zeros = arith::ConstantOp::create(kernel, kernel.getZeroAttr(vector));
+      Int begin = placeOf(where) + (at(keys) - firstKey).asI32() * kTileRowBytes;
+      constexpr int64_t kThreads = kGroups * kWarpgroup;
+      for (int64_t panel = 0; panel < panels; ++panel)
+        kernel.forLoop(thread.asIndex(), (end - at(keys)) * kTileChunks, kThreads, [&](Value chunk) {
+          Int place = begin + at(chunk).asI32() * kChunkBytes + panel * plan.keys * kTileRowBytes;
+          LLVM::StoreOp::create(kernel, zeros, behind(kernel, ring, place), kChunkBytes);
+        });
+      fenceAsync(kernel);
+      // Both warpgroups read all of them.
+      NVVM::BarrierOp::create(kernel, TypeRange(), word(1), word(kThreads), NVVM::BarrierReductionAttr(), Value());
+    });
+  }
+
   void addValues(Int number, ArrayRef<Value> weights, MutableArrayRef<Value> sums) {
     Int where = slot(number, 1);
     full.wait(where, parity(number));
+    if (op.getCache())
+      clearUnused((firstTile + number) * plan.keys, where);
     int64_t columns = plan.depth;
     SmallVector<Value> left;
     for (int64_t k = 0; k < plan.keys; k += 16)

@@ -153,7 +153,8 @@ void MatmulBlock::finishPair(ArrayRef<Index> at, Int row, Int column, Value firs
     });
     return;
   }
-  for (auto [i, value] : llvm::enumerate(ArrayRef<Value>{first, second})) {
+  const Value pair[] = {first, second};
+  for (auto [i, value] : llvm::enumerate(pair)) {
     Int place = column + static_cast<int64_t>(i);
     kernel.ifThen(exists(place), [&, value = value] { finish(at, place, value); });
   }

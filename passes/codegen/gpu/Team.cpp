@@ -75,6 +75,7 @@ Value reduceTeam(KernelBuilder &kernel, vector::CombiningKind kind, Value value)
   // One value of each warp, which all warps combine.
   int64_t warps = threads / kWarp;
   Type type = value.getType(), stored = type.isInteger(1) ? Type(kernel.getI8Type()) : type;
+  auto cast = [&](Value v, Type to) { return v.getType() == to ? v : Int{&kernel, v}.as(to).v; };
   std::string name = "warps";
   llvm::raw_string_ostream(name) << stored;
   Value memory = sharedMemory(kernel, name, MemRefType::get({kernel.team.teams * warps}, stored));
@@ -82,10 +83,10 @@ Value reduceTeam(KernelBuilder &kernel, vector::CombiningKind kind, Value value)
   Value lane = kernel.createOrFold<arith::RemUIOp>(kernel.team.thread, kernel.constantIndex(kWarp));
   Value warp = kernel.add(first, kernel.floorDiv(kernel.team.thread, kWarp));
   kernel.ifThen(arith::CmpIOp::create(kernel, arith::CmpIPredicate::eq, lane, kernel.constantIndex(0)),
-                [&] { memref::StoreOp::create(kernel, value, memory, ValueRange{warp}); });
+                [&] { memref::StoreOp::create(kernel, cast(value, stored), memory, ValueRange{warp}); });
   barrier(kernel);
   Value mine = kernel.add(first, kernel.createOrFold<arith::RemUIOp>(lane, kernel.constantIndex(warps)));
-  value = combine(warps, memref::LoadOp::create(kernel, memory, ValueRange{mine}));
+  value = combine(warps, cast(memref::LoadOp::create(kernel, memory, ValueRange{mine}), type));
   barrier(kernel); // the memory is written again by the next value
   return value;
 }

@@ -91,8 +91,8 @@ Value wgmma(KernelBuilder &kernel, FloatType type, Value sums, Int left, Int rig
     sums = LLVM::PoisonOp::create(kernel, sumsType(kernel, columns));
   return NVVM::WgmmaMmaAsyncOp::create(
       kernel, sums.getType(), sums, left, right, NVVM::MMAShapeAttr::get(kernel.getContext(), kGroupRows, columns, 16),
-      kind, kind, NVVM::WGMMATypes::f32, scale, NVVM::WGMMAScaleIn::one, NVVM::WGMMAScaleIn::one,
-      NVVM::MMALayout::row, NVVM::MMALayout::col, NVVM::MMAIntOverflowAttr());
+      kind, kind, NVVM::WGMMATypes::f32, scale, NVVM::WGMMAScaleIn::one, NVVM::WGMMAScaleIn::one, NVVM::MMALayout::row,
+      NVVM::MMALayout::col, NVVM::MMAIntOverflowAttr());
 }
 
 Value wgmmaFromRegisters(KernelBuilder &kernel, FloatType type, Value sums, ArrayRef<Value> left, Int right,

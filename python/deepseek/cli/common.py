@@ -37,7 +37,8 @@ def add_compile_options(parser: argparse.ArgumentParser) -> None:
     """--target, --precision: None where a .dsc file decides."""
     parser.add_argument(
         "--target",
-        help="what to compile for (default: cpu, this machine); cpu+strict: without products that flush subnormals",
+        help="what to compile for (default: cpu, this machine; sm_90a, sm_80: its GPU); cpu+strict: without products that "
+        "flush subnormals",
     )
     parser.add_argument("--precision", help="as-stored (default), f32, bf16 or f16: how weights lie in memory")
 

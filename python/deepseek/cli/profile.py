@@ -73,6 +73,12 @@ def measure(model: Any, prompt_tokens: int, runs: int) -> tuple[dict[str, Any], 
     """
     import numpy as np
 
+    from deepseek.runtime.gpu_target import is_gpu
+
+    if is_gpu(model.target):
+        raise InputError(
+            f"profiles compare with limits of CPUs, and {model.target} is a GPU: use bench without --profile"
+        )
     if prompt_tokens + 1 > model.context:
         raise InputError(f"{prompt_tokens} + 1 tokens do not fit into the context of {model.context}")
     session = model.session()

@@ -19,7 +19,7 @@ _FORMATS = {"fp8": "fp8,bf16", "int8": "int8,bf16", "int4": "int4,int5,int8"}
 def add_parser(commands: Any) -> None:
     """Registers the subcommand."""
     parser = common.new_parser(
-        commands, "quantize", "round a model to one kind of format, as far as 1 % allows", EXAMPLES
+        commands, "quantize", "round a model to one kind of format, as far as 1 %% allows", EXAMPLES
     )
     parser.add_argument("model", metavar="MODEL", help="GGUF file, Hugging Face folder or a known name")
     kind = parser.add_mutually_exclusive_group(required=True)

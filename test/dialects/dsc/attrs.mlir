@@ -58,13 +58,23 @@ func.func private @precision_type() attributes {p = #dsc.precision<lhs = 16>}
 
 // -----
 
-// expected-error @+1 {{unknown field: tiles, known are max_rows, tile, workgroup, unroll, depth, stage, instruction}}
+// expected-error @+1 {{unknown field: tiles, known are max_rows, tile, workgroup, unroll, depth, stage, instruction, threads}}
 func.func private @variant_field() attributes {v = #dsc.variant<tiles = [1], workgroup = [1]>}
 
 // -----
 
 // expected-error @+1 {{field is given twice: tile}}
 func.func private @variant_twice() attributes {v = #dsc.variant<tile = [1], tile = [1], workgroup = [1]>}
+
+// -----
+
+// expected-error @+1 {{threads must be teams and threads of a team, together at most 1024, got: 8, 256}}
+func.func private @variant_threads() attributes {v = #dsc.variant<tile = [1], workgroup = [1], threads = [8, 256]>}
+
+// -----
+
+// expected-error @+1 {{threads of a team must be a power of two, got: 96}}
+func.func private @variant_team() attributes {v = #dsc.variant<tile = [1], workgroup = [1], threads = [2, 96]>}
 
 // -----
 
@@ -88,7 +98,7 @@ func.func private @variant_stage() attributes {v = #dsc.variant<tile = [1], work
 
 // -----
 
-// expected-error @+1 {{unknown instruction "amx", known are fma, dot, tile}}
+// expected-error @+1 {{unknown instruction "amx", known are fma, dot, tile, mma, wgmma}}
 func.func private @variant_instruction() attributes {v = #dsc.variant<tile = [1], workgroup = [1], instruction = "amx">}
 
 // -----

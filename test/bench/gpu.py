@@ -1,0 +1,439 @@
+"""Numbers and speed of a GPU's kernels, in one command of less than eight minutes on a Hopper GPU.
+
+    python test/bench/gpu.py --prepare programs          # on any machine with the compiler: writes one .dsc per case
+    python test/bench/gpu.py --programs programs         # where the GPU is: driver, numpy, and torch to compare with
+    python test/bench/gpu.py                             # both at once
+
+First every kernel's results are compared with float64 (their buffers begin as NaN), then products, attention and
+normalization are timed beside torch's, turn by turn, and a decode step of a 7B llama with random weights. Writes
+gpu.json and gpu.svg into --output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HBM_BYTES_PER_S = {"H100": 3.35e12, "H200": 4.8e12, "A100": 2.039e12}  # data sheets, SXM
+REPEATS = 7
+LLAMA_7B = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008,
+    "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32000,
+    "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu",
+    "tie_word_embeddings": False, "torch_dtype": "bfloat16", "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """One program: `sizes` are those of its kind, `timed` cases are too large for a reference of all elements."""
+
+    kind: str
+    sizes: tuple[int, ...]
+    timed: bool = False
+
+    @property
+    def name(self) -> str:
+        return "-".join([self.kind, *map(str, self.sizes)])
+
+
+def cases(quick: bool) -> list[Case]:
+    numeric = [Case("gemm", s) for s in ((1, 256, 512), (7, 264, 520), (127, 320, 1000), (1000, 1777, 336))]
+    numeric += [Case("attention", s) for s in ((1, 127, 8, 2, 64), (2, 200, 4, 4, 128), (1, 70, 2, 1, 256))]
+    numeric += [Case("decode-attention", s) for s in ((1, 1000, 8, 2, 128), (3, 77, 4, 4, 64))]
+    numeric += [Case("rms_norm", s) for s in ((7, 576), (127, 4096))]
+    if quick:
+        return numeric
+    timed = [Case("gemm", (n, n, n), True) for n in (512, 1024, 2048, 4096, 8192)]
+    timed += [Case("gemm", (m, 4096, 4096), True) for m in (1, 16, 64)]
+    timed += [Case("attention", (1, t, 16, 16, 128), True) for t in (2048, 4096, 16384)]
+    timed += [Case("decode-attention", (8, 8192, 32, 8, 128), True)]
+    timed += [Case("rms_norm", (16384, 4096), True)]
+    return numeric + timed
+
+
+def program(case: Case) -> str:
+    """The module of a case."""
+    if case.kind == "gemm":
+        m, n, k = case.sizes
+        x, w, y = f"tensor<?x{k}xbf16>", f"tensor<{n}x{k}xbf16>", f"tensor<?x{n}xf32>"
+        return f"""func.func @main(%x: {x}, %w: {w}) -> {y} {{
+  %y = dsc.matmul %x, %w {{transpose_rhs}} : ({x}, {w}) -> {y}
+  return %y : {y}
+}}"""
+    if case.kind == "rms_norm":
+        columns = case.sizes[1]
+        x, w = f"tensor<?x{columns}xbf16>", f"tensor<{columns}xbf16>"
+        return f"""func.func @main(%x: {x}, %w: {w}) -> {x} {{
+  %y = dsc.rms_norm %x, %w {{eps = 1.0e-05 : f64}} : ({x}, {w}) -> {x}
+  return %y : {x}
+}}"""
+    _, _, heads, kv_heads, depth = case.sizes
+    q, k = f"tensor<?x?x{heads}x{depth}xbf16>", f"tensor<?x?x{kv_heads}x{depth}xbf16>"
+    queries, keys = (f'{{dsc.dims = #dsc.dims<["b", "{name}", "_", "_"]>}}' for name in "st")
+    scale = depth**-0.5
+    return f"""func.func @main(%q: {q} {queries}, %k: {k} {keys}, %v: {k} {keys}) -> {q} {{
+  %y = dsc.attention %q, %k, %v {{causal, scale = {scale:.9f} : f32}} : ({q}, {k}, {k}) -> {q}
+  return %y : {q}
+}}"""
+
+
+def prepare(folder: Path, target: str, quick: bool) -> None:
+    """Compiles every case, and the 7B llama by its shapes alone, into `folder`."""
+    from deepseek import artifact
+    from deepseek.compiler import compile_text
+    from deepseek.frontend.checkpoint.checkpoint import open_checkpoint
+    from deepseek.package import describe
+
+    folder.mkdir(parents=True, exist_ok=True)
+    seconds = {}
+    texts = {case.name: program(case) for case in cases(quick)}
+    if not quick:
+        with tempfile.TemporaryDirectory() as shape:
+            (Path(shape) / "config.json").write_text(json.dumps(LLAMA_7B))
+            texts["llama-7b"] = describe(open_checkpoint(Path(shape)), precision="bf16")[1]
+    for name, text in texts.items():
+        begin = time.perf_counter()
+        compiled = compile_text(text, target=target)
+        seconds[name] = time.perf_counter() - begin
+        artifact.write(folder / f"{name}.dsc", text=text, object=compiled.object, manifest=compiled.manifest)
+        print(f"{name:32} compiled in {seconds[name]:.2f} s", flush=True)
+    (folder / "compile.json").write_text(json.dumps({"target": target, "seconds": seconds}, indent=1))
+
+
+class Launcher:
+    """A program with its arguments on the device: `launch` issues it, nothing is copied."""
+
+    def __init__(self, path: Path) -> None:
+        from deepseek.artifact import Artifact
+        from deepseek.executable import Executable
+
+        opened = Artifact(path)
+        self.executable = Executable(opened.object, opened.manifest)
+        self.device = self.executable.context
+
+    def bind(self, inputs: list[Any]) -> list[Any]:
+        """Takes arrays, or DeviceArrays, as the inputs; returns the results' DeviceArrays, which begin as NaN."""
+        from deepseek.gpu_memory import DeviceArray
+
+        program = self.executable
+        self.inputs = [x if isinstance(x, DeviceArray) else DeviceArray.of(self.device, x) for x in inputs]
+        arrays, self.binding = program._signature.check(self.inputs, program._memory.kinds)
+        for spec, array in zip(program._signature.inputs, arrays, strict=True):
+            program._buffers[spec.slot] = array.address
+        self.results = []
+        for spec, shape in zip(program._signature.results, self.binding.shapes, strict=True):
+            if spec.tied:
+                self.results.append(arrays[spec.slot])
+                continue
+            made = DeviceArray.zeros(self.device, shape, spec.dtype)
+            made.buffer.fill(0xFF)
+            program._buffers[spec.slot] = made.address
+            self.results.append(made)
+        return self.results
+
+    def launch(self) -> None:
+        program = self.executable
+        program._memory._call(
+            program._main, ctypes.addressof(program._buffers), ctypes.addressof(self.binding.dims), "timing"
+        )
+
+    def seconds(self, least: float = 0.02) -> float:
+        """Time of one launch, of enough of them to last `least` seconds."""
+        return _timed(self.launch, self.device, least)
+
+
+def _timed(launch: Callable[[], None], device: Any, least: float) -> float:
+    count = 1
+    while True:
+        begin, end = device.event().record(), device.event()
+        for _ in range(count):
+            launch()
+        end.record()
+        end.synchronize()
+        elapsed = end.milliseconds_since(begin) / 1e3
+        if elapsed >= least or count >= 4096:
+            return elapsed / count
+        count = min(4096, max(count * 2, int(count * least / max(elapsed, 1e-7))))
+
+
+def bf16(values: np.ndarray) -> np.ndarray:
+    import ml_dtypes
+
+    return values.astype(ml_dtypes.bfloat16)
+
+
+def operands(case: Case, rng: np.random.Generator) -> list[np.ndarray]:
+    if case.kind == "gemm":
+        m, n, k = case.sizes
+        return [bf16(rng.standard_normal(shape, np.float32)) for shape in ((m, k), (n, k))]
+    if case.kind == "rms_norm":
+        rows, columns = case.sizes
+        return [bf16(rng.standard_normal(shape, np.float32)) for shape in ((rows, columns), (columns,))]
+    batch, keys, heads, kv_heads, depth = case.sizes
+    positions = 1 if case.kind == "decode-attention" else keys
+    shapes = [(batch, positions, heads, depth), (batch, keys, kv_heads, depth), (batch, keys, kv_heads, depth)]
+    return [bf16(rng.standard_normal(shape, np.float32)) for shape in shapes]
+
+
+def largest_error(case: Case, inputs: list[np.ndarray], result: np.ndarray, rng: np.random.Generator) -> float:
+    """max |a - b| / max |b| against float64, of up to 64 rows of a large result."""
+    wide = [x.astype(np.float64) if x.size < 1 << 24 else x for x in inputs]
+
+    def some(count: int) -> np.ndarray:
+        return np.arange(count) if count <= 256 or not case.timed else rng.choice(count, 64, replace=False)
+
+    if case.kind == "gemm":
+        rows = some(len(result))
+        wanted, actual = wide[0][rows].astype(np.float64) @ np.asarray(wide[1], np.float64).T, result[rows]
+    elif case.kind == "rms_norm":
+        x = wide[0].astype(np.float64)
+        wanted, actual = x / np.sqrt((x**2).mean(1, keepdims=True) + 1e-5) * wide[1], result
+    else:
+        q, k, v = inputs
+        batch, positions, heads, depth = q.shape
+        keys, group = k.shape[1], heads // k.shape[2]
+        rows = some(positions)
+        wanted, actual = np.empty((batch, len(rows), heads, depth)), result[:, rows]
+        for b in range(batch):
+            for h in range(heads):
+                scores = q[b, rows, h].astype(np.float64) @ k[b, :, h // group].astype(np.float64).T * depth**-0.5
+                scores[np.arange(keys)[None, :] > rows[:, None] + keys - positions] = -np.inf
+                weights = np.exp(scores - scores.max(1, keepdims=True))
+                wanted[b, :, h] = weights @ v[b, :, h // group].astype(np.float64) / weights.sum(1, keepdims=True)
+    difference = np.abs(actual.astype(np.float64) - wanted)
+    return float(np.nan_to_num(difference, nan=np.inf).max() / np.abs(wanted).max())
+
+
+BOUND = {"gemm": 1e-5, "attention": 1e-2, "decode-attention": 1e-2, "rms_norm": 6e-3}  # f32 sums; bf16 results
+
+
+def torch_equivalent(case: Case, inputs: list[np.ndarray]) -> Callable[[], Any] | None:
+    """The same work by torch (cuBLAS, scaled_dot_product_attention, rms_norm), or None without torch on this GPU."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    if not torch.cuda.is_available():
+        return None
+    tensors = [torch.from_numpy(np.ascontiguousarray(x).view(np.int16)).cuda().view(torch.bfloat16) for x in inputs]
+    functional = torch.nn.functional
+    if case.kind == "gemm":
+        return lambda: functional.linear(*tensors)
+    if case.kind == "rms_norm":
+        return lambda: functional.rms_norm(tensors[0], (case.sizes[1],), tensors[1], 1e-5)
+    q, k, v = (x.transpose(1, 2).contiguous() for x in tensors)
+    causal, grouped = case.kind == "attention", q.shape[1] != k.shape[1]
+    return lambda: functional.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=grouped)
+
+
+def torch_seconds(run: Callable[[], Any], least: float = 0.02) -> float:
+    import torch
+
+    run()
+    count = 1
+    while True:
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        for _ in range(count):
+            run()
+        end.record()
+        end.synchronize()
+        elapsed = begin.elapsed_time(end) / 1e3
+        if elapsed >= least or count >= 4096:
+            return elapsed / count
+        count = min(4096, max(count * 2, int(count * least / max(elapsed, 1e-7))))
+
+
+@dataclass
+class Report:
+    """What one run measured."""
+
+    device: str = ""
+    numerics: dict[str, float] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    timings: list[dict[str, Any]] = field(default_factory=list)
+    decode: dict[str, Any] = field(default_factory=dict)
+    compile_seconds: dict[str, float] = field(default_factory=dict)
+
+
+def work_of(case: Case) -> tuple[float, float]:
+    """Operations, and bytes that must be moved."""
+    if case.kind == "gemm":
+        m, n, k = case.sizes
+        return 2.0 * m * n * k, 2.0 * (m * k + n * k) + 4.0 * m * n
+    if case.kind == "rms_norm":
+        return 0.0, 4.0 * case.sizes[0] * case.sizes[1]
+    batch, keys, heads, kv_heads, depth = case.sizes
+    positions = 1 if case.kind == "decode-attention" else keys
+    seen = positions * keys - positions * (positions - 1) / 2
+    return 4.0 * batch * heads * depth * seen, 4.0 * batch * depth * (keys * kv_heads + positions * heads)
+
+
+def measure(case: Case, folder: Path, report: Report, rng: np.random.Generator) -> None:
+    launcher = Launcher(folder / f"{case.name}.dsc")
+    inputs = operands(case, rng)
+    (result,) = launcher.bind(inputs)
+    launcher.launch()
+    error = largest_error(case, inputs, result.numpy(), rng)
+    report.numerics[case.name] = error
+    if not error <= BOUND[case.kind]:
+        report.failures.append(f"{case.name}: error {error:.3g}, expected at most {BOUND[case.kind]}")
+    line = f"{case.name:36} error {error:.2e}"
+    if case.timed:
+        line += "  " + time_case(case, launcher, inputs, report)
+    print(line, flush=True)
+
+
+def time_case(case: Case, launcher: Launcher, inputs: list[np.ndarray], report: Report) -> str:
+    peer = torch_equivalent(case, inputs)
+    ours, theirs = [], []
+    for _ in range(REPEATS):  # in turns: clocks drift
+        ours.append(launcher.seconds())
+        if peer is not None:
+            theirs.append(torch_seconds(peer))
+    operations, moved = work_of(case)
+    seconds = statistics.median(ours)
+    entry = {
+        "case": case.name,
+        "seconds": seconds,
+        "tflops": operations / seconds / 1e12,
+        "gb_per_s": moved / seconds / 1e9,
+    }
+    if case.kind == "rms_norm":
+        entry["of_copy"] = moved / seconds / copy_bandwidth(launcher.device, int(moved) // 2)
+    if theirs:
+        entry["torch_seconds"] = statistics.median(theirs)
+        entry["ratio"] = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
+    report.timings.append(entry)
+    text = f"{seconds * 1e6:9.1f} us {entry['tflops']:7.1f} TFLOP/s {entry['gb_per_s']:7.0f} GB/s"
+    return text + (f"  {entry['ratio']:.2f} of torch's speed" if theirs else "")
+
+
+def copy_bandwidth(device: Any, nbytes: int) -> float:
+    """Bytes read and written per second by a copy on the device."""
+    source, target = device.allocate(nbytes), device.allocate(nbytes)
+    seconds = statistics.median(_timed(lambda: target.copy_from(source), device, 0.02) for _ in range(REPEATS))
+    return 2 * nbytes / seconds
+
+
+def decode(folder: Path, report: Report) -> None:
+    """One token of a 7B llama after 512 positions, random weights, as a CUDA graph."""
+    launcher = Launcher(folder / "llama-7b.dsc")
+    program, device = launcher.executable, launcher.device
+    rng = np.random.default_rng(0)
+    known: dict[tuple[int, ...], np.ndarray] = {}
+    weights = {}
+    init = program.manifest["init"]
+    for argument in program.manifest["main"]["args"] + (init["args"] if init else []):
+        if argument["kind"] != "weight":
+            continue
+        shape = tuple(argument["shape"])
+        if shape not in known:  # equal numbers in different places: only one copy has to be drawn
+            values = rng.standard_normal(shape, np.float32) * np.float32(shape[-1] ** -0.5)
+            known[shape] = values if argument["dtype"] == "f32" else bf16(values).view(np.uint16)
+        weights[argument["weight"]] = known[shape]
+    program.bind_weights(weights)
+    positions, capacity = 512, 1024
+    caches = [
+        program.zeros((1, 2, spec.shape[2], capacity, spec.shape[4]), spec.dtype)
+        for spec in program._signature.inputs
+        if spec.tied
+    ]
+    launcher.bind([np.array([[1]], np.int32), np.array([positions], np.int32), *caches])
+    launcher.launch()
+    with device.graph() as graph:
+        launcher.launch()
+    seconds = statistics.median(_timed(graph.launch, device, 0.2) for _ in range(REPEATS))
+    plain = statistics.median(launcher.seconds(0.2) for _ in range(3))
+    read = program.kept_bytes + positions * sum(c.nbytes for c in caches) // capacity
+    peak = next((rate for name, rate in HBM_BYTES_PER_S.items() if name in device.info.name), None)
+    report.decode = {
+        "tokens_per_s": 1 / seconds,
+        "without_graph_tokens_per_s": 1 / plain,
+        "bytes_per_token": read,
+        "of_data_sheet_bandwidth": read / seconds / peak if peak else None,
+        "of_copy_bandwidth": read / seconds / copy_bandwidth(device, 1 << 30),
+    }
+    print("llama 7B, bf16, batch 1:", json.dumps(report.decode), flush=True)
+
+
+def draw(report: Report, path: Path) -> None:
+    """Bars of TFLOP/s, torch's beside ours."""
+    entries = [entry for entry in report.timings if entry["tflops"] > 0]
+    height, width, left = 22, 640, 260
+    most = max((max(e["tflops"], e["tflops"] * e.get("ratio", 1)) for e in entries), default=1)
+    rows = []
+    for i, entry in enumerate(entries):
+        y = 30 + i * height
+        bars = [(entry["tflops"], "#2b6cb0", 0)]
+        if "torch_seconds" in entry:
+            bars.append((entry["tflops"] * entry["seconds"] / entry["torch_seconds"], "#cbd5e0", 9))
+        rows.append(f'<text x="{left - 8}" y="{y + 12}" text-anchor="end">{entry["case"]}</text>')
+        for value, colour, down in bars:
+            rows.append(
+                f'<rect x="{left}" y="{y + down}" width="{value / most * (width - 60):.1f}" height="8" fill="{colour}"/>'
+            )
+        rows.append(
+            f'<text x="{left + entry["tflops"] / most * (width - 60) + 4:.1f}" y="{y + 9}">{entry["tflops"]:.0f}</text>'
+        )
+    total = 40 + len(entries) * height
+    path.write_text(
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width}" height="{total}" font-family="sans-serif" font-size="11">'
+        f'<text x="8" y="18" font-size="13">{report.device}: TFLOP/s, ours (blue) and torch (grey)</text>{"".join(rows)}</svg>'
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prepare", metavar="DIR", type=Path, help="only compile the programs, into DIR")
+    parser.add_argument("--programs", metavar="DIR", type=Path, help="take compiled programs from DIR")
+    parser.add_argument("--target", default="sm_90a", help="default: sm_90a")
+    parser.add_argument("--output", metavar="DIR", type=Path, default=Path(), help="where gpu.json and gpu.svg go")
+    parser.add_argument("--quick", action="store_true", help="numbers of small sizes only")
+    options = parser.parse_args()
+    if options.prepare:
+        prepare(options.prepare, options.target, options.quick)
+        return 0
+    from deepseek.errors import GpuError
+    from deepseek.gpu_memory import default_device
+
+    try:
+        device = default_device()
+    except GpuError as error:
+        print(f"gpu.py: {error}", file=sys.stderr)
+        return 1
+    with tempfile.TemporaryDirectory() as made:
+        folder = options.programs
+        if folder is None:
+            folder = Path(made)
+            prepare(folder, options.target, options.quick)
+        report = Report(device=device.info.name)
+        report.compile_seconds = json.loads((folder / "compile.json").read_text())["seconds"]
+        rng = np.random.default_rng(0)
+        for case in cases(options.quick):
+            measure(case, folder, report, rng)
+        if not options.quick:
+            decode(folder, report)
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / "gpu.json").write_text(json.dumps(asdict(report), indent=1))
+    draw(report, options.output / "gpu.svg")
+    for failure in report.failures:
+        print(f"wrong: {failure}", file=sys.stderr)
+    print(f"{len(report.numerics) - len(report.failures)} of {len(report.numerics)} cases are right")
+    return 1 if report.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
