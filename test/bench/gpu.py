@@ -102,7 +102,7 @@ def prepare(folder: Path, target: str, quick: bool) -> None:
     if not quick:
         with tempfile.TemporaryDirectory() as shape:
             (Path(shape) / "config.json").write_text(json.dumps(LLAMA_7B))
-            texts["llama-7b"] = describe(open_checkpoint(Path(shape)), precision="bf16")[1]
+            texts["llama-7b"] = describe(open_checkpoint(Path(shape), shapes_only=True), precision="bf16")[1]
     for name, text in texts.items():
         begin = time.perf_counter()
         compiled = compile_text(text, target=target)
