@@ -23,8 +23,12 @@ EXAMPLES = 2
 PROGRAMS = {program.name: program for program in (*DSC_PROGRAMS, *LINALG_PROGRAMS)}
 
 
-@pytest.mark.parametrize("target", ["sm_80", "sm_90a"])
-@pytest.mark.parametrize("name", list(PROGRAMS))
+# Kernels of the two targets differ in products and attention only.
+CASES = [(name, "sm_80") for name in PROGRAMS]
+CASES += [(name, "sm_90a") for name in PROGRAMS if "matmul" in name or "attention" in name]
+
+
+@pytest.mark.parametrize(("name", "target"), CASES)
 def test_program(gpu: VirtualGpu, name: str, target: str) -> None:
     program = PROGRAMS[name]
     gpu.set(capability=target[3:5])

@@ -141,13 +141,16 @@ def _print_artifact(report: dict[str, Any]) -> None:
         weights = report["weights"]
         place = f"in {', '.join(weights['external'])}" if weights["external"] else "in this file"
         print(f"weights        {weights['tensors']} tensors, {weights['bytes']} bytes {place}")
-    print(f"target         {manifest['target']} ({', '.join(manifest['features'])})")
+    features = f" ({', '.join(manifest['features'])})" if manifest["features"] else ""
+    print(f"target         {manifest['target']}{features}")
     print(f"object_sha256  {report['object_sha256']} ({report['object_bytes']} bytes)")
     for key, value in manifest["statistics"].items():
         print(f"{key:14} {value}")
-    print("\ndispatch  kernel                          location")
+    predicted = any("predicted_ns" in dispatch for dispatch in manifest["dispatches"])
+    print("\ndispatch  kernel                          location" + "  (predicted ns)" * predicted)
     for dispatch in manifest["dispatches"]:
-        print(f"{dispatch['index']:8}  {dispatch['kernel']:30}  {dispatch['location']}")
+        time = f"  ({dispatch['predicted_ns']})" if dispatch.get("predicted_ns") else ""
+        print(f"{dispatch['index']:8}  {dispatch['kernel']:30}  {dispatch['location']}{time}")
 
 
 def _print_module(report: dict[str, Any]) -> None:
