@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from gpu.virtual_gpu import VirtualGpu
 
 SCRIPT = Path(__file__).parents[1] / "bench" / "gpu.py"
