@@ -1,5 +1,4 @@
 // RUN: dsc-opt %s --split-input-file --dsc-name-dims --dsc-annotate-cost | FileCheck %s
-// RUN: dsc-opt %s --split-input-file "--dsc-compile=target=sm_90a to=schedule" | FileCheck %s --check-prefix=GPU
 
 // x is 576 and y 64 floats of 4 bytes per row, w is 576 x 64 x 4 bytes; 2 x 576 x 64 operations per row.
 // CHECK-LABEL: func.func @main
@@ -99,22 +98,4 @@ func.func @shared(%x: tensor<?x576xf32> {dsc.dims = #dsc.dims<["s", "_"]>}) -> (
     dsc.yield %0 : tensor<?x8xf32>
   }
   return %y, %z : tensor<?xf32>, tensor<?x8xf32>
-}
-
-// -----
-
-// 2 x 4096^3 operations at 989.4 TFLOP/s are 138912 ns; 512 blocks on 132 multiprocessors leave 16 of 528 places empty.
-// GPU-LABEL: func.func @main(%{{.*}}: tensor<4096x4096xbf16>
-// GPU: dsc.cost = {bytes = "134217728", operations = "137438953472", predicted_ns = "143253"}
-func.func @main(%x: tensor<4096x4096xbf16>, %w: tensor<4096x4096xbf16>) -> tensor<4096x4096xf32> {
-  %y = dsc.matmul %x, %w {transpose_rhs} : (tensor<4096x4096xbf16>, tensor<4096x4096xbf16>) -> tensor<4096x4096xf32>
-  return %y : tensor<4096x4096xf32>
-}
-
-// -----
-
-// GPU: predicted_ns = "max((s * 73728) / 66900, (s * 2560 + 147456) / 3350)"
-func.func @main(%x: tensor<?x576xf32> {dsc.dims = #dsc.dims<["s", "_"]>}, %w: tensor<576x64xf32>) -> tensor<?x64xf32> {
-  %y = dsc.matmul %x, %w : (tensor<?x576xf32>, tensor<576x64xf32>) -> tensor<?x64xf32>
-  return %y : tensor<?x64xf32>
 }
