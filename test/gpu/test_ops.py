@@ -19,7 +19,7 @@ from deepseek.compiler import compile_text, parse_module
 from deepseek.executable import Executable
 from gpu.virtual_gpu import VirtualGpu
 
-EXAMPLES = 2
+EXAMPLES = 1
 PROGRAMS = {program.name: program for program in (*DSC_PROGRAMS, *LINALG_PROGRAMS)}
 
 
