@@ -103,6 +103,11 @@ static LogicalResult verifyVariant(Operation *op, Region &region, VariantAttr va
            << expected.getTile().size() << " tile and " << expected.getWorkgroup().size()
            << " workgroup sizes, got: " << variant.getTile().size() << " and " << variant.getWorkgroup().size();
   KernelOpInterface main = findMainOp(region);
+  ArrayRef<int64_t> threads = variant.getThreads();
+  // Teams beyond a warp combine values at a barrier of the block, which teams do not reach equally often.
+  if (main && variant.getInstruction() == "fma" && threads.size() == 2 && threads[0] > 1 && threads[1] > 32)
+    return op->emitOpError("schedule may have several teams of at most 32 threads, or one team, got: ")
+           << threads[0] << " of " << threads[1];
   for (int64_t operand : variant.getStage())
     if (!main || operand >= main->getNumOperands() || !main.canStage(operand))
       return op->emitOpError("schedule stages operand ") << operand << ", which its loop nest cannot";

@@ -155,17 +155,25 @@ class Launcher:
 
 
 def _timed(launch: Callable[[], None], device: Any, least: float) -> float:
-    count = 1
-    while True:
+    def elapsed(count: int) -> float:
         begin, end = device.event().record(), device.event()
         for _ in range(count):
             launch()
         end.record()
         end.synchronize()
-        elapsed = end.milliseconds_since(begin) / 1e3
-        if elapsed >= least or count >= 4096:
-            return elapsed / count
-        count = min(4096, max(count * 2, int(count * least / max(elapsed, 1e-7))))
+        return end.milliseconds_since(begin) / 1e3
+
+    return per_launch(elapsed, least)
+
+
+def per_launch(elapsed: Callable[[int], float], least: float) -> float:
+    """Seconds of one launch; `elapsed` times a number of them, which grows until they last `least` seconds."""
+    count = 1
+    while True:
+        seconds = elapsed(count)
+        if seconds >= least or count >= 4096:
+            return seconds / count
+        count = min(4096, max(count * 2, int(count * least / max(seconds, 1e-7))))
 
 
 def bf16(values: np.ndarray) -> np.ndarray:
@@ -241,19 +249,17 @@ def torch_equivalent(case: Case, inputs: list[np.ndarray]) -> Callable[[], Any] 
 def torch_seconds(run: Callable[[], Any], least: float = 0.02) -> float:
     import torch
 
-    run()
-    count = 1
-    while True:
+    def elapsed(count: int) -> float:
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         begin.record()
         for _ in range(count):
             run()
         end.record()
         end.synchronize()
-        elapsed = begin.elapsed_time(end) / 1e3
-        if elapsed >= least or count >= 4096:
-            return elapsed / count
-        count = min(4096, max(count * 2, int(count * least / max(elapsed, 1e-7))))
+        return begin.elapsed_time(end) / 1e3
+
+    run()
+    return per_launch(elapsed, least)
 
 
 @dataclass

@@ -147,7 +147,7 @@ func.func @main(%q: tensor<?x?x4x64xbf16>, %k: tensor<?x?x2x64xbf16>) -> tensor<
 // -----
 
 func.func @main(%q: tensor<?x?x4x64xf32>, %k: tensor<?x?x2x64xf32>) -> tensor<?x?x4x64xf32> {
-  %0 = dsc.dispatch (%q, %k) schedule <<tile = [1, 32], workgroup = [2, 2, 1], depth = 32, threads = [4, 64]>> : (tensor<?x?x4x64xf32>, tensor<?x?x2x64xf32>) -> tensor<?x?x4x64xf32> {
+  %0 = dsc.dispatch (%q, %k) schedule <<tile = [1, 32], workgroup = [2, 2, 1], depth = 32, threads = [1, 64]>> : (tensor<?x?x4x64xf32>, tensor<?x?x2x64xf32>) -> tensor<?x?x4x64xf32> {
   ^bb0(%a: tensor<?x?x4x64xf32>, %b: tensor<?x?x2x64xf32>):
     // expected-error @+1 {{instruction "fma" needs warps, and no splits, got: #dsc.variant}}
     %1 = dsc.attention %a, %b, %b {causal, scale = 0.125 : f32} : (tensor<?x?x4x64xf32>, tensor<?x?x2x64xf32>, tensor<?x?x2x64xf32>) -> tensor<?x?x4x64xf32>
@@ -166,4 +166,16 @@ func.func @main(%x: tensor<?x128xbf16>, %w: tensor<64x128xbf16>) -> tensor<?x64x
     dsc.yield %1 : tensor<?x64xf32>
   }
   return %0 : tensor<?x64xf32>
+}
+
+// -----
+
+func.func @main(%x: tensor<?x4096xf32>, %w: tensor<4096xf32>) -> tensor<?x4096xf32> {
+  // expected-error @+1 {{schedule may have several teams of at most 32 threads, or one team, got: 2 of 128}}
+  %0 = dsc.dispatch (%x, %w) schedule <<tile = [1, 4], workgroup = [2], threads = [2, 128]>> : (tensor<?x4096xf32>, tensor<4096xf32>) -> tensor<?x4096xf32> {
+  ^bb0(%a: tensor<?x4096xf32>, %b: tensor<4096xf32>):
+    %1 = dsc.rms_norm %a, %b {eps = 1.0e-05 : f64} : (tensor<?x4096xf32>, tensor<4096xf32>) -> tensor<?x4096xf32>
+    dsc.yield %1 : tensor<?x4096xf32>
+  }
+  return %0 : tensor<?x4096xf32>
 }

@@ -62,22 +62,23 @@ void AttentionBlock::copyQueries(int64_t threads) {
     Value none = arith::ConstantOp::create(kernel, kernel.getZeroAttr(vector));
     // Rows beyond the last repeat one and are not stored.
     Value used = min(row, at(constant(plan.rows() - 1)));
-    auto branch = scf::IfOp::create(kernel, vector, depth < plan.depth, /*withElseRegion=*/true);
-    {
-      OpBuilder::InsertionGuard guard(kernel);
-      kernel.setInsertionPointToStart(branch.elseBlock());
-      scf::YieldOp::create(kernel, none);
-      kernel.setInsertionPointToStart(branch.thenBlock());
+    Value query = ifElse(kernel, depth < plan.depth, none, [&] {
       kernel.width = 8;
       SmallVector<Index> place{uniform(batch), uniform(positionOf(used)), uniform(headOf(used)), Index::lanes(depth)};
-      Value query = kernel.splat(kernel.convert(kernel.pull(op.getQuery(), place), type));
-      query = kernel.convert(arith::MulFOp::create(kernel, query, vectorConstant(scale)), factor);
-      scf::YieldOp::create(kernel, query);
+      Value value = kernel.splat(kernel.convert(kernel.pull(op.getQuery(), place), type));
+      value = arith::MulFOp::create(kernel, value, vectorConstant(scale));
+      if (factor.isF16()) { // an infinite factor would make NaN of what f32 holds
+        constexpr double kLargest = 65504;
+        value = arith::MaximumFOp::create(kernel, value, vectorConstant(-kLargest));
+        value = arith::MinimumFOp::create(kernel, value, vectorConstant(kLargest));
+      }
+      value = kernel.convert(value, factor);
       kernel.width = 1;
-    }
+      return value;
+    });
     Int panel = chunk / kTileChunks;
     Int offset = panel * (blockRows * kTileRowBytes) + swizzled(row, chunk % kTileChunks);
-    LLVM::StoreOp::create(kernel, branch.getResult(0), behind(kernel, queries, offset.asI32()), kChunkBytes);
+    LLVM::StoreOp::create(kernel, query, behind(kernel, queries, offset.asI32()), kChunkBytes);
   });
 }
 
@@ -233,7 +234,7 @@ ScheduleAttr gpuAttentionSchedule(AttentionOp op, TargetAttr target) {
     return ScheduleAttr::get(context,
                              variant(0, {1, kWarp}, std::max<int64_t>(1, kWarps / heads), 1, "fma", {kWarps, kWarp}));
   }
-  // Few rows leave most of the GPU without work unless the keys are split.
+  // Few rows leave most of the GPU without work unless the keys are split; into how many is not measured yet.
   int64_t few = std::max<int64_t>(1, kFewRows / heads), keys = depth > 128 ? 32 : 64;
   VariantAttr split = variant(few, {16, keys}, few, kSplits, "mma", {kWarps, kWarp});
   if (target.getCpu() == "sm_90a" && canUseWgmma(op))

@@ -7,7 +7,6 @@
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/LLVMIR/NVVMDialect.h"
-#include "mlir/Dialect/SCF/IR/SCF.h"
 #include "passes/codegen/gpu/AttentionBlock.h"
 #include "passes/codegen/gpu/Mma.h"
 
@@ -70,18 +69,14 @@ private:
                                : (at(batch) * at(kernel.size(tensor, 1)) + key) * kvHeads(op) + at(kvHead);
       return copyChunk(kernel, target, globalPointer(kernel, buffer), (line * plan.depth + depth) * 2, exists);
     }
-    VectorType vector = VectorType::get({8}, factor);
-    auto branch = scf::IfOp::create(kernel, vector, exists, /*withElseRegion=*/true);
-    {
-      OpBuilder::InsertionGuard guard(kernel);
-      kernel.setInsertionPointToStart(branch.elseBlock());
-      scf::YieldOp::create(kernel, Value(arith::ConstantOp::create(kernel, kernel.getZeroAttr(vector))));
-      kernel.setInsertionPointToStart(branch.thenBlock());
+    Value none = arith::ConstantOp::create(kernel, kernel.getZeroAttr(VectorType::get({8}, factor)));
+    Value chunk = ifElse(kernel, exists, none, [&] {
       kernel.width = 8;
-      scf::YieldOp::create(kernel, kernel.convert(readKv(plane, key, Index::lanes(depth)), factor));
+      Value value = kernel.convert(readKv(plane, key, Index::lanes(depth)), factor);
       kernel.width = 1;
-    }
-    LLVM::StoreOp::create(kernel, branch.getResult(0), target, kChunkBytes);
+      return value;
+    });
+    LLVM::StoreOp::create(kernel, chunk, target, kChunkBytes);
   }
 
   /// Scores of a tile, from key `first` on: [8 keys, 4].

@@ -10,7 +10,6 @@
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/LLVMIR/NVVMDialect.h"
-#include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "passes/codegen/gpu/Async.h"
 #include "passes/codegen/gpu/AttentionBlock.h"
 #include "passes/codegen/gpu/Wgmma.h"

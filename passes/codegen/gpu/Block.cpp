@@ -5,6 +5,7 @@
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/LLVMIR/NVVMDialect.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
 
 namespace mlir::dsc {
 
@@ -76,6 +77,16 @@ void barrier(KernelBuilder &kernel) { NVVM::BarrierOp::create(kernel); }
 
 Value behind(KernelBuilder &kernel, Value pointer, Int offset) {
   return LLVM::GEPOp::create(kernel, pointer.getType(), kernel.getI8Type(), pointer, ArrayRef<LLVM::GEPArg>{offset.v});
+}
+
+Value ifElse(KernelBuilder &kernel, Int condition, Value other, function_ref<Value()> body) {
+  auto branch = scf::IfOp::create(kernel, other.getType(), condition.v, /*withElseRegion=*/true);
+  OpBuilder::InsertionGuard guard(kernel);
+  kernel.setInsertionPointToStart(branch.thenBlock());
+  scf::YieldOp::create(kernel, body());
+  kernel.setInsertionPointToStart(branch.elseBlock());
+  scf::YieldOp::create(kernel, other);
+  return branch.getResult(0);
 }
 
 Value globalPointer(KernelBuilder &kernel, Value buffer) {

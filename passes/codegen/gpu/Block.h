@@ -31,6 +31,10 @@ void syncWarp(KernelBuilder &kernel);
 /// The value of a lane (i32) of this warp.
 Value fromLane(KernelBuilder &kernel, Value value, Value lane);
 
+struct Int;
+/// What `body` gives where the condition holds, else `other`, of the same type.
+Value ifElse(KernelBuilder &kernel, Int condition, Value other, function_ref<Value()> body);
+
 /// A scalar integer with C's operators; operands of the other type are constants.
 struct Int {
   KernelBuilder *kernel;

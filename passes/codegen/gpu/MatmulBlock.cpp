@@ -3,7 +3,6 @@
 #include "passes/codegen/gpu/MatmulBlock.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
-#include "mlir/Dialect/SCF/IR/SCF.h"
 
 namespace mlir::dsc {
 
@@ -13,7 +12,7 @@ FloatType matrixFactorType(MatmulOp op) {
     return {};
   if (lhs.isF16() && rhs.isF16())
     return cast<FloatType>(lhs);
-  if ((lhs.isBF16() && (rhs.isBF16() || rhs.isF16())) || mayRoundFactors(op.getPrecision()))
+  if ((lhs.isBF16() && rhs.isBF16()) || mayRoundFactors(op.getPrecision()))
     return BFloat16Type::get(op.getContext());
   return {};
 }
@@ -89,20 +88,11 @@ Value MatmulBlock::pullChunk(bool rhs, Int line, Int k) {
   Value tensor = rhs ? op.getRhs() : op.getLhs();
   Int lines = rhs ? columns : rows;
   Value none = arith::ConstantOp::create(kernel, kernel.getZeroAttr(chunk));
-  auto guarded = [&](Int condition, Value other, function_ref<Value()> body) -> Value {
-    auto branch = scf::IfOp::create(kernel, other.getType(), condition.v, /*withElseRegion=*/true);
-    OpBuilder::InsertionGuard guard(kernel);
-    kernel.setInsertionPointToStart(branch.thenBlock());
-    scf::YieldOp::create(kernel, body());
-    kernel.setInsertionPointToStart(branch.elseBlock());
-    scf::YieldOp::create(kernel, other);
-    return branch.getResult(0);
-  };
   Int inside = line < lines;
   std::optional<int64_t> length = staticDepth();
   if (length && *length % kLanes == 0) {
     Int both = inside.with(arith::AndIOp::create(kernel, inside, k < depth));
-    return guarded(both, none, [&] {
+    return ifElse(kernel, both, none, [&] {
       kernel.width = kLanes;
       Value value = kernel.splat(kernel.pull(tensor, pullIndex(rhs, line, Index::lanes(k))));
       value = kernel.convert(value, type);
@@ -115,7 +105,7 @@ Value MatmulBlock::pullChunk(bool rhs, Int line, Int k) {
   for (int64_t i = 0; i < kLanes; ++i) {
     Int at = k + i;
     Int both = inside.with(arith::AndIOp::create(kernel, inside, at < depth));
-    elements.push_back(guarded(both, zero, [&] {
+    elements.push_back(ifElse(kernel, both, zero, [&] {
       return kernel.convert(kernel.pull(tensor, pullIndex(rhs, line, Index::uniform(at))), type);
     }));
   }
@@ -185,7 +175,7 @@ static int64_t wgmmaColumns(MatmulOp op) {
   int64_t columns = cast<RankedTensorType>(op.getResult().getType()).getShape().back(), best = 256;
   if (ShapedType::isDynamic(columns))
     return best;
-  // Smaller tiles read more of the left side per product: shared memory's rate against the instruction's.
+  // Smaller tiles read more of the left side per product. By estimate: no GPU was at hand to measure it.
   constexpr std::pair<int64_t, double> choices[] = {{256, 1.0}, {192, 1.03}, {128, 1.12}, {64, 1.4}};
   double least = INFINITY;
   for (auto [size, cost] : choices)
@@ -205,7 +195,7 @@ ScheduleAttr gpuMatmulSchedule(MatmulOp op, TargetAttr target, DimsAnalysis &dim
         VariantAttr::get(context, maxRows, tile, workgroup, stages, depth, /*stage=*/{}, instruction, threads));
   };
   // One row is bound by memory: two steps of four columns per warp keep about 32 KiB of a multiprocessor's reads in
-  // flight, twice what memory of 3.35 TB/s and 0.6 us needs (Little's law).
+  // flight, twice what memory of 3.35 TB/s needs at an assumed latency of 0.6 us (Little's law).
   if (op.getTransposeRhs())
     add(1, {1, 4}, {1, 32}, 2, 0, "fma", {8, kWarp});
   if (matrixFactorType(op)) {
