@@ -42,8 +42,15 @@ deepseek precision plan DIR --formats int8,int4 --max-bytes 40% --calibration se
         help="f32, bf16, f16, fp8, int8, int5, int4 (default: %(default)s)",
     )
     _add_activation(parser)
-    parser.add_argument("--kv-cache", default="f32", choices=("f32", "f16"), help="default: %(default)s")
-    parser.add_argument("--rounding", default="gptq", choices=("gptq", "mse-scale", "rtn"), help="default: %(default)s")
+    parser.add_argument(
+        "--kv-cache",
+        default="auto",
+        choices=("auto", "f32", "f16"),
+        help="auto (default): f16 where that costs next to nothing, measured on held-out text",
+    )
+    parser.add_argument(
+        "--rounding", default="gptq", choices=("gptq", "awq", "mse-scale", "rtn"), help="default: %(default)s"
+    )
     parser.add_argument(
         "--static", action="store_true", help="decide by shapes alone; so it is for a folder without weights"
     )

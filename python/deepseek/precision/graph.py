@@ -34,6 +34,7 @@ class Operation:
     result: tuple[int | None, ...]
     stored: str  # "weight", "cache" or ""
     reads: str = ""  # the value that a product multiplies with its weight: products of one input share it
+    scaled_by: tuple[str, ...] = ()  # weight and bias of the normalization that gives it, if only products read it
 
 
 def weight_elements(text: str) -> dict[str, int]:
@@ -81,13 +82,28 @@ def _parse(text: str) -> list[Operation]:
         if op.name == "dsc.matmul" and "transpose_rhs" not in op.attributes:
             shape = (*shape[:-2], shape[-1], shape[-2])
         kind = "weight" if name else "cache" if op.name == "dsc.kv_append" else ""
-        reads = op.operands[0].get_name() if op.name == "dsc.matmul" else ""
-        found.append(Operation(location_name(op), op.name, name, shape, result, kind, reads))
+        product = op.name == "dsc.matmul"
+        reads = op.operands[0].get_name() if product else ""
+        scaled_by = _scales_of(op.operands[0], attributes) if product else ()
+        found.append(Operation(location_name(op), op.name, name, shape, result, kind, reads, scaled_by))
     return found
 
 
 # Which operand a decision's storage is about (PrecisionOpInterface::getStoredOperand).
 STORED_OPERANDS = {"dsc.matmul": 1, "dsc.embedding": 0, "dsc.kv_append": 2}
+
+
+def _scales_of(value: Any, attributes: list[dict[str, Any]]) -> tuple[str, ...]:
+    """The weights that a normalization multiplies and shifts each channel of `value` with, if a change of them changes
+    nothing but what products read; else none."""
+    op = getattr(value.owner, "operation", value.owner)
+    scales = list(op.operands)[1:] if getattr(op, "name", "") in ("dsc.rms_norm", "dsc.layer_norm") else []
+    names = tuple(weight_behind(scale, attributes) or "" for scale in scales)
+    if not all(names) or any(len(list(scale.uses)) != 1 for scale in scales):
+        return ()
+    readers = [use.owner for use in value.uses if use.operand_number == 0]
+    products = all(getattr(reader, "operation", reader).name == "dsc.matmul" for reader in readers)
+    return names if products and len(readers) == len(list(value.uses)) else ()
 
 
 def main_of(module: Any) -> Any:

@@ -45,6 +45,12 @@ class DecisionGroup:
     shapes: tuple[tuple[int, int], ...]
 
     @property
+    def scaled_by(self) -> tuple[str, ...]:
+        """Weight and bias of the normalization that nothing but this group reads; none if there is no such."""
+        found = {op.scaled_by for op in self.ops}
+        return found.pop() if len(found) == 1 else ()
+
+    @property
     def has_product(self) -> bool:
         """Whether one of the operations multiplies; else rows are only looked up."""
         return any(op.op == "dsc.matmul" for op in self.ops)

@@ -13,7 +13,7 @@ import numpy as np
 
 from deepseek.errors import InputError
 from deepseek.formats import find_format
-from deepseek.precision.assemble import Decisions, assemble, undecided_bytes
+from deepseek.precision.assemble import CacheDecision, Decisions, assemble, fits_f16, undecided_bytes
 from deepseek.precision.graph import operations_of, weight_elements
 from deepseek.precision.groups import DecisionGroup, formats_for, group_operations, stored_bytes
 from deepseek.precision.memory import predicted_memory
@@ -39,6 +39,7 @@ _PARETO_POINTS = 16
 _SAME_BYTES, _WORSE = 1.001, 1.5
 _TRUSTED = 1.5  # how far the whole model may be from its prediction before parts of it are looked at
 _NOISE = 1e-4  # nats: less than this is not worth a correction
+_CACHE_SHARE = 0.01  # of what the weights' formats cost: narrow caches may cost as much
 _SPAN = 8.0  # predictions are corrected by at most this factor either way
 
 
@@ -47,7 +48,7 @@ class PlanOptions:
     """What a user asks for. `max_bytes` counts all weights; `max_perplexity_increase` is a fraction.
 
     `formats` are names of `groups.FORMATS`; `activation` is what products round their inputs to ("f32": nothing);
-    `rounding` is a method of `torch.rounding.ROUNDINGS`; `kv_cache` f32 or f16. Without `max_bytes` a plan has the least
+    `rounding` is a method of `torch.rounding.ROUNDINGS`; `kv_cache` f32, f16, or auto: f16 if it costs little. Without `max_bytes` a plan has the least
     "bytes" or "seconds" (of products for one token, measured on this machine), as `minimize` says.
     """
 
@@ -55,7 +56,7 @@ class PlanOptions:
     max_bytes: int | None = None
     max_perplexity_increase: float | None = None
     activation: str = "f32"
-    kv_cache: str = "f32"
+    kv_cache: str = "auto"
     rounding: str = "gptq"
     minimize: str = "bytes"
     target: str = "cpu"
@@ -146,18 +147,17 @@ def plan_from(
     if not 1 / _TRUSTED <= ratio <= _TRUSTED and measured.error > _NOISE:
         search.factors = _correct(search, calibration, progress)
         chosen, measured = _select(search, calibration, progress)
-    arrays = {
-        weight: search.candidates[i][choice.weight].stored[weight]
-        for i, choice in enumerate(chosen)
-        for weight in groups[i].weights
-    }
+    final = [search.candidates[i][choice.weight] for i, choice in enumerate(chosen)]
+    arrays = {weight: array for rounded in final for weight, array in rounded.stored.items()}
     totals = {
         "predicted_error": sum(choice.error for choice in chosen),
         "measured_error": measured.error,
         "measured_perplexity_increase": measured.perplexity_increase,
         "pareto": _pareto(search),
     }
+    folds = [rounded.fold for rounded in final]
     weights = {name: value.numpy() for name, value in calibration.program.weights.items()}
+    weights |= {name: value.float().numpy() for fold in folds if fold for name, value in fold.values.items()}
     seen = calibration.seen_ranges()
     decisions = Decisions(
         operations,
@@ -168,6 +168,8 @@ def plan_from(
         ranges=ranges_of(text, weights, seen),
         seen=seen,
         cache_peaks=calibration.cache_peaks(),
+        cache=_cache(calibration, options.kv_cache, max(measured.error, totals["predicted_error"]), progress),
+        scaled={group.name: fold.exponents for group, fold in zip(groups, folds) if fold},
     )
     details = {**observation.details, "corrections": search.factors}
     plan = assemble(checkpoint, observation.info.name, decisions, asdict(options), arrays, details, totals)
@@ -233,9 +235,11 @@ def _values(search: _Search, decided: Mapping[int, str]) -> dict[str, Any]:
 
     found = {}
     for i, name in decided.items():
-        group = search.groups[i]
+        group, rounded = search.groups[i], search.candidates[i][name]
         for weight, (_, columns) in zip(group.weights, group.shapes):
-            found[weight] = decoded(search.candidates[i][name].stored[weight], find_format(name, columns))
+            found[weight] = decoded(rounded.stored[weight], find_format(name, columns))
+        if rounded.fold:
+            found.update((weight, value.float()) for weight, value in rounded.fold.values.items())
     return found
 
 
@@ -281,8 +285,9 @@ def _correct(search: _Search, calibration: Calibration, progress: Progress) -> d
 
 
 def _error(search: _Search, i: int, name: str) -> float:
+    rounded = search.candidates[i][name]
     active = _activation_of(search, i, name) != "f32"
-    return search.candidates[i][name].error + (search.activation_errors[i] if active else 0.0)
+    return rounded.error + (search.activation_errors[i] * rounded.activation_factor if active else 0.0)
 
 
 def _choices(search: _Search) -> list[Group]:
@@ -332,6 +337,22 @@ def _select(search: _Search, calibration: Calibration, progress: Progress) -> tu
             f"no plan keeps the increase of perplexity at {limit:.2%}: the closest reached {cost.perplexity_increase:.2%}"
         )
     return best
+
+
+def _cache(calibration: Calibration, asked: str, error: float, progress: Progress) -> CacheDecision:
+    """The format of caches: f16 under "auto" if that costs a small part of `error`."""
+    fitting = {at: "f16" for at, peak in calibration.cache_peaks().items() if fits_f16(peak)}
+    if asked != "auto" or not fitting:
+        return CacheDecision("f32" if asked == "auto" else asked, f"cache: {asked} was asked for")
+    cost = calibration.substitute({}, caches=fitting).error
+    progress("measuring narrow caches", 1, 1)
+    if cost <= _CACHE_SHARE * error:
+        return CacheDecision(
+            "f16", f"cache: f16 in all layers costs {cost:.1e}, within {_CACHE_SHARE:.0%} of the plan's error"
+        )
+    return CacheDecision(
+        "f32", f"cache: f16 in all layers would cost {cost:.1e}, more than {_CACHE_SHARE:.0%} of the plan's error"
+    )
 
 
 def _pareto(search: _Search) -> list[list[float]]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from deepseek.errors import InputError
 from deepseek.formats import find_format
-from deepseek.precision.assemble import Decisions, assemble, undecided_bytes
+from deepseek.precision.assemble import CacheDecision, Decisions, assemble, undecided_bytes
 from deepseek.precision.graph import operations_of, weight_elements
 from deepseek.precision.groups import DecisionGroup, formats_for, group_operations, stored_bytes
 from deepseek.precision.memory import predicted_memory
@@ -54,7 +54,13 @@ def static_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
                 form = find_format(choice.weight, columns)
                 arrays[weight] = round_to_nearest(values_of(checkpoint.tensors[weight]), form)
     elements = weight_elements(text)
-    decisions = Decisions(operations, groups, chosen, elements, undecided_bytes(checkpoint, elements, groups))
+    fixed = undecided_bytes(checkpoint, elements, groups)
+    cache = (
+        {}
+        if options.kv_cache == "auto"
+        else {"cache": CacheDecision(options.kv_cache, f"cache: {options.kv_cache} was asked for")}
+    )
+    decisions = Decisions(operations, groups, chosen, elements, fixed, **cache)
     plan = assemble(checkpoint, info.name, decisions, asdict(options) | {"rounding": "rtn"}, arrays)
     if arrays:
         plan.totals["memory"] = predicted_memory(checkpoint, plan, options.target)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -22,7 +24,8 @@ BF16 = 2 * (2 * 320 * 64 + 3 * (64 * 64 * 2 + 2 * 32 * 64 + 3 * 64 * 96) + 7 * 6
 
 
 def options(**more) -> PlanOptions:
-    return PlanOptions(**{"formats": ("int8", "int4", "bf16"), "window": 32, "tokens": 6 * 32, **more})
+    base = {"formats": ("int8", "int4", "bf16"), "window": 32, "tokens": 6 * 32, "kv_cache": "f32"}
+    return PlanOptions(**base | more)
 
 
 @pytest.fixture(scope="module")
@@ -47,33 +50,103 @@ def test_every_operation_has_a_reason(plan):
         assert len({grouped[f"layers.{layer}/mlp/{x}_proj"] for x in ("gate", "up")}) == 1
 
 
-def test_the_compiled_model_is_the_one_that_was_measured(plan, small_decoder, small_ids, tmp_path):
-    """Against transformers with the plan's numbers in the place of its weights."""
-    folder, model = small_decoder
-    plan.save(tmp_path / "a b.json")
-    compiled = Model.from_pretrained(folder, precision=str(tmp_path / "a b.json"), all_logits=True)
-    assert compiled.weight_bytes == plan.totals["weight_bytes"]
+@contextmanager
+def weights_of(plan, model):
+    """Inside, transformers' model has the plan's numbers in the place of its weights."""
     state = dict(model.state_dict())
     kept = {name: value.clone() for name, value in state.items()}
     try:
         with torch.no_grad():
             for name, entry in plan.tensors.items():
                 array = plan.arrays[name]
-                form = find_format(entry["format"], state[name].shape[1])
-                values = form.decode(array) if form.codes else (array.astype(np.uint32) << 16).view(np.float32)
-                state[name].copy_(torch.from_numpy(values))
-        ids = np.array([small_ids[:32]], np.int32)
-        with torch.no_grad():
-            expected = model(torch.from_numpy(ids).long()).logits[0].numpy()
+                form = find_format(entry["format"], state[name].shape[-1])
+                if form.codes:
+                    array = form.decode(array)
+                elif form.name == "bf16":
+                    array = (array.astype(np.uint32) << 16).view(np.float32)
+                state[name].copy_(torch.from_numpy(array))
+            yield
     finally:
         for name, value in kept.items():
             state[name].data.copy_(value)
-    found = compiled.forward(ids)[0]
+
+
+def check_compiled(plan, folder, model, ids, path) -> float:
+    """The compiled model against transformers' with the plan's weights; returns its divergence from the model in f32."""
+    plan.save(path)
+    compiled = Model.from_pretrained(folder, precision=str(path), all_logits=True)
+    assert compiled.weight_bytes == plan.totals["weight_bytes"]
+    first = np.array([ids[:32]], np.int32)
+    with torch.no_grad(), weights_of(plan, model):
+        expected = model(torch.from_numpy(first).long()).logits[0].numpy()
+    found = compiled.forward(first)[0]
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
     reference = Model.from_pretrained(folder, precision="f32", all_logits=True)
-    result = evaluate(reference, compiled, windows_of(small_ids, 32))
-    assert result.tokens == 192
-    assert 0.3 < result.mean_kl / plan.totals["measured_error"] < 3
+    result = evaluate(reference, compiled, windows_of(ids, 32))
+    assert result.tokens == len(ids) // 32 * 32
+    return result.mean_kl
+
+
+def test_the_compiled_model_is_the_one_that_was_measured(plan, small_decoder, small_ids, tmp_path):
+    found = check_compiled(plan, *small_decoder, small_ids, tmp_path / "a b.json")
+    assert 0.3 < found / plan.totals["measured_error"] < 3
+
+
+def test_scaled_channels_help_where_a_few_are_large(small_decoder, tmp_path):
+    """Inputs of eight channels are 20 times as large, as language models have them."""
+    model = copy.deepcopy(small_decoder[1])
+    with torch.no_grad():
+        for layer in model.model.layers:
+            for norm in (layer.input_layernorm, layer.post_attention_layernorm):
+                norm.weight[::8] *= 20
+            attention = layer.self_attn
+            for product in (
+                layer.mlp.gate_proj,
+                layer.mlp.up_proj,
+                attention.q_proj,
+                attention.k_proj,
+                attention.v_proj,
+            ):
+                product.weight[:] /= 7
+    folder = tmp_path / "loud channels"
+    model.save_pretrained(folder)
+    checkpoint = open_checkpoint(folder)
+    ids = np.random.default_rng(5).integers(0, 320, 48 * 32).tolist()
+    settings = {"formats": ("int4_g32", "int4_g64"), "max_bytes": BF16, "tokens": len(ids)}
+    plain = make_plan(checkpoint, ids, options(**settings))
+    scaled = make_plan(checkpoint, ids, options(**settings, rounding="awq"))
+    assert scaled.totals["measured_error"] < plain.totals["measured_error"]
+    before, after = ({row["group"]: row["predicted_error"] for row in p.ops if "group" in row} for p in (plain, scaled))
+    changed = {row["group"] for row in scaled.ops if "exponents" in scaled.tensors.get(row.get("tensor"), {})}
+    assert len(changed) >= 6
+    assert np.mean([after[group] / before[group] for group in changed]) < 0.75
+    assert 0.3 < check_compiled(scaled, folder, model, ids, tmp_path / "p.json") / scaled.totals["measured_error"] < 3
+    weights = {
+        name: entry for name, entry in scaled.tensors.items() if entry["rounding"] == "awq" and "scaled_by" in entry
+    }
+    assert weights
+    for name, entry in weights.items():
+        norm = scaled.tensors[entry["scaled_by"]]
+        assert norm["format"] == "f32" and norm["rounding"] == "awq" and "layernorm" in entry["scaled_by"]
+        assert entry["exponents"] in [[0.25, 0.0], [0.5, 0.0], [0.75, 0.0], [0.5, 0.5]]
+        assert name.split(".")[:3] == entry["scaled_by"].split(".")[:3]
+    said = [row["reason"] for row in scaled.ops if row["op"] == "dsc.rms_norm"]
+    assert sum("are scaled with" in reason for reason in said) == len({e["scaled_by"] for e in weights.values()})
+    again = make_plan(checkpoint, ids, options(**settings, rounding="awq"), threads=1)
+    assert again.to_json() == scaled.to_json()
+
+
+def test_caches_are_narrow_where_that_costs_little(small_decoder, small_ids):
+    checkpoint, auto = open_checkpoint(small_decoder[0]), {"kv_cache": "auto"}
+    plan = make_plan(checkpoint, small_ids, options(max_bytes=int(0.5 * BF16), **auto))
+    caches = [row for row in plan.ops if row["kv_cache"]]
+    assert plan.totals["kv_cache_bytes_per_position"] == 3 * 2 * 2 * 16 * 2
+    assert {row["kv_cache"] for row in caches} == {"f16"}
+    assert all("within 1% of the plan's error" in row["reason"] for row in caches)
+    exact = make_plan(checkpoint, small_ids, options(formats=("f32",), max_bytes=2 * BF16, **auto))
+    caches = [row for row in exact.ops if row["kv_cache"]]
+    assert {row["kv_cache"] for row in caches} == {"f32"}
+    assert all("more than 1% of the plan's error" in row["reason"] for row in caches)
 
 
 def test_plans_are_the_same_bytes_again(plan, small_decoder, small_ids):

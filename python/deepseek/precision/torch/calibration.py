@@ -20,6 +20,7 @@ from deepseek.precision.torch.objectives import Tokens, Vectors
 from deepseek.precision.torch.program import Site, TorchProgram
 from deepseek.precision.torch.rounding import Rounded, round_weights
 from deepseek.precision.torch.saved import Saved, restored, stored
+from deepseek.precision.torch.smoothing import Fold, channel_scales, fold_into
 from deepseek.precision.weights import values_of
 
 if TYPE_CHECKING:
@@ -29,15 +30,22 @@ __all__ = ["Calibration", "Cost", "RoundedGroup", "calibrate", "decoded", "round
 
 Progress = Callable[[str, int, int], None]
 
+_PLAIN = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
 _BATCH_ELEMENTS = 1 << 26  # weights that are rounded together: 256 MB in f32
 
 
 @dataclass(frozen=True)
 class RoundedGroup:
-    """A group's weights in one format: `stored` as products read them, `error` what that is predicted to cost."""
+    """A group's weights in one format: `stored` as products read them, `error` what that is predicted to cost.
+
+    With a `fold` they are scaled, `stored` holds the normalization's weight and bias too, and rounding the products' input
+    costs `activation_factor` times what it costs without.
+    """
 
     stored: dict[str, np.ndarray]
     error: float
+    fold: Fold | None = None
+    activation_factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ def round_activation(x: Tensor, name: str) -> Tensor:
     if name == "f32":
         return x
     if name in PLAIN_BITS:
-        return x.to({"bf16": torch.bfloat16, "f16": torch.float16}[name]).float()
+        return x.to(_PLAIN[name]).float()
     form = find_format(name, x.shape[-1])
     group = form.elements
     padded = torch.nn.functional.pad(x, (0, -x.shape[-1] % group))
@@ -92,6 +100,7 @@ class Calibration:
         """`saved` is what `to_arrays` gave, in the place of `windows`."""
         self.program, self.make_inputs, self.objective = program, make_inputs, objective
         self.threads = threads or os.cpu_count() or 1
+        self._activation = activation
         self._progress = progress or (lambda text, done, total: None)
         self._reference: list[Tensor] | None = None
         if saved is not None:
@@ -205,45 +214,78 @@ class Calibration:
         weights = self.program.weights
         stacked = torch.stack([torch.cat([weights[w] for w in group.weights]) for group in groups])
         form = find_format(name, stacked.shape[2])
+        folds: list[tuple[Fold | None, float]] = [(None, 1.0)] * len(groups)
         if not form.codes:
-            narrow = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}[form.name]
-            values, stored = stacked.to(narrow).float(), stacked.to(narrow)
+            stored = stacked.to(_PLAIN[form.name])
+            values = stored.float()
             rounded = None
         else:
             hessian = torch.stack([self._hessian(group, self.fitted) for group in groups])
-            rounded = round_weights(stacked, form, method, hessian)
-            values, stored = rounded.values, None
+            if method == "awq":
+                folds = self._folds(groups, stacked, form, hessian)
+            ones = torch.ones(stacked.shape[2])
+            scales = torch.stack([ones if fold is None else fold.scales for fold, _ in folds])
+            hessian = hessian / (scales[:, :, None] * scales[:, None, :])
+            rounded = round_weights(stacked * scales[:, None], form, method, hessian)
+            values, stored = rounded.values / scales[:, None], None
         out = []
-        for number, group in enumerate(groups):
+        for number, (group, (fold, factor)) in enumerate(zip(groups, folds)):
             begin, bytes_of, differences = 0, {}, {}
             for weight, (rows, _) in zip(group.weights, group.shapes):
                 part = slice(begin, begin + rows)
                 begin += rows
                 differences[weight] = values[number, part] - weights[weight]
                 if rounded is None:
-                    bits = stored[number, part]
-                    bytes_of[weight] = bits.numpy() if form.name == "f32" else bits.view(torch.uint16).numpy()
+                    bytes_of[weight] = _bits(stored[number, part])
                 else:
                     bytes_of[weight] = _encode(rounded, number, part)
-            error = self.predict(group, differences)
-            out.append(RoundedGroup(bytes_of, error))
+            if fold is not None:
+                bytes_of.update((weight, _bits(value)) for weight, value in fold.values.items())
+            out.append(RoundedGroup(bytes_of, self.predict(group, differences), fold, factor))
         return out
+
+    def _folds(
+        self, groups: list[DecisionGroup], stacked: Tensor, form: Format, hessian: Tensor
+    ) -> list[tuple[Fold | None, float]]:
+        """For each group the scales that its normalization takes, and what they do to the cost of rounding its input."""
+        found = [(None, 1.0)] * len(groups)
+        types = self.program.weight_types
+        numbers = [
+            i for i, group in enumerate(groups) if group.scaled_by and types[group.scaled_by[0]].is_floating_point
+        ]
+        if not numbers:
+            return found
+        peaks = activation = None
+        if self._activation.startswith("int"):  # floats have the same relative error wherever a channel is scaled to
+            inputs = [self.fitted.inputs[groups[i].ops[0].at] for i in numbers]
+            peaks = torch.stack([self.fitted.sites[at].peaks for at in inputs])
+            activation = torch.tensor([self.predict_activation(groups[i]) for i in numbers])
+        best = channel_scales(stacked[numbers], form, hessian[numbers], peaks, activation)
+        for i, (exponents, scales, factor) in zip(numbers, best):
+            kept = {name: self.program.weights[name].to(types[name]) for name in groups[i].scaled_by}
+            fold = fold_into(exponents, scales, kept) if any(exponents) else None
+            found[i] = (fold, factor if fold else 1.0)
+        return found
 
     # What it really costs.
 
     def substitute(
-        self, values: Mapping[str, Tensor], activations: Mapping[str, str] | None = None, windows: int | None = None
+        self,
+        values: Mapping[str, Tensor],
+        activations: Mapping[str, str] | None = None,
+        windows: int | None = None,
+        caches: Mapping[str, str] | None = None,
     ) -> Cost:
         """What replacing these weights costs on held-out windows.
 
-        `activations` names, by location, what products round their input to.
+        `activations` names, by location, what products round their input to, `caches` what is kept in a cache.
         """
         if self._reference is None:
-            self._reference = self._map(len(self.held_out), lambda number: self._results(number, {}, {}))
+            self._reference = self._map(len(self.held_out), lambda number: self._results(number, {}, {}, {}))
         reference = self._reference
 
         def compare(number: int) -> tuple[float, float]:
-            after = self._results(number, values, activations or {})
+            after = self._results(number, values, activations or {}, caches or {})
             return self.objective.compare(reference[number], after, self.held_out[number])
 
         found = np.array(self._map(len(self.held_out[:windows]), compare))
@@ -251,7 +293,9 @@ class Calibration:
             raise InputError("the model with rounded weights gives results that are not finite")
         return Cost(float(found[:, 0].mean()), float(np.expm1(found[:, 1].mean())))
 
-    def _results(self, number: int, values: Mapping[str, Tensor], activations: Mapping[str, str]) -> Tensor:
+    def _results(
+        self, number: int, values: Mapping[str, Tensor], activations: Mapping[str, str], caches: Mapping[str, str]
+    ) -> Tensor:
         """What the objective compares of a held-out window, with other weights."""
         weights = {**self.program.weights, **values}
 
@@ -263,7 +307,8 @@ class Calibration:
 
         with torch.no_grad():
             inputs = self.make_inputs(self.held_out[number])
-            return self.objective.remember(self.program(inputs, observe if activations else None, weights)[0])
+            kept = {at: _PLAIN[name] for at, name in caches.items()}
+            return self.objective.remember(self.program(inputs, observe if activations else None, weights, kept)[0])
 
     def _map(self, count: int, function: Callable[[int], Any]) -> list[Any]:
         with one_thread_per_operation(), ThreadPoolExecutor(self.threads) as pool:
@@ -298,6 +343,11 @@ def calibrate(checkpoint: Checkpoint, text: str, windows: Sequence[Any], **optio
 
     objective = Tokens() if caches else Vectors()
     return Calibration(program, windows, make_inputs, objective, **options)
+
+
+def _bits(values: Tensor) -> np.ndarray:
+    """Plain numbers as weight arguments take them."""
+    return values.numpy() if values.dtype == torch.float32 else values.view(torch.uint16).numpy()
 
 
 def _encode(rounded: Rounded, number: int, part: slice) -> np.ndarray:

@@ -29,8 +29,7 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class Site:
-    """An operation that reads a weight, a product or a lookup: where it stands, the weight's name, its sizes [out, in]
-    (of a lookup [rows, columns])."""
+    """A product with a weight or a lookup in one: where it stands, the weight's name, its sizes [out, in] ([rows, columns])."""
 
     at: str
     op: str
@@ -49,6 +48,7 @@ class _Run:
     inputs: list[Tensor]
     weights: Mapping[str, Tensor]
     observer: Observer | None
+    caches: Mapping[str, torch.dtype]
     values: dict[Any, Any] = field(default_factory=dict)
     symbols: dict[str, int] = field(default_factory=dict)
     grids: list[Tensor] = field(default_factory=list)
@@ -84,6 +84,15 @@ class TorchProgram:
         return [a["dsc.weight"].value for a in self._attributes if "dsc.weight" in a]
 
     @property
+    def weight_types(self) -> dict[str, torch.dtype]:
+        """What the arguments that hold weights are stored as; bytes for blocks."""
+        return {
+            attributes["dsc.weight"].value: _DTYPES.get(str(argument.type.element_type), torch.uint8)
+            for argument, attributes in zip(self._block.arguments, self._attributes)
+            if "dsc.weight" in attributes
+        }
+
+    @property
     def cache_results(self) -> dict[int, str]:
         """Which results are caches, by number, and where what is appended to them comes from."""
         owners = enumerate(value.owner for value in self._operations[-1].operands)
@@ -106,10 +115,15 @@ class TorchProgram:
         return Site(location_name(op), op.name, name, (shape[1], shape[0]) if swapped else (shape[0], shape[1]))
 
     def __call__(
-        self, inputs: Sequence[Tensor], observer: Observer | None = None, weights: Mapping[str, Tensor] | None = None
+        self,
+        inputs: Sequence[Tensor],
+        observer: Observer | None = None,
+        weights: Mapping[str, Tensor] | None = None,
+        caches: Mapping[str, torch.dtype] | None = None,
     ) -> list[Tensor]:
-        """The results for the arguments that are no weights; `weights` stands for those of the program."""
-        run = _Run(list(inputs), self.weights if weights is None else weights, observer)
+        """The results for the arguments that are no weights; `weights` stands for those of the program, `caches` says by
+        location what is appended is rounded to first."""
+        run = _Run(list(inputs), self.weights if weights is None else weights, observer, caches or {})
         rest = iter(run.inputs)
         for argument, attributes in zip(self._block.arguments, self._attributes):
             if "dsc.weight" in attributes:
@@ -242,7 +256,11 @@ def _rope(run: _Run, op: Any, operands: list[Any]) -> Tensor:
 @_handles("dsc.kv_append")
 def _kv_append(run: _Run, op: Any, operands: list[Any]) -> Tensor:
     key, value, cache, positions = operands
-    new = torch.stack([key, value], 1).transpose(2, 3).to(cache.dtype)  # [b, 2, h, s, d]
+    new = torch.stack([key, value], 1).transpose(2, 3)  # [b, 2, h, s, d]
+    if narrow := run.caches.get(location_name(op)):
+        most = torch.finfo(narrow).max  # caches saturate
+        new = new.clamp(-most, most).to(narrow)
+    new = new.to(cache.dtype)
     s = new.shape[3]
     if s == cache.shape[3] and not positions.any():
         return new

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from deepseek.formats import Format
 
-__all__ = ["ROUNDINGS", "Rounded", "round_weights"]
+__all__ = ["ROUNDINGS", "Rounded", "plain_error", "round_weights"]
 
-ROUNDINGS = ("rtn", "mse-scale", "gptq")
+ROUNDINGS = ("rtn", "mse-scale", "gptq", "awq")
+"""awq is gptq of weights whose channels are scaled (`smoothing`), where a normalization can take the scales."""
 
 _DAMPING = 0.01  # of the Hessian's mean diagonal, as in GPTQ
 _BLOCK = 64  # columns whose errors are passed on together
@@ -44,14 +45,24 @@ def round_weights(weights: Tensor, form: Format, method: str, hessian: Tensor | 
     """
     if method == "rtn":
         return _nearest(weights, _scales(weights, form, None), form)
-    factor = _inverse_factor(hessian, None)
-    importance = factor.diagonal(dim1=1, dim2=2) ** -2
-    scales = _scales(weights, form, importance)
+    scales = _scales(weights, form, _importance(hessian))
     if method == "mse-scale":
         return _nearest(weights, scales, form)
     order = hessian.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True, stable=True)
     numbers = _compensated(weights, scales, form, hessian, order)
     return Rounded(numbers, scales, form)
+
+
+def plain_error(weights: Tensor, form: Format, hessian: Tensor) -> Tensor:
+    """[b]: half of what the errors of the nearest numbers weigh, each by what is left of it when those of other columns make
+    up for it: what `round_weights` can be expected to reach, at a small part of its time."""
+    importance = _importance(hessian)
+    rounded = _nearest(weights, _scales(weights, form, importance), form)
+    return ((rounded.values - weights).square() * importance[:, None]).sum((1, 2)) / 2
+
+
+def _importance(hessian: Tensor) -> Tensor:
+    return _inverse_factor(hessian, None).diagonal(dim1=1, dim2=2) ** -2
 
 
 def _codes(values: Tensor, form: Format) -> Tensor:
