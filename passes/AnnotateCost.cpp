@@ -84,9 +84,10 @@ public:
   std::string predictedTime(DispatchOp dispatch, TargetAttr target, const Cost &cost) {
     GpuRates rates = ratesOf(target);
     VariantAttr variant = dispatch.getSchedule()->getVariants().back();
-    bool matrix = llvm::is_contained({"mma", "wgmma"}, variant.getInstruction());
+    bool bytes8 = variant.getInstruction() == "wgmma8";
+    bool matrix = bytes8 || llvm::is_contained({"mma", "wgmma"}, variant.getInstruction());
     AffineExpr blocks = workgroupCount(dispatch.getBody(), variant, dims);
-    double perNs = matrix ? rates.matrixPerNs : rates.floatPerNs;
+    double perNs = matrix ? rates.matrixPerNs * (bytes8 ? 2 : 1) : rates.floatPerNs;
     auto fixed = [](AffineExpr expr) { return dyn_cast<AffineConstantExpr>(expr); };
     auto divided = [&](AffineExpr expr, double rate) -> std::string {
       if (auto known = fixed(expr))

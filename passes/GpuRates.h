@@ -7,7 +7,7 @@ namespace mlir::dsc {
 /// Rates of the data sheet, dense: NVIDIA A100 Tensor Core GPU (80 GB SXM) and H100 Tensor Core GPU (SXM5).
 struct GpuRates {
   int64_t multiprocessors;
-  double matrixPerNs; // operations on bf16 and f16
+  double matrixPerNs; // operations on bf16 and f16; on 8 bits twice as many
   double floatPerNs;  // operations on f32
   double bytesPerNs;  // of memory
 };

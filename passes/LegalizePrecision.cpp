@@ -155,9 +155,9 @@ struct LegalizePrecisionPass : impl::LegalizePrecisionPassBase<LegalizePrecision
       wanted[reader] = !widens ? element : plain ? plain : Type(b.getF32Type());
     }
     argument.setType(stored);
-    Value decoded =
-        plain ? Value(argument)
-              : Value(DequantizeOp::create(b, loc, wide, argument, storage.format, IntegerAttr(), UnitAttr()));
+    Value decoded = plain ? Value(argument)
+                          : Value(DequantizeOp::create(b, loc, wide, argument, /*scales=*/Value(), storage.format,
+                                                       IntegerAttr(), UnitAttr()));
     auto as = [&](Type element) {
       Value &value = shown[element];
       if (!value)

@@ -278,10 +278,11 @@ private:
       for (StringRef key : {"sizes", "strides"})
         for (StringAttr expr : list(key))
           extents.push_back(parse(expr));
-      constexpr int32_t kF16 = 5, kBf16 = 6; // DSC_RT_F16, DSC_RT_BF16
-      bool brain = map.getAs<TypeAttr>("element").getValue().isBF16();
+      constexpr int32_t kU8 = 0, kF16 = 5, kBf16 = 6; // DSC_RT_U8, ..
+      Type element = map.getAs<TypeAttr>("element").getValue();
+      int32_t code = element.isInteger(8) ? kU8 : element.isBF16() ? kBf16 : kF16;
       auto box = map.getAs<DenseI64ArrayAttr>("box").asArrayRef();
-      fields.append({static_cast<int32_t>(map.getAs<IntegerAttr>("buffer").getInt()), brain ? kBf16 : kF16,
+      fields.append({static_cast<int32_t>(map.getAs<IntegerAttr>("buffer").getInt()), code,
                      static_cast<int32_t>(box.size()),
                      static_cast<int32_t>(map.getAs<IntegerAttr>("swizzle").getInt())});
       for (size_t i = 0; i < 5; ++i)

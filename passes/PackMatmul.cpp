@@ -89,7 +89,7 @@ void packBlocks(MatmulOp op, DequantizeOp source, int64_t panel) {
   auto valueType = RankedTensorType::get({panels, blocks * format->block, panel}, getElementTypeOrSelf(op.getRhs()));
   Value packed =
       PackBlocksOp::create(b, source.getLoc(), packedType, source.getBlocks(), source.getFormatAttr(), panel);
-  op.getRhsMutable().assign(DequantizeOp::create(b, source.getLoc(), valueType, packed, source.getFormatAttr(),
+  op.getRhsMutable().assign(DequantizeOp::create(b, source.getLoc(), valueType, packed, Value(), source.getFormatAttr(),
                                                  b.getI64IntegerAttr(panel), UnitAttr()));
   op.setTransposeRhs(false);
   op.setPackedColumns(columns);
@@ -109,6 +109,43 @@ void readBlocks(MatmulOp op) {
   if (isOpTriviallyDead(source))
     source.erase();
 }
+
+/// Products of 8-bit floats under scales, where the target multiplies those: both sides become codes and scales.
+class CodeSplitting {
+public:
+  explicit CodeSplitting(ModuleOp module) : dims(module) {}
+
+  /// Whether it did.
+  bool run(MatmulOp op) {
+    auto weight = op.getRhs().getDefiningOp<DequantizeOp>();
+    bool rows = op.getTransposeRhs() && !op.getTransposeLhs() && getElementTypeOrSelf(op.getResult()).isF32();
+    if (!weight || !rows || weight.getScales() || weight.getPanel() || weight.getExpanded() ||
+        cast<RankedTensorType>(weight.getType()).getRank() != 2)
+      return false;
+    int64_t depth = cast<RankedTensorType>(op.getLhs().getType()).getShape().back();
+    std::optional<BlockFormat> inputs = roundedFormat(op.getLhs()), weights = findBlockFormat(weight.getFormat());
+    if (!inputs || !multipliesCodes(*inputs, depth) || !multipliesCodes(*weights, depth))
+      return false;
+    Operation *rounded = op.getLhs().getDefiningOp();
+    op.getLhsMutable().assign(once(op.getLhs(), [&] { return codesOfRounded(op.getLhs(), dims); }));
+    op.getRhsMutable().assign(once(op.getRhs(), [&] { return splitBlocks(weight); }));
+    for (Operation *old : {rounded, weight.getOperation()})
+      if (isOpTriviallyDead(old)) {
+        split.erase(old->getResult(0));
+        old->erase();
+      }
+    return true;
+  }
+
+private:
+  Value once(Value value, function_ref<Value()> make) {
+    Value &known = split[value];
+    return known ? known : known = make();
+  }
+
+  DimsAnalysis dims;
+  DenseMap<Value, Value> split;
+};
 
 /// A GPU multiplies matrices as they lie. Where it may round left sides, it does so once, and where they are made.
 class LhsRounding {
@@ -162,9 +199,12 @@ struct PackMatmulPass : impl::PackMatmulPassBase<PackMatmulPass> {
     }
     if (target && target.isGpu()) {
       LhsRounding rounding(module);
+      CodeSplitting splitting(module);
       SmallVector<MatmulOp> ops;
       module.walk([&](MatmulOp op) { ops.push_back(op); });
       for (MatmulOp op : ops) {
+        if (target.getCpu() == "sm_90a" && splitting.run(op))
+          continue;
         rounding.run(op);
         readBlocks(op);
       }

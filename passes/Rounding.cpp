@@ -75,6 +75,35 @@ Value castTensor(OpBuilder &b, Location loc, Value value, Type element, DimsAnal
   });
 }
 
+/// What the numbers of a block of this greatest magnitude are divided by.
+static Value scaleFor(OpBuilder &b, Location loc, Value greatest, Type element) {
+  Value scale = arith::DivFOp::create(b, loc, greatest, constant(b, loc, largest(element)));
+  Value isZero = arith::CmpFOp::create(b, loc, arith::CmpFPredicate::OEQ, scale, constant(b, loc, 0));
+  return arith::SelectOp::create(b, loc, isZero, constant(b, loc, 1), scale);
+}
+
+/// A number in units of its scale, within the range of the type.
+static Value numberIn(OpBuilder &b, Location loc, Value value, Value scale, Type element) {
+  return clamp(b, loc, arith::DivFOp::create(b, loc, value, scale), largest(element));
+}
+
+/// Where the elements of rows read what their blocks have one of.
+static AffineMap blockMap(Builder &b, int64_t rank, int64_t blocks, int64_t group) {
+  SmallVector<AffineExpr> at;
+  for (int64_t i = 0; i + 1 < rank; ++i)
+    at.push_back(b.getAffineDimExpr(i));
+  at.push_back(blocks > 1 ? b.getAffineDimExpr(rank - 1).floorDiv(group) : b.getAffineConstantExpr(0));
+  return AffineMap::get(rank, 0, at, b.getContext());
+}
+
+/// On what roundInBlocks made: the format that it is exact in.
+constexpr StringLiteral kRoundedAttr = "dsc.rounded";
+
+static std::string formatName(Type element, int64_t group) {
+  StringRef codes = element.isInteger(8) ? "int8" : isa<Float8E4M3FNType>(element) ? "fp8_e4m3" : "fp8_e5m2";
+  return codes.str() + "_g" + std::to_string(group);
+}
+
 Value roundInBlocks(OpBuilder &b, Location loc, Value value, Type element, int64_t group, DimsAnalysis &dims) {
   auto type = cast<RankedTensorType>(value.getType());
   int64_t rank = type.getRank(), columns = type.getShape().back(), blocks = llvm::divideCeil(columns, group);
@@ -117,18 +146,8 @@ Value roundInBlocks(OpBuilder &b, Location loc, Value value, Type element, int64
                                              })
                        .getResult(0);
   // code = round(x / scale), in the range of the type; x = code * scale.
-  SmallVector<AffineExpr> at;
-  for (int64_t i = 0; i + 1 < rank; ++i)
-    at.push_back(b.getAffineDimExpr(i));
-  at.push_back(blocks > 1 ? b.getAffineDimExpr(rank - 1).floorDiv(group) : b.getAffineConstantExpr(0));
-  AffineMap identity = b.getMultiDimIdentityMap(rank);
-  double most = largest(element);
   auto round = [&](OpBuilder &inner, ValueRange values) -> Value {
-    Value zero = constant(inner, loc, 0);
-    Value scale = arith::DivFOp::create(inner, loc, values[1], constant(inner, loc, most));
-    Value isZero = arith::CmpFOp::create(inner, loc, arith::CmpFPredicate::OEQ, scale, zero);
-    scale = arith::SelectOp::create(inner, loc, isZero, constant(inner, loc, 1), scale);
-    Value code = clamp(inner, loc, arith::DivFOp::create(inner, loc, values[0], scale), most);
+    Value scale = scaleFor(inner, loc, values[1], element), code = numberIn(inner, loc, values[0], scale, element);
     if (isa<FloatType>(element)) {
       code = arith::TruncFOp::create(inner, loc, element, code);
       code = arith::ExtFOp::create(inner, loc, inner.getF32Type(), code);
@@ -137,7 +156,91 @@ Value roundInBlocks(OpBuilder &b, Location loc, Value value, Type element, int64
     }
     return arith::MulFOp::create(inner, loc, code, scale);
   };
-  return map(b, loc, {value, greatest}, {identity, AffineMap::get(rank, 0, at, context)}, b.getF32Type(), &dims, round);
+  AffineMap identity = b.getMultiDimIdentityMap(rank);
+  Value result =
+      map(b, loc, {value, greatest}, {identity, blockMap(b, rank, blocks, group)}, b.getF32Type(), &dims, round);
+  if (columns % (blocks > 1 ? group : columns) == 0)
+    result.getDefiningOp()->setAttr(kRoundedAttr, b.getStringAttr(formatName(element, blocks > 1 ? group : columns)));
+  return result;
+}
+
+std::optional<BlockFormat> roundedFormat(Value value) {
+  Operation *op = value.getDefiningOp();
+  auto name = op ? op->getAttrOfType<StringAttr>(kRoundedAttr) : StringAttr();
+  return name ? findBlockFormat(name.getValue()) : std::nullopt;
+}
+
+static Type codeType(const BlockFormat &format, MLIRContext *context) {
+  if (format.codes == BlockCodes::E4M3)
+    return Float8E4M3FNType::get(context);
+  return Float8E5M2Type::get(context);
+}
+
+Value codesOfRounded(Value rounded, DimsAnalysis &dims) {
+  auto op = rounded.getDefiningOp<linalg::GenericOp>();
+  std::optional<BlockFormat> format = roundedFormat(rounded);
+  OpBuilder b(op);
+  Location loc = op.getLoc();
+  auto type = cast<RankedTensorType>(rounded.getType());
+  Type element = codeType(*format, b.getContext());
+  int64_t rank = type.getRank(), blocks = type.getShape().back() / format->block;
+  Value value = op.getDpsInputs()[0], greatest = op.getDpsInputs()[1];
+  AffineMap identity = b.getMultiDimIdentityMap(rank);
+  Value scales = map(b, loc, greatest, {identity}, b.getF32Type(), &dims,
+                     [&](OpBuilder &inner, ValueRange values) { return scaleFor(inner, loc, values[0], element); });
+  auto encode = [&](OpBuilder &inner, ValueRange values) -> Value {
+    Value code = numberIn(inner, loc, values[0], values[1], element);
+    code = arith::TruncFOp::create(inner, loc, element, code);
+    return arith::BitcastOp::create(inner, loc, inner.getI8Type(), code);
+  };
+  AffineMap perBlock = blockMap(b, rank, blocks, format->block);
+  Value codes = map(b, loc, {value, scales}, {identity, perBlock}, b.getI8Type(), &dims, encode);
+  return DequantizeOp::create(b, loc, type, codes, scales, b.getStringAttr(format->name), IntegerAttr(), UnitAttr());
+}
+
+Value splitBlocks(DequantizeOp source) {
+  std::optional<BlockFormat> format = findBlockFormat(source.getFormat());
+  OpBuilder b(source);
+  Location loc = source.getLoc();
+  auto type = cast<RankedTensorType>(source.getBlocks().getType());
+  int64_t rows = type.getDimSize(0), blocks = type.getDimSize(1) / format->bytes, begin = format->codesBegin();
+  SmallVector<ReassociationIndices> split{{0}, {1, 2}};
+  Value bytes =
+      tensor::ExpandShapeOp::create(b, loc, type.clone({rows, blocks, format->bytes}), source.getBlocks(), split);
+  auto generic = [&](ValueRange inputs, ArrayRef<AffineMap> maps, ArrayRef<int64_t> shape, Type element, Body body) {
+    SmallVector<AffineMap> all(maps);
+    all.push_back(b.getMultiDimIdentityMap(shape.size()));
+    SmallVector<utils::IteratorType> loops(shape.size(), utils::IteratorType::parallel);
+    Value out = tensor::EmptyOp::create(b, loc, shape, element);
+    return linalg::GenericOp::create(b, loc, out.getType(), inputs, ValueRange{out}, all, loops,
+                                     [&](OpBuilder &inner, Location at, ValueRange values) {
+                                       linalg::YieldOp::create(inner, at, body(inner, values));
+                                     })
+        .getResult(0);
+  };
+  AffineExpr row = b.getAffineDimExpr(0), block = b.getAffineDimExpr(1), place = b.getAffineDimExpr(2);
+  Value codes = generic(bytes, AffineMap::get(3, 0, {row, block, place + begin}, b.getContext()),
+                        {rows, blocks, format->codeBytes()}, b.getI8Type(),
+                        [](OpBuilder &, ValueRange values) { return values[0]; });
+  codes = tensor::CollapseShapeOp::create(b, loc, codes, split);
+  // The f32 in front of a block's codes, the low byte first.
+  SmallVector<AffineMap> maps;
+  for (int64_t i = 0; i < begin; ++i)
+    maps.push_back(AffineMap::get(2, 0, {row, block, b.getAffineConstantExpr(i)}, b.getContext()));
+  SmallVector<Value> inputs(begin, bytes);
+  Value scales =
+      generic(inputs, maps, {rows, blocks}, b.getF32Type(), [&](OpBuilder &inner, ValueRange values) -> Value {
+        Value bits;
+        for (int64_t i = 0; i < begin; ++i) {
+          Value byte = arith::ExtUIOp::create(inner, loc, inner.getI32Type(), values[i]);
+          Value shift = arith::ConstantOp::create(inner, loc, inner.getI32IntegerAttr(8 * i));
+          Value high = i ? Value(arith::ShLIOp::create(inner, loc, byte, shift)) : byte;
+          bits = i ? Value(arith::OrIOp::create(inner, loc, bits, high)) : high;
+        }
+        return arith::BitcastOp::create(inner, loc, inner.getF32Type(), bits);
+      });
+  return DequantizeOp::create(b, loc, source.getType(), codes, scales, source.getFormatAttr(), IntegerAttr(),
+                              UnitAttr());
 }
 
 } // namespace mlir::dsc

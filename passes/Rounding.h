@@ -15,4 +15,13 @@ Value castTensor(OpBuilder &b, Location loc, Value value, Type element, DimsAnal
 /// so that its greatest magnitude is the largest number of the type. The last block of a row may be shorter.
 Value roundInBlocks(OpBuilder &b, Location loc, Value value, Type element, int64_t group, DimsAnalysis &dims);
 
+/// The block format that `value`, made by `roundInBlocks`, is exact in; none if it was not, or of no such format.
+std::optional<BlockFormat> roundedFormat(Value value);
+
+/// The same numbers as codes under scales: a dsc.dequantize of two tensors that are made beside them.
+Value codesOfRounded(Value rounded, DimsAnalysis &dims);
+
+/// The same numbers as `source` (of a weight in blocks of 8-bit floats), from codes and scales in tensors of their own.
+Value splitBlocks(DequantizeOp source);
+
 } // namespace mlir::dsc

@@ -61,12 +61,32 @@ static LogicalResult checkRows(Operation *op, RankedTensorType blocks, const Blo
   return success();
 }
 
+/// Codes in rows of whole blocks, and a scale for each block.
+static LogicalResult checkScales(DequantizeOp op, const BlockFormat &format) {
+  RankedTensorType codes = tensorType(op.getBlocks()), scales = tensorType(op.getScales());
+  if (format.codes == BlockCodes::Ggml || op.getPanel())
+    return op.emitOpError("scales of their own need a format with one scale for each block, and no panel, got: \"")
+           << op.getFormat() << "\"";
+  int64_t bytes = codes.getRank() ? codes.getShape().back() : 0;
+  bool whole = codes.getRank() && !ShapedType::isDynamic(bytes) && bytes % format.codeBytes() == 0;
+  SmallVector<int64_t> expected(codes.getShape());
+  if (whole)
+    expected.back() = bytes / format.codeBytes();
+  if (!whole || scales.getShape() != ArrayRef(expected))
+    return op.emitOpError("a row of codes must be whole blocks of ")
+           << format.codeBytes() << " bytes with one scale each, got: " << codes << " and " << scales;
+  return success();
+}
+
 LogicalResult DequantizeOp::verify() {
   std::optional<BlockFormat> format = checkFormat(*this, getFormat());
   if (!format)
     return failure();
   RankedTensorType blocks = tensorType(getBlocks());
-  if (!getPanel()) {
+  if (getScales()) {
+    if (failed(checkScales(*this, *format)))
+      return failure();
+  } else if (!getPanel()) {
     if (failed(checkRows(*this, blocks, *format)))
       return failure();
   } else if (*getPanel() < 1 || blocks.getRank() != 3 || !blocks.hasStaticShape() ||
@@ -86,7 +106,8 @@ void DequantizeOp::inferResultDims(ArrayRef<Dims> operands, SmallVectorImpl<Dims
     dims[1] = constant(blocks.getDimSize(1) * format->block);
     dims[2] = constant(*getPanel());
   } else {
-    dims.back() = constant(blocks.getShape().back() / format->bytes * format->block);
+    int64_t bytes = getScales() ? format->codeBytes() : format->bytes;
+    dims.back() = constant(blocks.getShape().back() / bytes * format->block);
   }
 }
 

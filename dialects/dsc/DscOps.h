@@ -34,6 +34,8 @@ struct BlockFormat {
   int64_t unitAt(int64_t offset) const { return offset >= halvesBegin && offset < halvesEnd ? 2 : 4; }
   /// Where the codes of a format with one scale begin.
   int64_t codesBegin() const { return halvesEnd ? halvesEnd : 4; }
+  /// Bytes of a block's codes, in a format with one scale.
+  int64_t codeBytes() const { return bytes - codesBegin(); }
 };
 /// The format of a name (see dsc.dequantize); none when it is not known.
 std::optional<BlockFormat> findBlockFormat(llvm::StringRef name);

@@ -404,28 +404,27 @@ def Dsc_DequantizeOp : Dsc_GraphOp<"dequantize"> {
     (ggml-common.h of the GGML project, GGUF specification v3).
 
     `int4_gN`, `int8_gN`, `fp8_e4m3_gN` and `fp8_e5m2_gN` hold a scale and N
-    codes, N being a multiple of 32 (a whole row, if it is one): two's
-    complement bytes, floats of 8 bits (OCP 8-bit floating point, e4m3 without
-    infinities), or nibbles with 8 added, laid out as those of `q4_0` for each
-    32 weights. A weight is its code times the scale. Scales are f16 for
-    integers in groups of up to 128, else f32.
+    codes, N being a multiple of 32 (a whole row, if it is one): two's complement
+    bytes, floats of 8 bits (OCP 8-bit floating point, e4m3 without infinities),
+    or nibbles with 8 added, laid out as those of `q4_0` for each 32 weights. A
+    weight is its code times the scale. Scales are f16 for integers in groups of
+    up to 128, else f32. Of these formats, codes and `scales` (f32, one for each
+    block) may also be tensors of their own.
 
-    With `panel` = t the bytes are those of `dsc.pack_blocks`, and the result is
-    `[n / t, k, t]`.
+    With `panel` = t the bytes are those of `dsc.pack_blocks`: `[n / t, k, t]`.
 
     A weight stays in its blocks, and whoever multiplies with it decodes them in
-    registers. `expanded` says that its values are to be kept instead: computed
-    once, when weights are bound.
+    registers. `expanded`: its values are kept, computed when weights are bound.
 
     Example:
     ```mlir
     %y = dsc.dequantize %w {format = "q4_1"} : tensor<576x360xi8> -> tensor<576x576xf32>
     ```
   }];
-  let arguments = (ins RankedTensorOf<[I8]>:$blocks, StrAttr:$format, OptionalAttr<I64Attr>:$panel,
-                       UnitAttr:$expanded);
+  let arguments = (ins RankedTensorOf<[I8]>:$blocks, Optional<RankedTensorOf<[F32]>>:$scales, StrAttr:$format,
+                       OptionalAttr<I64Attr>:$panel, UnitAttr:$expanded);
   let results = (outs Dsc_FloatTensor:$result);
-  let assemblyFormat = "$blocks attr-dict `:` type($blocks) `->` type($result)";
+  let assemblyFormat = "$blocks (`scales` $scales^ `:` type($scales))? attr-dict `:` type($blocks) `->` type($result)";
 }
 
 def Dsc_PackBlocksOp : Dsc_GraphOp<"pack_blocks"> {

@@ -37,7 +37,8 @@ struct BlockReader {
       return kernel.pull(op.getBlocks(), {row[0], block, kernel.apply(place, {position, row[1]})});
     }
     SmallVector<Index> at(row);
-    at.push_back(kernel.apply(d0() * format.bytes + d1() + offset, {block, position}));
+    int64_t bytes = op.getScales() ? format.codeBytes() : format.bytes;
+    at.push_back(kernel.apply(d0() * bytes + d1() + offset, {block, position}));
     return kernel.pull(op.getBlocks(), at);
   }
   Value byte(int64_t offset) { return byte(offset, Index::uniform(kernel.constantIndex(0))); }
@@ -164,10 +165,16 @@ struct BlockReader {
     Value factor = kernel.constant(kernel.getF32Type(), wider ? 256.0 : 1.0);
     return wider ? binary<arith::MulFOp>(value, factor) : value;
   }
+  /// The scale of a block that is stored beside the codes.
+  Value scaleBeside() {
+    SmallVector<Index> at(row);
+    at.push_back(block);
+    return kernel.pull(op.getScales(), at);
+  }
   /// One code times one scale.
   Value scaledCode() {
-    Value scale = format.halvesEnd ? half(0) : single();
-    int64_t begin = format.codesBegin();
+    Value scale = op.getScales() ? scaleBeside() : format.halvesEnd ? half(0) : single();
+    int64_t begin = op.getScales() ? 0 : format.codesBegin();
     switch (format.codes) {
     case BlockCodes::Int4: {
       Value shift = number((d0() % 32).floorDiv(16) * 4);
@@ -205,7 +212,8 @@ struct BlockReader {
 
 struct DequantizeModel : KernelOpInterface::ExternalModel<DequantizeModel, DequantizeOp> {
   bool isInline(Operation *op) const {
-    return cast<DequantizeOp>(op).getPanel().has_value() || op->hasAttr(kDecodedByReaderAttr);
+    auto dequantize = cast<DequantizeOp>(op);
+    return dequantize.getPanel() || dequantize.getScales() || op->hasAttr(kDecodedByReaderAttr);
   }
   int64_t getRunLength(Operation *op, unsigned) const { return blockRunLength(cast<DequantizeOp>(op)); }
   ScaledRun pullRun(Operation *op, KernelBuilder &kernel, unsigned, Value panel, Value run, Value lane) const {

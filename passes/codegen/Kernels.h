@@ -34,6 +34,13 @@ bool mayRoundFactors(std::optional<PrecisionAttr> precision);
 /// rate.
 bool hasFastBf16Dots(TargetAttr target);
 
+/// Elements along the reduction whose 8-bit products a GPU sums up before they are scaled.
+constexpr int64_t kCodeSlice = 128;
+
+/// Whether a GPU can multiply codes of this format, `depth` of them in a line: 8-bit floats with a scale for whole
+/// slices, or one for all.
+bool multipliesCodes(const BlockFormat &format, int64_t depth);
+
 /// The parts of a weight in panels of blocks (PackBlocksKernel.cpp), as described at dsc.pack_blocks.
 int64_t blockRunLength(DequantizeOp op);
 ScaledRun pullBlockRun(DequantizeOp op, KernelBuilder &kernel, Value panel, Value run, Value lane);

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,8 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "python"))
+
+from garbage import collected
 
 from gpu.checkpoints import SMOLLM2, TINY, write
 from gpu.virtual_gpu import VirtualGpu, build_driver
@@ -25,8 +26,8 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def gpu(driver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[VirtualGpu]:
     """GPU 0 of this machine, emulated; what its kernels must not do fails the test."""
     virtual = VirtualGpu(driver, tmp_path / "gpu", monkeypatch)
-    yield virtual
-    gc.collect()
+    with collected():
+        yield virtual
     virtual.check()
 
 

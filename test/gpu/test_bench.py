@@ -27,6 +27,7 @@ def bench(monkeypatch: pytest.MonkeyPatch):
 def test_numbers_of_programs_compiled_before(gpu: VirtualGpu, bench, monkeypatch, tmp_path, capsys):
     few = [
         bench.Case("gemm", (7, 264, 520)),
+        bench.Case("gemm-fp8", (70, 264, 640)),
         bench.Case("attention", (1, 127, 8, 2, 64)),
         bench.Case("decode-attention", (2, 77, 4, 4, 64)),
         bench.Case("rms_norm", (7, 576)),
@@ -38,7 +39,7 @@ def test_numbers_of_programs_compiled_before(gpu: VirtualGpu, bench, monkeypatch
         sys, "argv", ["gpu.py", "--quick", "--programs", str(tmp_path / "programs"), "--output", str(tmp_path)]
     )
     assert bench.main() == 0
-    assert "4 of 4 cases are right" in capsys.readouterr().out
+    assert "5 of 5 cases are right" in capsys.readouterr().out
     report = json.loads((tmp_path / "gpu.json").read_text())
     assert set(report["numerics"]) == {case.name for case in few}
     assert all(error <= bench.BOUND[case.kind] for case, error in zip(few, report["numerics"].values()))

@@ -16,6 +16,7 @@ from deepseek.frontend.checkpoint.checkpoint import open_checkpoint
 from deepseek.names import find_model
 from deepseek.package import describe
 from gpu.programs import attention, cached_attention, kernels, matmul, rms_norm
+from gpu.test_fp8 import program as fp8_program
 
 TARGETS = ("sm_80", "sm_90a")
 SHARED_LIMIT = {"sm_80": 163 << 10, "sm_90a": 227 << 10}  # CUDA C++ Programming Guide, technical specifications
@@ -91,6 +92,16 @@ def test_matmul_of_hopper(tmp_path):
     assert assembled.sass.count("HGMMA.64x256x16.F32.BF16") == 4
     assert assembled.sass.count("UTMALDG.2D") == 2
     assert "SYNCS.PHASECHK" in assembled.sass
+    assert "LDL" not in assembled.sass
+    assert "STL" not in assembled.sass
+
+
+def test_matmul_of_hopper_in_8_bits(tmp_path):
+    text = fp8_program(4096, 4096, 4096, "fp8_e4m3_g128", "fp8_e4m3_g128")
+    assembled = assemble(kernels(text, "sm_90a")["matmul_0"], "sm_90a", tmp_path)
+    assert assembled.spills == 0
+    assert assembled.sass.count("QGMMA.64x128x32.F32.E4M3.E4M3") == 4
+    assert assembled.sass.count("UTMALDG.2D") == 2
     assert "LDL" not in assembled.sass
     assert "STL" not in assembled.sass
 

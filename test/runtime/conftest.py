@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from garbage import collected
 
 import deepseek
 from deepseek import runtime
@@ -126,8 +126,8 @@ def cuda(fake_libraries: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         library = runtime._library.__wrapped__()
     monkeypatch.setattr(runtime, "_library", lambda: library)
     fake = FakeCuda(folder / "libcuda.so.1", folder / "libnccl.so.2")
-    yield fake
-    gc.collect()
+    with collected():
+        yield fake
     assert fake.depth() == 0
 
 

@@ -123,8 +123,8 @@ private:
       int64_t panel = k / kPanel, inside = k % kPanel * 2;
       Int left = group * kGroupRows * kTileRowBytes + (panel * blockRows * kTileRowBytes + inside);
       Int right = placeOf(where) + (panel * plan.keys * kTileRowBytes + inside);
-      sums = wgmma(kernel, factor, sums, matrixAlongRows(kernel, queries, left), matrixAlongRows(kernel, ring, right),
-                   plan.keys);
+      sums = wgmma(kernel, factor, factor, sums, matrixAlongRows(kernel, queries, left),
+                   matrixAlongRows(kernel, ring, right), plan.keys);
     }
     wgmmaWait(kernel);
     release(where);
@@ -183,6 +183,8 @@ LogicalResult emitAttentionWgmma(AttentionOp op, KernelBuilder &kernel, const At
   if (!canUseWgmma(op) || !kernel.buffers.contains(source) || variant.getInstruction() != "wgmma")
     return op.emitOpError("instruction \"")
            << variant.getInstruction() << "\" is not known, or keys and values are not stored as they are multiplied";
+  if (failed(needHopper(op, variant)))
+    return failure();
   if (threads.size() != 2 || threads[0] != 3 || threads[1] != kWarpgroup || plan.rows() > 2 * kGroupRows ||
       plan.keys % 16 != 0 || plan.keys > 256 || plan.splits != 1)
     return op.emitOpError(

@@ -1,10 +1,30 @@
 //===- MatmulBlock.cpp - what kernels of matrix products share on a GPU ---===//
 
 #include "passes/codegen/gpu/MatmulBlock.h"
+#include "passes/codegen/gpu/Wgmma.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 
 namespace mlir::dsc {
+
+bool multipliesCodes(const BlockFormat &format, int64_t depth) {
+  constexpr int64_t kTmaBytes = 16; // lines of a matrix must be a multiple of it apart
+  return (format.codes == BlockCodes::E4M3 || format.codes == BlockCodes::E5M2) &&
+         (format.block == depth || format.block % kCodeSlice == 0) && depth % kTmaBytes == 0;
+}
+
+std::optional<CodeFactors> codeFactors(MatmulOp op) {
+  CodeFactors found{op.getLhs().getDefiningOp<DequantizeOp>(), op.getRhs().getDefiningOp<DequantizeOp>(), {}, {}};
+  if (!found.lhs || !found.rhs || !found.lhs.getScales() || !found.rhs.getScales())
+    return std::nullopt;
+  found.lhsFormat = *findBlockFormat(found.lhs.getFormat());
+  found.rhsFormat = *findBlockFormat(found.rhs.getFormat());
+  int64_t depth = cast<RankedTensorType>(op.getLhs().getType()).getShape().back();
+  bool lines = op.getTransposeRhs() && !op.getTransposeLhs() && accumulatorOf(op).isF32();
+  if (!lines || !multipliesCodes(found.lhsFormat, depth) || !multipliesCodes(found.rhsFormat, depth))
+    return std::nullopt;
+  return found;
+}
 
 FloatType matrixFactorType(MatmulOp op) {
   Type lhs = getElementTypeOrSelf(op.getLhs()), rhs = getElementTypeOrSelf(op.getRhs());
@@ -154,7 +174,7 @@ LogicalResult emitGpuMatmul(MatmulOp op, KernelBuilder &kernel, VariantAttr vari
   kernel.team = Team(); // threads share more than rows here
   if (variant.getInstruction() == "mma")
     return emitMatmulMma(op, kernel, variant);
-  if (variant.getInstruction() == "wgmma")
+  if (variant.getInstruction() == "wgmma" || variant.getInstruction() == "wgmma8")
     return emitMatmulWgmma(op, kernel, variant);
   if (variant.getInstruction() != "fma")
     return op.emitOpError("has no instruction \"") << variant.getInstruction() << "\" on this GPU";
@@ -198,11 +218,16 @@ ScheduleAttr gpuMatmulSchedule(MatmulOp op, TargetAttr target, DimsAnalysis &dim
   // flight, twice what memory of 3.35 TB/s needs at an assumed latency of 0.6 us (Little's law).
   if (op.getTransposeRhs())
     add(1, {1, 4}, {1, 32}, 2, 0, "fma", {8, kWarp});
-  if (matrixFactorType(op)) {
+  bool hopper = target.getCpu() == "sm_90a";
+  if (hopper && codeFactors(op)) {
+    // Sums of a slice and sums of all share the registers. Few rows are bound by memory all the same.
+    add(64, {kGroupRows, 64}, {2 * kGroupRows, 64}, 8, kCodeSlice, "wgmma8", {3, kWarpgroup});
+    add(0, {kGroupRows, 128}, {2 * kGroupRows, 128}, 6, kCodeSlice, "wgmma8", {3, kWarpgroup});
+  } else if (matrixFactorType(op)) {
     constexpr int64_t kDepth = 64; // elements of a row of a swizzled tile
     add(16, {16, 16}, {16, 64}, 4, kDepth, "mma", {4, kWarp});
     add(64, {32, 32}, {64, 64}, 4, kDepth, "mma", {4, kWarp});
-    if (target.getCpu() == "sm_90a" && canUseWgmma(op)) {
+    if (hopper && canUseWgmma(op)) {
       int64_t columns = wgmmaColumns(op);
       add(0, {64, columns}, {128, columns}, columns > 128 ? 4 : 6, kDepth, "wgmma", {3, 128});
     } else {

@@ -11,6 +11,16 @@ ScheduleAttr gpuMatmulSchedule(MatmulOp op, TargetAttr target, DimsAnalysis &dim
 /// Writes the kernel of one variant.
 LogicalResult emitGpuMatmul(MatmulOp op, KernelBuilder &kernel, VariantAttr variant);
 
+/// The operands of a product of codes of 8 bits under scales; none if they are not both such that `multipliesCodes`.
+struct CodeFactors {
+  DequantizeOp lhs, rhs;
+  BlockFormat lhsFormat, rhsFormat;
+
+  DequantizeOp side(bool right) const { return right ? rhs : lhs; }
+  const BlockFormat &format(bool right) const { return right ? rhsFormat : lhsFormat; }
+};
+std::optional<CodeFactors> codeFactors(MatmulOp op);
+
 /// What the matrix instructions multiply for a product: bf16 or f16, null where neither may stand for its operands.
 FloatType matrixFactorType(MatmulOp op);
 
@@ -63,10 +73,11 @@ protected:
   Int thread;                // i32
 };
 
-/// Whether both factors can be copied by TMA and multiplied by wgmma.
+/// Whether both factors can be copied by TMA and multiplied by wgmma of 16 bits.
 bool canUseWgmma(MatmulOp op);
 
-/// Products by the matrix instruction of four warps (wgmma), operands in shared memory by TMA.
+/// Products by the matrix instruction of four warps (wgmma), operands in shared memory by TMA: of bf16 and f16, or of
+/// codes of 8 bits under scales (instruction "wgmma8").
 LogicalResult emitMatmulWgmma(MatmulOp op, KernelBuilder &kernel, VariantAttr variant);
 /// Products by the matrix instruction of a warp (mma.sync), operands in shared memory.
 LogicalResult emitMatmulMma(MatmulOp op, KernelBuilder &kernel, VariantAttr variant);

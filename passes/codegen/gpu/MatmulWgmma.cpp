@@ -2,7 +2,9 @@
 //
 // Persistent blocks. One warpgroup copies slices of both factors to a ring in
 // shared memory, as far ahead as there is room; each other warpgroup multiplies
-// 64 rows of the slice with all its columns. Barriers say which places of the
+// 64 rows of the slice with all its columns. Codes of 8 bits are summed up by the
+// instruction within a slice only, which keeps fewer bits of sums than f32 has
+// (DeepSeek-V3, arXiv 2412.19437, section 3.3.2). Barriers say which places of the
 // ring are full and which are free, across tiles: the first slices of the next
 // tile arrive while the results of this one leave.
 //
@@ -13,6 +15,8 @@
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/LLVMIR/NVVMDialect.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
 #include "passes/codegen/gpu/Async.h"
 #include "passes/codegen/gpu/MatmulBlock.h"
 #include "passes/codegen/gpu/Wgmma.h"
@@ -20,25 +24,29 @@
 namespace mlir::dsc {
 namespace {
 
-constexpr int64_t kDepth = kTileRowBytes / 2; // elements of a slice along the reduction
+// As kProducerRegisters and kConsumerRegisters, where the copying warpgroup reads scales too.
+constexpr int64_t kHelperRegisters = 80, kHelpedRegisters = 216;
 
 class WgmmaEmitter : MatmulBlock {
 public:
   WgmmaEmitter(MatmulOp op, KernelBuilder &kernel, VariantAttr variant)
-      : MatmulBlock(op, kernel, variant), blockRows(variant.getWorkgroup()[0]), blockColumns(variant.getWorkgroup()[1]),
-        stages(variant.getUnroll()), groups(blockRows / kGroupRows), full{kernel, {}}, empty{kernel, {}} {}
+      : MatmulBlock(op, kernel, variant), codes(codeFactors(op)), elementBytes(codes ? 1 : 2),
+        sliceDepth(kTileRowBytes / elementBytes), blockRows(variant.getWorkgroup()[0]),
+        blockColumns(variant.getWorkgroup()[1]), stages(variant.getUnroll()), groups(blockRows / kGroupRows),
+        full{kernel, {}}, empty{kernel, {}} {}
 
   void run() {
-    Value memory = dynamicSharedMemory(kernel, kBarrierBytes + stages * stageBytes());
+    Value memory = dynamicSharedMemory(kernel, kBarrierBytes + stages * (stageBytes() + scaleBytes()));
     ring = behind(kernel, memory, word(kBarrierBytes));
+    scaleRing = behind(kernel, ring, word(stages * stageBytes()));
     full.first = memory;
     empty.first = behind(kernel, memory, word(stages * 8));
     maps[0] = mapOf(false);
     maps[1] = mapOf(true);
-    slices = (depth + (kDepth - 1)) / kDepth;
+    slices = (depth + (sliceDepth - 1)) / sliceDepth;
     kernel.ifThen(thread == 0, [&] {
       for (int64_t i = 0; i < stages; ++i) {
-        full.init(word(i), 1);
+        full.init(word(i), scaleBytes() ? 2 : 1);
         empty.init(word(i), groups * (kWarpgroup / kWarp));
       }
       NVVM::FenceMbarrierInitOp::create(kernel);
@@ -47,28 +55,45 @@ public:
 
     Int group = thread / kWarpgroup;
     kernel.ifThen(group == groups, [&] {
-      setRegisters(kernel, kProducerRegisters, /*more=*/false);
+      setRegisters(kernel, scaleBytes() ? kHelperRegisters : kProducerRegisters, /*more=*/false);
       kernel.ifThen(thread == groups * kWarpgroup, [&] { copyTiles(); });
+      if (scaleBytes()) {
+        Int helper = (thread - groups * kWarpgroup) / kWarp;
+        kernel.ifThen(word(0) < helper, [&] { copyScales(helper - 1); });
+      }
     });
     kernel.ifThen(group < groups, [&] {
-      setRegisters(kernel, kConsumerRegisters, /*more=*/true);
+      setRegisters(kernel, scaleBytes() ? kHelpedRegisters : kConsumerRegisters, /*more=*/true);
       multiplyTiles(group);
     });
   }
 
 private:
   int64_t stageBytes() const { return (blockRows + blockColumns) * kTileRowBytes; }
+  /// Whether the lines of a factor have a scale for each of several parts.
+  bool scalesChange(bool rhs) const { return codes && codes->format(rhs).block != staticDepth(); }
+  int64_t scaleBytes() const { return scalesChange(false) || scalesChange(true) ? (blockRows + blockColumns) * 4 : 0; }
+  Int scaleBegin(Int stage, bool rhs) { return stage * scaleBytes() + (rhs ? blockRows * 4 : 0); }
+
+  Value factorTensor(bool rhs) { return codes ? codes->side(rhs).getBlocks() : Value(rhs ? op.getRhs() : op.getLhs()); }
+  FloatType factorType(bool rhs) {
+    if (!codes)
+      return type;
+    MLIRContext *context = op.getContext();
+    bool wide = codes->format(rhs).codes == BlockCodes::E4M3;
+    return wide ? cast<FloatType>(Float8E4M3FNType::get(context)) : cast<FloatType>(Float8E5M2Type::get(context));
+  }
 
   Value mapOf(bool rhs) {
     MLIRContext *context = op.getContext();
-    AffineExpr lines = rhs ? shape.columns : elementCount(shape.rows, context), bytes = shape.depth * 2;
-    TensorMap map{{shape.depth, lines}, {bytes}, {kDepth, rhs ? blockColumns : blockRows}};
+    AffineExpr lines = rhs ? shape.columns : elementCount(shape.rows, context), bytes = shape.depth * elementBytes;
+    TensorMap map{{shape.depth, lines}, {bytes}, {sliceDepth, rhs ? blockColumns : blockRows}};
     if (!shape.batch.empty()) {
       map.sizes.push_back(elementCount(shape.batch, context));
       map.strides.push_back(lines * bytes);
       map.box.push_back(1);
     }
-    return tensorMapOf(kernel, kernel.buffers.lookup(rhs ? op.getRhs() : op.getLhs()), map);
+    return tensorMapOf(kernel, kernel.buffers.lookup(factorTensor(rhs)), map);
   }
 
   /// Walks over this block's tiles. `slice` counts all slices so far: `body` gets those of a tile.
@@ -91,7 +116,7 @@ private:
         Int slice{&kernel, i}, number = before + slice, where = place(number);
         empty.wait(where, parity(number) ^ 1);
         full.expect(where, stageBytes());
-        Value done = full.at(where), k = (slice * kDepth).asI32();
+        Value done = full.at(where), k = (slice * sliceDepth).asI32();
         for (bool rhs : {false, true}) {
           SmallVector<Value> at{k, (rhs ? firstColumn : firstRow).asI32()};
           if (!shape.batch.empty())
@@ -101,21 +126,56 @@ private:
       });
     });
   }
+  /// Three warps take a slice each, as reading its scales takes longer than multiplying it.
+  void copyScales(Int helper) {
+    constexpr int64_t kHelpers = kWarpgroup / kWarp - 1;
+    Int lane = thread % kWarp;
+    forTiles([&](Int before) {
+      kernel.forLoop(helper.asIndex(), slices, kHelpers, [&](Value i) {
+        Int slice{&kernel, i}, number = before + slice, where = place(number);
+        SmallVector<std::pair<Int, Value>> read; // the place of a scale, and the scale
+        for (bool rhs : {false, true})
+          for (int64_t line = 0; scalesChange(rhs) && line < (rhs ? blockColumns : blockRows); line += kWarp) {
+            Int mine = (lane + line).asIndex();
+            read.push_back({scaleBegin(where, rhs) + (lane + line) * 4,
+                            scaleOf(rhs, (rhs ? firstColumn : firstRow) + mine, slice)});
+          }
+        empty.wait(where, parity(number) ^ 1);
+        for (auto [at, scale] : read)
+          LLVM::StoreOp::create(kernel, scale, behind(kernel, scaleRing, at));
+        syncWarp(kernel);
+        kernel.ifThen(lane == 0, [&] { full.arrive(where); });
+      });
+    });
+  }
+
+  /// What a line's codes of a slice are multiplied with; of lines behind the last one, what those of the last are.
+  Value scaleOf(bool rhs, Int line, Int slice) {
+    Int last = (rhs ? columns : rows) - 1;
+    Int part = scalesChange(rhs) ? slice / (codes->format(rhs).block / sliceDepth) : constant(0);
+    return kernel.pull(codes->side(rhs).getScales(), pullIndex(rhs, min(line, last), Index::uniform(part)));
+  }
+
   Int stageBegin(Int stage, bool rhs) { return stage * stageBytes() + (rhs ? blockRows * kTileRowBytes : 0); }
 
   void multiplyTiles(Int group) {
     Int warp = thread / kWarp % (kWarpgroup / kWarp), lane = thread % kWarp;
     forTiles([&](Int before) {
+      row = firstRow + (group * kGroupRows + warp * 16 + lane / 4).asIndex();
+      column = firstColumn + (lane.asIndex() % 4) * 2;
       Value start = wgmmaZero(kernel, blockColumns);
       Value sums = kernel.forLoop(constant(0), slices, 1, start, [&](Value i, ValueRange carried) {
-        Int number = before + Int{&kernel, i}, where = place(number);
+        Int slice{&kernel, i}, number = before + slice, where = place(number);
         full.wait(where, parity(number));
-        Value next = multiplySlice(group, where, carried[0]);
+        Value next = multiplySlice(group, where, codes ? Value() : carried[0]);
+        if (codes)
+          next =
+              scaled(next, scalesOfSlice(group * kGroupRows + warp * 16 + lane / 4, lane % 4 * 2, where), carried[0]);
         kernel.ifThen(lane == 0, [&] { empty.arrive(where); });
         return SmallVector<Value>{next};
       })[0];
-      Int row = firstRow + (group * kGroupRows + warp * 16 + lane / 4).asIndex();
-      Int column = firstColumn + (lane.asIndex() % 4) * 2;
+      if (codes)
+        sums = scaled(sums, scalesOfLines(), Value());
       for (int64_t half : {0, 1}) {
         Int here = row + half * 8;
         SmallVector<Index> at = rowIndex(here);
@@ -128,36 +188,105 @@ private:
   }
 
   Value multiplySlice(Int group, Int stage, Value sums) {
-    sums = wgmmaFence(kernel, sums, blockColumns);
+    if (sums)
+      sums = wgmmaFence(kernel, sums, blockColumns);
+    else
+      NVVM::WgmmaFenceAlignedOp::create(kernel);
     Int left = stageBegin(stage, false) + group * kGroupRows * kTileRowBytes, right = stageBegin(stage, true);
-    for (int64_t k = 0; k < kDepth; k += 16)
-      sums = wgmma(kernel, type, sums, matrixAlongRows(kernel, ring, left + k * 2),
-                   matrixAlongRows(kernel, ring, right + k * 2), blockColumns);
+    constexpr int64_t kStep = 32; // bytes of a row that one instruction multiplies
+    for (int64_t k = 0; k < kTileRowBytes; k += kStep)
+      sums = wgmma(kernel, factorType(false), factorType(true), sums, matrixAlongRows(kernel, ring, left + k),
+                   matrixAlongRows(kernel, ring, right + k), blockColumns);
     wgmmaWait(kernel);
     return sums;
   }
 
+  /// What this thread's rows and columns are multiplied with; empty where that is not done here.
+  struct Scales {
+    SmallVector<Value> rows, columns;
+  };
+
+  /// Of a slice, from shared memory.
+  Scales scalesOfSlice(Int row, Int column, Int stage) {
+    Scales result;
+    auto load = [&](bool rhs, Int line, Type type) {
+      return LLVM::LoadOp::create(kernel, type, behind(kernel, scaleRing, scaleBegin(stage, rhs) + line * 4));
+    };
+    if (scalesChange(false))
+      result.rows = {load(false, row, accType), load(false, row + 8, accType)};
+    for (int64_t j = 0; scalesChange(true) && j < blockColumns; j += 8) {
+      Value pair = load(true, column + j, VectorType::get({2}, accType));
+      for (int64_t i : {0, 1})
+        result.columns.push_back(vector::ExtractOp::create(kernel, pair, i));
+    }
+    return result;
+  }
+
+  /// Those that do not change along a line.
+  Scales scalesOfLines() {
+    Scales result;
+    if (!scalesChange(false))
+      result.rows = {scaleOf(false, row, constant(0)), scaleOf(false, row + 8, constant(0))};
+    for (int64_t j = 0; !scalesChange(true) && j < blockColumns; j += 8)
+      for (int64_t i : {0, 1})
+        result.columns.push_back(scaleOf(true, column + (j + i), constant(0)));
+    return result;
+  }
+
+  /// before + sums * scales.
+  Value scaled(Value sums, const Scales &scales, Value before) {
+    SmallVector<Value> all = wgmmaSums(kernel, sums, blockColumns), old;
+    if (before)
+      old = wgmmaSums(kernel, before, blockColumns);
+    for (auto [i, sum] : llvm::enumerate(all)) {
+      Value factor = scales.rows.empty() ? Value() : scales.rows[i / 2 % 2];
+      if (!scales.columns.empty()) {
+        Value other = scales.columns[i / 4 * 2 + i % 2];
+        factor = factor ? Value(arith::MulFOp::create(kernel, factor, other)) : other;
+      }
+      if (!before)
+        sum = factor ? Value(arith::MulFOp::create(kernel, sum, factor)) : sum;
+      else
+        sum = factor ? Value(math::FmaOp::create(kernel, sum, factor, old[i]))
+                     : Value(arith::AddFOp::create(kernel, sum, old[i]));
+    }
+    return wgmmaPack(kernel, all);
+  }
+
+  std::optional<CodeFactors> codes;
+  int64_t elementBytes, sliceDepth;
   int64_t blockRows, blockColumns, stages, groups;
   Barriers full, empty;
-  Value ring, maps[2];
-  Int slices;
+  Value ring, scaleRing, maps[2];
+  Int slices, row, column; // of this thread's first sum
 };
 
 } // namespace
 
 LogicalResult emitMatmulWgmma(MatmulOp op, KernelBuilder &kernel, VariantAttr variant) {
   ArrayRef<int64_t> tile = variant.getTile(), block = variant.getWorkgroup(), threads = variant.getThreads();
-  if (!canUseWgmma(op) || !kernel.buffers.contains(op.getLhs()) || !kernel.buffers.contains(op.getRhs()))
+  if (failed(needHopper(op, variant)))
+    return failure();
+  std::optional<CodeFactors> codes = codeFactors(op);
+  bool eight = variant.getInstruction() == "wgmma8";
+  if (eight != codes.has_value())
+    return op.emitOpError(eight ? "instruction \"wgmma8\" needs factors of 8-bit floats under scales"
+                                : "factors of 8-bit floats under scales need the instruction \"wgmma8\"");
+  Value lhs = codes ? Value(codes->lhs.getBlocks()) : Value(op.getLhs());
+  Value rhs = codes ? Value(codes->rhs.getBlocks()) : Value(op.getRhs());
+  if ((!codes && !canUseWgmma(op)) || !kernel.buffers.contains(lhs) || !kernel.buffers.contains(rhs))
     return op.emitOpError("instruction \"wgmma\" needs factors of bf16 or f16 whose lines along the reduction lie in "
                           "memory, a multiple of eight elements long");
   bool fits = threads.size() == 2 && threads[1] == kWarpgroup && tile[0] == kGroupRows && block[0] % kGroupRows == 0 &&
               block[0] / kGroupRows + 1 == threads[0] && threads[0] <= 3 && tile[1] == block[1] && block[1] % 8 == 0 &&
-              block[1] <= 256;
-  if (!fits || variant.getDepth() != kDepth || variant.getUnroll() < 2)
-    return op.emitOpError(
-               "instruction \"wgmma\" needs tiles of 64 rows and the workgroup's columns, up to 256, one for "
-               "each warpgroup but one, at most two; depth ")
-           << kDepth << " and two or more stages, got: " << variant;
+              block[1] <= (codes ? 128 : 256);
+  int64_t sliceDepth = kTileRowBytes / (codes ? 1 : 2);
+  if (!fits || variant.getDepth() != sliceDepth || variant.getUnroll() < 2)
+    return op.emitOpError("instruction \"") << variant.getInstruction()
+                                            << "\" needs tiles of 64 rows and the workgroup's columns, up to 256 (of 8 "
+                                               "bits 128), one for each warpgroup "
+                                               "but one, at most two; depth "
+                                            << sliceDepth << " and two or more stages, got: " << variant;
   kernelFunction(kernel)->setAttr(kBlocksPerSmAttr, kernel.getI64IntegerAttr(1));
   WgmmaEmitter(op, kernel, variant).run();
   return success();

@@ -7,6 +7,13 @@
 
 namespace mlir::dsc {
 
+LogicalResult needHopper(Operation *op, VariantAttr variant) {
+  auto target = op->getParentOfType<ModuleOp>()->getAttrOfType<TargetAttr>(kTargetAttr);
+  if (target && target.getCpu() == "sm_90a")
+    return success();
+  return op->emitOpError("instruction \"") << variant.getInstruction() << "\" needs the target sm_90a, got: " << target;
+}
+
 void setRegisters(KernelBuilder &kernel, int64_t count, bool more) {
   auto action = more ? NVVM::SetMaxRegisterAction::increase : NVVM::SetMaxRegisterAction::decrease;
   NVVM::SetMaxRegisterOp::create(kernel, kernel.getI32IntegerAttr(count),
@@ -84,15 +91,23 @@ Value wgmmaFence(KernelBuilder &kernel, Value sums, int64_t columns, MutableArra
   return wgmmaPack(kernel, ArrayRef(through).take_front(columns / 2));
 }
 
-Value wgmma(KernelBuilder &kernel, FloatType type, Value sums, Int left, Int right, int64_t columns) {
-  auto kind = type.isF16() ? NVVM::WGMMATypes::f16 : NVVM::WGMMATypes::bf16;
+Value wgmma(KernelBuilder &kernel, FloatType leftType, FloatType rightType, Value sums, Int left, Int right,
+            int64_t columns) {
+  auto kind = [](FloatType type) {
+    return isa<Float8E4M3FNType>(type) ? NVVM::WGMMATypes::e4m3
+           : isa<Float8E5M2Type>(type) ? NVVM::WGMMATypes::e5m2
+           : type.isF16()              ? NVVM::WGMMATypes::f16
+                                       : NVVM::WGMMATypes::bf16;
+  };
+  int64_t depth = 256 / leftType.getWidth();
   auto scale = sums ? NVVM::WGMMAScaleOut::one : NVVM::WGMMAScaleOut::zero;
   if (!sums)
     sums = LLVM::PoisonOp::create(kernel, sumsType(kernel, columns));
-  return NVVM::WgmmaMmaAsyncOp::create(
-      kernel, sums.getType(), sums, left, right, NVVM::MMAShapeAttr::get(kernel.getContext(), kGroupRows, columns, 16),
-      kind, kind, NVVM::WGMMATypes::f32, scale, NVVM::WGMMAScaleIn::one, NVVM::WGMMAScaleIn::one, NVVM::MMALayout::row,
-      NVVM::MMALayout::col, NVVM::MMAIntOverflowAttr());
+  return NVVM::WgmmaMmaAsyncOp::create(kernel, sums.getType(), sums, left, right,
+                                       NVVM::MMAShapeAttr::get(kernel.getContext(), kGroupRows, columns, depth),
+                                       kind(leftType), kind(rightType), NVVM::WGMMATypes::f32, scale,
+                                       NVVM::WGMMAScaleIn::one, NVVM::WGMMAScaleIn::one, NVVM::MMALayout::row,
+                                       NVVM::MMALayout::col, NVVM::MMAIntOverflowAttr());
 }
 
 Value wgmmaFromRegisters(KernelBuilder &kernel, FloatType type, Value sums, ArrayRef<Value> left, Int right,

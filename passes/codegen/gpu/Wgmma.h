@@ -1,7 +1,7 @@
 //===- Wgmma.h - the matrix instruction of four warps (sm_90a) ------------===//
 //
-// wgmma.m64nNk16 of bf16 or f16 with sums in f32, as a struct of N / 2 numbers per
-// thread. Lane l of warp w holds, of every eight columns, columns 2 (l % 4) and
+// wgmma.m64nNk16 of bf16 or f16, or m64nNk32 of 8-bit floats, with sums in f32, as a
+// struct of N / 2 numbers per thread. Lane l of warp w holds, of every eight columns, columns 2 (l % 4) and
 // 2 (l % 4) + 1 of rows 16 w + l / 4 and 8 more (PTX ISA, "Asynchronous Warpgroup
 // Level Matrix Multiply-Accumulate Instructions").
 //
@@ -15,6 +15,9 @@ constexpr int64_t kWarpgroup = 128, kGroupRows = 64;
 constexpr int64_t kBarrierBytes = 1024; // kept for barriers in front of tiles, which are aligned to them
 // Of 65536 registers, three warpgroups begin with 168 each; the one that copies gives most of its own away.
 constexpr int64_t kProducerRegisters = 40, kConsumerRegisters = 232;
+
+/// An error unless the target has the instruction.
+LogicalResult needHopper(Operation *op, VariantAttr variant);
 
 void setRegisters(KernelBuilder &kernel, int64_t count, bool more);
 
@@ -37,8 +40,10 @@ Value wgmmaFence(KernelBuilder &kernel, Value sums, int64_t columns, MutableArra
 Value wgmmaPack(KernelBuilder &kernel, ArrayRef<Value> sums);
 SmallVector<Value> wgmmaSums(KernelBuilder &kernel, Value sums, int64_t columns);
 
-/// sums + left * right, both with the reduction along rows; without sums, the product. May be read after wgmmaWait.
-Value wgmma(KernelBuilder &kernel, FloatType type, Value sums, Int left, Int right, int64_t columns);
+/// sums + left * right, both with the reduction along rows, 32 bytes of them; without sums, the product. Types of 8
+/// bits may differ. May be read after wgmmaWait.
+Value wgmma(KernelBuilder &kernel, FloatType leftType, FloatType rightType, Value sums, Int left, Int right,
+            int64_t columns);
 /// The left operand being four words of this thread, the right one with the reduction along columns.
 Value wgmmaFromRegisters(KernelBuilder &kernel, FloatType type, Value sums, ArrayRef<Value> left, Int right,
                          int64_t columns);

@@ -98,7 +98,7 @@ func.func private @variant_stage() attributes {v = #dsc.variant<tile = [1], work
 
 // -----
 
-// expected-error @+1 {{unknown instruction "amx", known are fma, dot, tile, mma, wgmma}}
+// expected-error @+1 {{unknown instruction "amx", known are fma, dot, tile, mma, wgmma, wgmma8}}
 func.func private @variant_instruction() attributes {v = #dsc.variant<tile = [1], workgroup = [1], instruction = "amx">}
 
 // -----

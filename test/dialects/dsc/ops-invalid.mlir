@@ -686,3 +686,27 @@ func.func @attention_soft_cap(%q: tensor<1x2x4x8xf32>, %k: tensor<1x6x2x8xf32>) 
       : (tensor<1x2x4x8xf32>, tensor<1x6x2x8xf32>, tensor<1x6x2x8xf32>) -> tensor<1x2x4x8xf32>
   return
 }
+
+// -----
+
+func.func @dequantize_scales_of_super_block(%w: tensor<2x128xi8>, %s: tensor<2x1xf32>) -> tensor<2x256xf32> {
+  // expected-error @+1 {{scales of their own need a format with one scale for each block, and no panel, got: "q4_k"}}
+  %0 = dsc.dequantize %w scales %s : tensor<2x1xf32> {format = "q4_k"} : tensor<2x128xi8> -> tensor<2x256xf32>
+  return %0 : tensor<2x256xf32>
+}
+
+// -----
+
+func.func @dequantize_scales_count(%w: tensor<2x128xi8>, %s: tensor<2x4xf32>) -> tensor<2x128xf32> {
+  // expected-error @+1 {{a row of codes must be whole blocks of 64 bytes with one scale each, got: 'tensor<2x128xi8>' and 'tensor<2x4xf32>'}}
+  %0 = dsc.dequantize %w scales %s : tensor<2x4xf32> {format = "fp8_e4m3_g64"} : tensor<2x128xi8> -> tensor<2x128xf32>
+  return %0 : tensor<2x128xf32>
+}
+
+// -----
+
+func.func @dequantize_scales_part_of_block(%w: tensor<2x100xi8>, %s: tensor<2x2xf32>) -> tensor<2x100xf32> {
+  // expected-error @+1 {{a row of codes must be whole blocks of 64 bytes with one scale each}}
+  %0 = dsc.dequantize %w scales %s : tensor<2x2xf32> {format = "int8_g64"} : tensor<2x100xi8> -> tensor<2x100xf32>
+  return %0 : tensor<2x100xf32>
+}

@@ -254,3 +254,10 @@ func.func @attention_masks(%q: tensor<1x?x4x8xf32>, %k: tensor<1x?x2x8xf32>, %m:
       : (tensor<1x?x4x8xf32>, tensor<1x?x2x8xf32>, tensor<1x?x2x8xf32>, tensor<1x1x?x?xi1>) -> tensor<1x?x4x8xf32>
   return
 }
+
+// CHECK-LABEL: func.func @dequantize_scales
+// CHECK: dsc.dequantize %{{.*}} scales %{{.*}} : tensor<?x2xf32> {format = "int4_g64"} : tensor<?x64xi8> -> tensor<?x128xf32>
+func.func @dequantize_scales(%w: tensor<?x64xi8>, %s: tensor<?x2xf32>) -> tensor<?x128xf32> {
+  %0 = dsc.dequantize %w scales %s : tensor<?x2xf32> {format = "int4_g64"} : tensor<?x64xi8> -> tensor<?x128xf32>
+  return %0 : tensor<?x128xf32>
+}
