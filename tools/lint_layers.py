@@ -40,6 +40,7 @@ FRONTEND_MAY = (
     "deepseek.errors",
     "deepseek.formats",
     "deepseek.frontend",
+    "deepseek.heap",
     "deepseek._mlir",
     "deepseek.dialects",
 )

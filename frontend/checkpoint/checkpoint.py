@@ -68,7 +68,9 @@ class GGUFCheckpoint(Checkpoint):
             return None
         from deepseek.frontend.checkpoint.gguf_tokenizer import read_tokenizer
 
-        return read_tokenizer(self.file)
+        data = read_tokenizer(self.file)
+        self.file.release()
+        return data
 
     def release(self) -> None:
         """Lets the operating system take back the pages that were read."""

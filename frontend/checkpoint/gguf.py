@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from deepseek.frontend.checkpoint.mapping import MappedFile, short_name
 from deepseek.frontend.checkpoint.settings import Settings, describe
 from deepseek.frontend.checkpoint.tensors import BLOCK_FORMATS, Tensor
 
-__all__ = ["GGUFFile"]
+__all__ = ["GGUFFile", "StringArray"]
 
 # Named only so that the message about an unsupported file says what it holds.
 _OTHER_FORMATS = {
@@ -40,7 +41,7 @@ _MIN_TENSOR_BYTES = 8 + 4 + 4 + 8
 class GGUFFile(MappedFile):
     """An open GGUF file; `metadata` maps keys to Python values, `tensors` maps names to `Tensor`.
 
-    Metadata arrays are `list[str]` for strings, lists for nested arrays, numpy arrays for numbers.
+    Metadata arrays are `StringArray` for strings, lists for nested arrays, numpy arrays for numbers.
     Raises `CheckpointError` when the file cannot be opened or is damaged.
     """
 
@@ -64,10 +65,38 @@ class GGUFFile(MappedFile):
         if value is None:
             return None
         numeric = isinstance(value, np.ndarray) and kind is not str
-        strings = isinstance(value, list) and kind is str and all(type(item) is str for item in value)
+        strings = isinstance(value, StringArray) and kind is str
         if not (numeric or strings):
             raise self.error(f"metadata key {key} is {describe(value)}, expected an array of {kind.__name__}")
-        return value
+        return list(value) if strings else value
+
+
+class StringArray(Sequence[str]):
+    """Strings of a file, checked and decoded anew whenever they are read: a vocabulary and its merges take 20 MB as objects."""
+
+    def __init__(self, data: mmap.mmap, begin: int, length: int) -> None:
+        self._data, self._begin, self._length = data, begin, length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[str]:
+        position, unpack, data = self._begin, struct.Struct("<Q").unpack_from, self._data
+        for _ in range(self._length):
+            begin = position + 8
+            position = begin + unpack(data, position)[0]
+            yield data[begin:position].decode()
+
+    def __getitem__(self, index: Any) -> Any:
+        return list(self)[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None
+
+    def __repr__(self) -> str:
+        return f"<{self._length} strings>"
 
 
 class _Parser:
@@ -131,28 +160,29 @@ class _Parser:
         except UnicodeDecodeError:
             raise self.file.error(f"{what} at offset {begin} is not valid UTF-8") from None
 
-    def strings(self, length: int, what: str) -> list[str]:
+    def strings(self, length: int, what: str) -> StringArray:
         # The vocabulary and the merges are about 100,000 strings: this loop is the reader's time.
         position, size, data = self.position, self.size, self.bytes
-        unpack = struct.Struct("<Q").unpack_from
-        out = []
+        first, unpack = position, struct.Struct("<Q").unpack_from
+        good = 0
         try:
-            for _ in range(length):
+            while good < length:
                 begin = position + 8
                 (count,) = unpack(data, position)
                 if count > size - begin:
                     break
                 position = begin + count
-                out.append(data[begin:position].decode())
+                data[begin:position].decode()
+                good += 1
         except (struct.error, UnicodeDecodeError):
             pass
         self.position = position
-        if len(out) < length:
+        if good < length:
             raise self.file.error(
-                f"{what}: item {len(out)} of {length} at offset {position} is not a UTF-8 string inside the file; "
+                f"{what}: item {good} of {length} at offset {position} is not a UTF-8 string inside the file; "
                 "it is truncated or damaged"
             )
-        return out
+        return StringArray(data, first, length)
 
     def value(self, kind: int, what: str, depth: int) -> Any:
         if kind == _STRING:

@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from deepseek.errors import CheckpointError, DeepseekError, InputError
+from deepseek.heap import trim_heap
 
 __all__ = ["StreamDecoder", "Tokenizer", "TokenizerData"]
 
@@ -110,17 +111,18 @@ class Tokenizer:
     """
 
     def __init__(self, data: TokenizerData) -> None:
-        self.data = data
         self.kind = data.kind
         self.tokens = data.tokens
         self.types = data.types
         self.bos = data.bos
         self.eos = data.eos
+        self.unk = data.unk
         self.stop_ids = frozenset(data.stop_ids)
         self.prefix_ids = tuple(data.prefix_ids)
         self.suffix_ids = tuple(data.suffix_ids)
         self.add_space_prefix = data.add_space_prefix
         self.chat_template = data.chat_template
+        self._backend_text = data.backend  # until the backend is built
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -186,7 +188,7 @@ class Tokenizer:
                 raise InputError(f"the content of a message is {message.get('content')!r:.80}, expected a text")
         from deepseek.frontend.checkpoint.chat_template import render_chat
 
-        special = {"bos_token": self.bos, "eos_token": self.eos, "unk_token": self.data.unk}
+        special = {"bos_token": self.bos, "eos_token": self.eos, "unk_token": self.unk}
         variables = {name: self.tokens[token] for name, token in special.items() if token is not None}
         return render_chat(self.chat_template, variables | {"messages": list(messages), "add_generation_prompt": True})
 
@@ -197,7 +199,10 @@ class Tokenizer:
         except ImportError:
             raise DeepseekError("text needs the tokenizers package: pip install tokenizers") from None
         with _tokenizers_errors("the tokenizer cannot be built"):
-            return tokenizers.Tokenizer.from_str(self.data.backend)
+            backend = tokenizers.Tokenizer.from_str(self._backend_text)
+        self._backend_text = ""
+        trim_heap()
+        return backend
 
 
 class StreamDecoder:

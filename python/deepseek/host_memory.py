@@ -14,6 +14,8 @@ from deepseek.signature import Binding, Entry, Signature
 
 __all__ = ["HostMemory"]
 
+_SMALL = 64 << 10  # bytes
+
 
 class HostMemory:
     """What one program on `threads` threads works in."""
@@ -31,8 +33,9 @@ class HostMemory:
         return address_of(array)
 
     def place(self, array: np.ndarray) -> np.ndarray:
-        """A weight where the program can read it."""
-        return array
+        """A weight where the program can read it: where it lies, but for small ones, around each of which the operating
+        system would keep 64 KiB of its file in memory."""
+        return array if array.nbytes > _SMALL or array.flags.owndata else array.copy()
 
     def reserve(self, sizes: Sequence[int]) -> list[np.ndarray]:
         """Memory of the given sizes in bytes."""

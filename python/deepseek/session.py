@@ -8,6 +8,7 @@ import numpy as np
 
 from deepseek.errors import ExecutionError, InputError
 from deepseek.guard import caches_of
+from deepseek.heap import trim_heap
 
 if TYPE_CHECKING:
     from deepseek.executable import Executable
@@ -130,7 +131,9 @@ class Session:
             if not isinstance(error, MemoryError) or isinstance(error, ExecutionError):  # one of a GPU has the numbers
                 raise
             raise ExecutionError(f"out of memory for a KV cache of {capacity} positions x {self.batch}") from None
-        self.capacity, self._counter = capacity, None
+        grown, self.capacity, self._counter = self.capacity > 0, capacity, None
+        if grown:
+            trim_heap()  # the old caches are as large as all that follows
 
 
 def _planes(program: Executable) -> list[tuple[int, int, str]]:

@@ -19,8 +19,12 @@ from deepseek.cli import main
 from deepseek.compiler import compile_text
 from deepseek.errors import ArtifactError, ExecutionError, GpuError, GpuMemoryError, InputError
 from deepseek.executable import Executable
+from deepseek.frontend.checkpoint.checkpoint import open_checkpoint
 from deepseek.gpu_memory import DeviceArray
 from deepseek.model import Model
+from deepseek.precision.groups import parse_activation
+from deepseek.precision.planner import PlanOptions
+from deepseek.precision.static import static_plan
 from gpu.programs import matmul
 from gpu.virtual_gpu import VirtualGpu
 
@@ -192,6 +196,26 @@ def test_a_layer_of_smollm2(
     # Caches stay on the device: what is copied is ids and lengths, logits come back.
     assert {int(line.split()[1]) for line in gpu.log("upload")} == {24 * 4, 4}
     assert {int(line.split()[1]) for line in gpu.log("download")} == {512 * 4}
+
+
+@pytest.mark.parametrize("activation", ["fp8", "fp8_e4m3_g64"])
+def test_a_plan_in_8_bit_floats(gpu: VirtualGpu, smollm2_layer: Path, tmp_path: Path, activation: str) -> None:
+    """The same plan on both. The CPU rounds factors to bf16 once more, and a number that is nearly between two codes
+    takes the other one: they are nearer to each other than to the model in f32."""
+    plan = static_plan(
+        open_checkpoint(smollm2_layer), PlanOptions(formats=("fp8", "bf16"), activation=parse_activation(activation))
+    )
+    plan.save(tmp_path / "fp8.json")
+    place(gpu, "sm_90a")
+    choices = [("cpu", "f32"), ("cpu", str(tmp_path / "fp8.json")), ("sm_90a", str(tmp_path / "fp8.json"))]
+    models = [Model.from_pretrained(smollm2_layer, target=name, precision=kind) for name, kind in choices]
+    ids = np.random.default_rng(1).integers(0, 512, (1, 25))
+    sessions = [model.session() for model in models]
+    for begin, end in ((0, 24), (24, 25)):
+        exact, expected, actual = (session.forward(ids[:, begin:end]) for session in sessions)
+        assert np.linalg.norm(actual - expected) <= 0.5 * np.linalg.norm(expected - exact)
+    ran = "".join(models[2].executable.manifest["kernels"][name]["ptx"] for name in gpu.launches)
+    assert ("k32.f32.e4m3.e4m3" in ran) == (activation == "fp8")  # scales of 64 are no whole slices
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -21,8 +21,14 @@ _COLOURS = {
 _OTHER = "#9a86a4"
 
 
-def _colour(name: str) -> str:
-    return next((colour for kind, colour in _COLOURS.items() if name.startswith(kind)), _OTHER)
+def _colours(plan: Plan) -> dict[str, str]:
+    """A colour for each format of a plan: kinds of numbers differ in hue, formats of one kind in shade."""
+    found: dict[str, str] = {}
+    for name in sorted({row["weight"] for row in _decided(plan)}):
+        base = next((colour for kind, colour in _COLOURS.items() if name.startswith(kind)), _OTHER)
+        before = sum(base in colour for colour in found.values())
+        found[name] = f"color-mix(in srgb, {base} {max(100 - 25 * before, 25)}%, #223)"
+    return found
 
 
 def _decided(plan: Plan) -> list[dict[str, Any]]:
@@ -103,11 +109,12 @@ def html_page(plan: Plan) -> str:
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Precision of {name}</title>
 <style>
-body {{ font: 14px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; color: #222; padding: 0 1rem }}
+body {{ font: 14px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 90rem; color: #222; padding: 0 1rem }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100% }}
 td, th {{ padding: .15rem .6rem; text-align: left; border-bottom: 1px solid #eee }}
 th {{ position: sticky; top: 0; background: #fff }}
-td.n {{ text-align: right }}
+td.n {{ text-align: right; white-space: nowrap }}
+td:last-child {{ min-width: 14rem }}
 svg text {{ font: 11px system-ui, sans-serif; fill: #333 }}
 .key span {{ display: inline-block; margin-right: 1.2rem }}
 .key i {{ display: inline-block; width: .9em; height: .9em; margin-right: .35em; vertical-align: -.1em }}
@@ -129,8 +136,10 @@ svg text {{ font: 11px system-ui, sans-serif; fill: #333 }}
 
 
 def _legend(plan: Plan) -> str:
-    names = sorted({row["weight"] for row in _decided(plan)})
-    parts = [f'<span><i style="background:{_colour(name)}"></i>{html.escape(name)}</span>' for name in names]
+    parts = [
+        f'<span><i style="background:{colour}"></i>{html.escape(name)}</span>'
+        for name, colour in _colours(plan).items()
+    ]
     return f'<p class="key">{"".join(parts)}</p>'
 
 
@@ -142,6 +151,7 @@ def _picture(plan: Plan) -> str:
         rows.setdefault(layer[1] if layer else row["at"], []).append(row)
     widest = max((sum(row["bytes_bf16"] for row in cells) for name, cells in rows.items() if len(cells) > 1), default=1)
     height, left, width = 16, 130, 900
+    colours = _colours(plan)
     parts = []
     for number, (name, cells) in enumerate(rows.items()):
         y, x = number * (height + 3), float(left)
@@ -152,7 +162,7 @@ def _picture(plan: Plan) -> str:
             w = max(cell["bytes_bf16"] * scale, 2)
             shown = f"{cell['at']}: {cell['weight']}, activation {cell['activation']}\n{cell['reason']}"
             parts.append(
-                f'<rect x="{x:.1f}" y="{y}" width="{w - 1:.1f}" height="{height}" fill="{_colour(cell["weight"])}">'
+                f'<rect x="{x:.1f}" y="{y}" width="{w - 1:.1f}" height="{height}" style="fill:{colours[cell["weight"]]}">'
                 f"<title>{html.escape(shown)}</title></rect>"
             )
             if w > 60:
