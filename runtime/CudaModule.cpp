@@ -98,6 +98,25 @@ void *compile(Gpu *gpu, const char *ptx, size_t size, Target target, size_t *cub
   return copy;
 }
 
+/// A copy (malloc'd) that ends with a NUL.
+char *textOf(const void *image, size_t size) {
+  auto *text = static_cast<char *>(malloc(size + 1));
+  if (text) {
+    memcpy(text, image, size);
+    text[size] = '\0';
+  }
+  return text;
+}
+
+/// Whether an image is machine code: a cubin, or a fat binary.
+bool isBinary(const void *image, size_t size) {
+  return size >= 4 && (memcmp(image,
+                              "\x7f"
+                              "ELF",
+                              4) == 0 ||
+                       memcmp(image, "\x50\xed\x55\xba", 4) == 0);
+}
+
 /// Loads PTX text that ends with a NUL.
 CUresult loadText(Gpu *gpu, const char *ptx, size_t size, Target target, const char *cache, CUmodule *code, Jit *jit) {
   const Driver *driver = gpu->driver;
@@ -121,19 +140,11 @@ CUresult loadText(Gpu *gpu, const char *ptx, size_t size, Target target, const c
 CUresult loadImage(Gpu *gpu, const void *image, size_t size, const char *cache, CUmodule *code, Jit *jit,
                    Target *target) {
   *target = {0, '\0'};
-  auto *bytes = static_cast<const unsigned char *>(image);
-  bool binary = size >= 4 && (memcmp(bytes,
-                                     "\x7f"
-                                     "ELF",
-                                     4) == 0 ||
-                              memcmp(bytes, "\x50\xed\x55\xba", 4) == 0); // a fat binary
-  if (binary)
+  if (isBinary(image, size))
     return gpu->driver->moduleLoadDataEx(code, image, 4, jit->options, jit->values);
-  auto *text = static_cast<char *>(malloc(size + 1));
+  char *text = textOf(image, size);
   if (!text)
     return CUDA_ERROR_OUT_OF_MEMORY;
-  memcpy(text, image, size);
-  text[size] = '\0';
   *target = targetOf(text);
   CUresult result = CUDA_SUCCESS;
   if (runs(gpu, *target))
@@ -163,6 +174,28 @@ void release(dsc_rt_code *code) {
 }
 
 } // namespace
+
+int dsc_rt_gpu_compile(dsc_rt_context *context, const void *image, size_t size, const char *cache) {
+  Gpu *gpu = context->gpu;
+  char *text = gpu && cache && *cache && !isBinary(image, size) ? textOf(image, size) : nullptr;
+  if (!text)
+    return 0;
+  CubinKey key(text, size, gpu->info);
+  size_t cubinSize = 0;
+  void *cubin = readCubin(cache, key, &cubinSize);
+  bool known = cubin != nullptr;
+  Target target = targetOf(text);
+  if (!known && runs(gpu, target)) {
+    Current current(gpu);
+    cubin = compile(gpu, text, size, target, &cubinSize);
+    if (cubin)
+      writeCubin(cache, key, cubin, cubinSize);
+  }
+  bool compiled = cubin && !known;
+  free(cubin);
+  free(text);
+  return compiled;
+}
 
 dsc_rt_code *dsc_rt_attach(dsc_rt_module *module, dsc_rt_context *context, const void *image, size_t size,
                            const char *cache, char *message, size_t messageSize) {

@@ -27,7 +27,7 @@ extern "C" {
 #endif
 
 /// Version of this API; raised by every change that a caller can notice.
-#define DSC_RT_VERSION 5
+#define DSC_RT_VERSION 6
 
 /// A thread pool, or a GPU (dsc_rt_create_gpu), with its scratch memory and
 /// profile. One call into compiled

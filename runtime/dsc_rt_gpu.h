@@ -124,6 +124,12 @@ typedef struct dsc_rt_code dsc_rt_code;
 DSC_RT_EXPORT dsc_rt_code *dsc_rt_attach(dsc_rt_module *module, dsc_rt_context *context, const void *image, size_t size,
                                          const char *cache, char *message, size_t message_size);
 
+/// Compiles PTX text into the folder `cache` unless it is there, so that
+/// dsc_rt_attach finds it. Several threads may do that at a time, with
+/// different texts. What the driver refuses is left to dsc_rt_attach to report.
+/// Returns whether it compiled something.
+DSC_RT_EXPORT int dsc_rt_gpu_compile(dsc_rt_context *context, const void *image, size_t size, const char *cache);
+
 /// Takes the code back before its module and context end. Graphs that hold its
 /// kernels must not be launched after that. NULL is a no-op.
 DSC_RT_EXPORT void dsc_rt_detach(dsc_rt_code *code);

@@ -113,6 +113,8 @@ class GpuMemory:
         self.context = default_device()
         folder = _cubin_folder()
         kernels = manifest["kernels"].values()
+        if folder is not None:
+            self.context.compile((kernel["ptx"] for kernel in kernels), folder)
         self._code = [self.context.load(module, kernel["ptx"], folder) for kernel in kernels]
         self._staging: dict[tuple[str, int], Buffer] = {}
         self._graphs: OrderedDict[tuple[int, ...], Graph | None] = OrderedDict()  # None: seen once

@@ -82,6 +82,10 @@ class FakeCuda:
         """Streams, events, graphs, modules and pinned buffers that were not destroyed."""
         return self._cuda.fake_cuda_live()
 
+    def most_links(self) -> int:
+        """Compilations that ran at the same time, at most."""
+        return self._cuda.fake_cuda_most_links()
+
     def used(self) -> int:
         """Bytes of device memory."""
         return self._cuda.fake_cuda_used()

@@ -10,12 +10,14 @@
  * FAKE_CUDA_MULTIPROCESSORS (132), FAKE_CUDA_MEMORY (bytes of a device), FAKE_CUDA_FAIL (function:code, from the start). */
 
 #define _GNU_SOURCE
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 enum { INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_CONTEXT = 201, INVALID_PTX = 218, NOT_FOUND = 500,
        NOT_READY = 600, ILLEGAL_ADDRESS = 700, LAUNCH_FAILED = 719, CAPTURE_UNSUPPORTED = 900, CAPTURE_UNJOINED = 904, UPDATE_FAILURE = 910 };
@@ -84,6 +86,9 @@ static int contexts[8]; /* by device; their addresses are the handles */
 static __thread int *current[16];
 static __thread int depth;
 static int live_objects; /* streams, events, graphs, modules, pinned memory, links */
+/* Several threads may compile at a time; nothing else is called so. */
+static pthread_mutex_t linking = PTHREAD_MUTEX_INITIALIZER;
+static int links, most_links;
 
 static long number(const char *name, long otherwise) {
   const char *text = getenv(name);
@@ -103,6 +108,7 @@ const char *fake_cuda_log(void) { return log_text; }
 void fake_cuda_clear(void) { log_text[log_size = 0] = '\0'; }
 int fake_cuda_depth(void) { return depth; }
 int fake_cuda_live(void) { return live_objects; }
+int fake_cuda_most_links(void) { return most_links; }
 long fake_cuda_used(void) { return memory_used; }
 void fake_cuda_launcher(Launcher *run) { launcher = run; }
 
@@ -583,9 +589,13 @@ int cuLinkCreate_v2(unsigned count, int *options, void **values, char **state) {
   for (unsigned i = 0; i < count; ++i)
     if (options[i] == 9)
       target = (long)values[i];
+  pthread_mutex_lock(&linking);
   write_log("link target=%#lx\n", target);
   *state = calloc(1, 1 << 20);
   ++live_objects;
+  if (++links > most_links)
+    most_links = links;
+  pthread_mutex_unlock(&linking);
   return 0;
 }
 int cuLinkAddData_v2(char *state, int type, void *data, size_t size, const char *name, unsigned count, int *options,
@@ -600,13 +610,17 @@ int cuLinkAddData_v2(char *state, int type, void *data, size_t size, const char 
 }
 int cuLinkComplete(char *state, void **cubin, size_t *size) {
   ENTER("cuLinkComplete");
+  usleep(1000 * number("FAKE_CUDA_LINK_MS", 0));
   *cubin = state;
   *size = strlen(state) + 1;
   return 0;
 }
 int cuLinkDestroy(char *state) {
+  pthread_mutex_lock(&linking);
   free(state);
   --live_objects;
+  --links;
+  pthread_mutex_unlock(&linking);
   return 0;
 }
 

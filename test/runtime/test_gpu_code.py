@@ -128,6 +128,29 @@ def test_what_the_driver_made_is_kept(
     del code
 
 
+def test_texts_are_compiled_at_the_same_time(
+    cuda: object, device: gpu.Device, module: runtime.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_CUDA_LINK_MS", "50")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(4))
+    folder = tmp_path / "deep" / "cubins"
+    texts = [ptx(body="ret;" * n) for n in range(1, 7)]
+    assert device.compile([*texts, *texts], folder) == 6  # the same text once
+    assert cuda.log("link", "load") == ["link target=0x1005a"] * 6
+    assert 2 <= cuda.most_links() <= 4
+    assert len(list(folder.iterdir())) == 6
+    assert device.compile(texts, folder) == 0
+    codes = [device.load(module, text, cache=folder) for text in texts]
+    assert cuda.log("link", "load") == ["load cubin"] * 6
+    # What the driver refuses, or another GPU would run, is nobody's error before it is loaded.
+    assert device.compile([ptx(body="SYNTAX"), ptx("sm_100a"), "\x7fELF"], folder) == 0
+    with pytest.raises(GpuError, match="error: Parsing error near 'SYNTAX'"):
+        device.load(module, ptx(body="SYNTAX"), cache=folder)
+    (tmp_path / "file").write_text("")
+    device.compile(texts, tmp_path / "file" / "cubins")  # a folder that cannot be made is none
+    del codes
+
+
 def test_drivers_and_architectures_are_kept_apart(
     fake_libraries: Path, tmp_path: Path, run_python: Callable, monkeypatch: pytest.MonkeyPatch, compile_c: Callable
 ) -> None:

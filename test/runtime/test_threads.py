@@ -436,7 +436,7 @@ def test_cpu_features_are_those_of_the_kernel() -> None:
 def test_version_and_library_errors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     unchecked = runtime._library.__wrapped__
     monkeypatch.setattr(runtime, "VERSION", 99)
-    with pytest.raises(ExecutionError, match="has runtime version 5, this package needs 99"):
+    with pytest.raises(ExecutionError, match="has runtime version 6, this package needs 99"):
         unchecked()
     monkeypatch.setattr(runtime, "_LIBRARY", tmp_path / "libdsc_rt.so")
     with pytest.raises(ExecutionError, match="cannot load the runtime library: .*libdsc_rt.so.*make build"):

@@ -33,7 +33,7 @@ __all__ = [
     "unsupported",
 ]
 
-VERSION = 5  # DSC_RT_VERSION of runtime/dsc_rt.h that this binding was written for
+VERSION = 6  # DSC_RT_VERSION of runtime/dsc_rt.h that this binding was written for
 _LIBRARY = Path(__file__).parents[1] / "lib" / "libdsc_rt.so"
 
 

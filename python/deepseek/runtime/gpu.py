@@ -11,9 +11,11 @@ All work of a device is ordered as it was issued; methods return before it is do
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,6 +223,20 @@ class Device:
         take the code, or the code is for another architecture.
         """
         return Code(self, module, image.encode() if isinstance(image, str) else image, cache)
+
+    def compile(self, texts: Iterable[str], cache: Path) -> int:
+        """Have the driver compile PTX texts into the folder `cache`, on all CPUs, so that `load` finds them there.
+
+        What is there already is left; what the driver refuses `load` will report. Returns how many were compiled.
+        """
+        _make_folder(cache)
+        images = list(dict.fromkeys(text.encode() for text in texts))
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            compiled = pool.map(
+                lambda image: self.library.dsc_rt_gpu_compile(self.handle, image, len(image), str(cache).encode()),
+                images,
+            )
+            return sum(compiled)
 
     def event(self) -> Event:
         """A point in the order of work, not yet recorded."""

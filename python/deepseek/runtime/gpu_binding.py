@@ -41,6 +41,7 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "dsc_rt_gpu_synchronize": (INT, [POINTER]),
     "dsc_rt_gpu_stream": (POINTER, [POINTER]),
     "dsc_rt_attach": (POINTER, [POINTER, POINTER, TEXT, SIZE, TEXT, TEXT, SIZE]),
+    "dsc_rt_gpu_compile": (INT, [POINTER, TEXT, SIZE, TEXT]),
     "dsc_rt_detach": (None, [POINTER]),
     "dsc_rt_gpu_alloc": (POINTER, [POINTER, INT64]),
     "dsc_rt_gpu_free": (None, [POINTER, POINTER]),
