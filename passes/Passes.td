@@ -205,6 +205,13 @@ def PackMatmulPass : Dsc_Pass<"dsc-pack-matmul"> {
     %p = linalg.pack %w ... into tensor<2x576x32xf32>
     %y = dsc.matmul %x, %p {packed_columns = 64} : (tensor<?x576xf32>, tensor<2x576x32xf32>) -> tensor<?x64xf32>
     ```
+
+    A GPU reads matrices as they lie: left sides that may be rounded to bf16
+    are, where they are made, and blocks of a weight are decoded by its reader.
+    Where the left side was rounded to 8-bit floats in blocks (`dsc.rounded`, of
+    --dsc-legalize-precision) and the weight is stored so, both become codes and
+    scales for sm_90a, which multiplies codes: %rounded becomes
+    `dsc.dequantize %codes scales %scales {format = "fp8_e4m3_g128"}`.
   }];
   let options = [Option<"panel", "panel", "int64_t", "0", "columns of a panel; 0: two vector registers">];
   let statistics = [Statistic<"packed", "packed-weights", "matmuls whose weight is packed">];

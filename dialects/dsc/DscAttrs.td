@@ -87,7 +87,7 @@ def Dsc_VariantAttr : Dsc_Attr<"Variant", "variant"> {
     `stage` are computed into memory near the thread first. `instruction` names
     what multiplies: `fma` on widened elements, `dot` of adjacent elements along
     the reduction, `tile`, whole matrices in the machine's registers, or those of a
-    GPU's warp (`mma`) or four warps (`wgmma`). With `max_rows` the variant runs only while the number
+    GPU's warp (`mma`) or four warps (`wgmma`, of 8-bit floats `wgmma8`). With `max_rows` the variant runs only while the number
     of rows is at most that; the host program tests variants in order, and the
     last one has no bound. On a GPU `threads` are the block's: how many teams, and
     of how many threads each, which share a row. Without it a single thread runs

@@ -227,7 +227,7 @@ SmallVector<Bounds> EmbeddingOp::inferRanges(ArrayRef<Bounds> operands) { return
 
 /// Bounds of a weight in blocks are those of the numbers that it stands for.
 SmallVector<Bounds> DequantizeOp::inferRanges(ArrayRef<Bounds> operands) {
-  if (getScales()) // written for a GPU, behind where ranges are asked for
+  if (getScales()) // are not looked at
     return {Bounds()};
   if (getPanel())
     return moved(getResult(), either(operands[0], {0, 0, 0}).withoutNorm());

@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -71,8 +71,9 @@ class GGUFFile(MappedFile):
         return list(value) if strings else value
 
 
-class StringArray(Sequence[str]):
-    """Strings of a file, checked and decoded anew whenever they are read: a vocabulary and its merges take 20 MB as objects."""
+class StringArray:
+    """Strings of a file, decoded anew whenever they are iterated over: as objects a vocabulary and its merges take 20
+    MB."""
 
     def __init__(self, data: mmap.mmap, begin: int, length: int) -> None:
         self._data, self._begin, self._length = data, begin, length
@@ -87,16 +88,8 @@ class StringArray(Sequence[str]):
             position = begin + unpack(data, position)[0]
             yield data[begin:position].decode()
 
-    def __getitem__(self, index: Any) -> Any:
-        return list(self)[index]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and list(self) == list(other)
-
-    __hash__ = None
-
     def __repr__(self) -> str:
-        return f"<{self._length} strings>"
+        return f"<an array of {self._length} strings>"
 
 
 class _Parser:

@@ -76,7 +76,9 @@ def describe(value: Any) -> str:
     """The kind of a value, for messages."""
     if isinstance(value, np.ndarray):
         return f"an array of {value.dtype}"
-    return "an array" if isinstance(value, list) else "an object" if isinstance(value, dict) else type(value).__name__
+    if isinstance(value, dict):
+        return "an object"
+    return "an array" if hasattr(value, "__iter__") and not isinstance(value, str | bytes) else type(value).__name__
 
 
 def shorten(value: Any) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -106,8 +107,8 @@ class TokenizerData:
 class Tokenizer:
     """Encodes and decodes with one vocabulary.
 
-    `bos`, `eos` are ids or None; `stop_ids` end a generation; `prefix_ids`, `suffix_ids` stand around a text. Decoding needs this package only, `encode` the
-    package tokenizers, `chat` the package jinja2.
+    `bos`, `eos` are ids or None; `stop_ids` end a generation; `prefix_ids`, `suffix_ids` stand around a text. Decoding
+    needs this package only, `encode` the package tokenizers, `chat` the package jinja2.
     """
 
     def __init__(self, data: TokenizerData) -> None:
@@ -123,6 +124,7 @@ class Tokenizer:
         self.add_space_prefix = data.add_space_prefix
         self.chat_template = data.chat_template
         self._backend_text = data.backend  # until the backend is built
+        self._building = threading.Lock()
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -136,8 +138,11 @@ class Tokenizer:
             text.encode()
         except UnicodeEncodeError as error:
             raise InputError(f"the prompt is not valid Unicode: {error.reason} at character {error.start}") from None
+        with self._building:
+            backend = self._backend
+            self._backend_text = ""
         with _tokenizers_errors("the text cannot be encoded"):
-            ids = self._backend.encode(text, add_special_tokens=False).ids
+            ids = backend.encode(text, add_special_tokens=False).ids
         if max(ids, default=0) >= len(self.tokens):  # what encodes and what decodes are stored apart
             raise CheckpointError(f"the tokenizer makes token id {max(ids)}, expected one below {len(self.tokens)}")
         return [*self.prefix_ids, *ids, *self.suffix_ids] if add_special else ids
@@ -200,7 +205,6 @@ class Tokenizer:
             raise DeepseekError("text needs the tokenizers package: pip install tokenizers") from None
         with _tokenizers_errors("the tokenizer cannot be built"):
             backend = tokenizers.Tokenizer.from_str(self._backend_text)
-        self._backend_text = ""
         trim_heap()
         return backend
 

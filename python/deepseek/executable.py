@@ -76,8 +76,9 @@ class Executable:
         """Give the program its weights by name and run its initialization (dsc_init) on them.
 
         An array must have the manifest's shape and dtype, or integers of the same width (raw bits). Arrays that
-        the program reads later are kept, not copied (but to the GPU): do not write to them. Names that it does not use
-        are ignored. Raises InputError for a missing or ill-shaped weight, ExecutionError when out of memory.
+        the program reads later are kept, not copied (but to the GPU, and small ones of a file): do not write to them.
+        Names that it does not use are ignored. Raises InputError for a missing or ill-shaped weight, ExecutionError
+        when out of memory.
         """
         init, arguments = self.manifest["init"], self.manifest["main"]["args"]
         needed = [argument for argument in arguments if argument["kind"] == "weight"]
@@ -111,8 +112,8 @@ class Executable:
         return prepared
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        """Zeros for an argument that is updated in place, where the program works: an array, or a DeviceArray that stays
-        on the GPU. Raises MemoryError."""
+        """Zeros for an argument that is updated in place, where the program works: an array, or a DeviceArray that
+        stays on the GPU. Raises MemoryError."""
         return self._memory.zeros(shape, np.dtype(dtype))
 
     def __call__(self, *inputs: Any) -> tuple[Any, ...]:

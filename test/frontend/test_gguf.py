@@ -191,6 +191,8 @@ def test_typed_access(tmp_path: Path) -> None:
         file.settings.require("k.absent", str)
     with pytest.raises(CheckpointError, match="metadata key k.ints is an array of int32, expected an array of str"):
         file.array("k.ints", str)
+    with pytest.raises(CheckpointError, match="metadata key k.strings is an array, expected int"):
+        file.settings.get("k.strings", int)
 
 
 def test_every_truncation_is_refused(tmp_path: Path, sample: bytes) -> None:

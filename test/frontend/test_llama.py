@@ -65,6 +65,10 @@ def test_smollm2_config(smollm2_path: Path) -> None:
         ({"llama.rope.scaling.type": "yarn"}, "llama.rope.scaling.type is 'yarn', which is not supported"),
         ({"llama.expert_count": 8}, "llama.expert_count is 8, which is not supported"),
         ({"llama.vocab_size": 51}, "token_embd.weight has 50 rows, expected 51"),
+        (
+            {"tokenizer.ggml.tokens": [f"t{i}" for i in range(52)]},
+            "token_embd.weight has 50 rows, expected 52, one for each token",
+        ),
     ],
 )  # fmt: skip
 def test_bad_metadata(tmp_path: Path, small_llama: Any, changes: dict[str, Any], message: str) -> None:

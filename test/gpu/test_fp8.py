@@ -89,7 +89,9 @@ def test_products(gpu: VirtualGpu, activation: str, weight: str, columns: int, d
     expected = x_values @ w_values.T + bias
     bound = np.abs(x_values) @ np.abs(w_values).T + np.abs(bias)
     assert np.all(np.abs(found - expected) <= 1e-6 * bound)
-    assert all("matmul" not in name or "rows" in name or rows > 1 for name in gpu.launches)
+    ran = "".join(code.manifest["kernels"][name]["ptx"] for name in gpu.launches if "matmul" in name)
+    wide = {1: None, 7: 64, 127: 128, 300: 128}[rows]  # columns of the block; one row is not for the matrix instruction
+    assert re.findall(r"m64n(\d+)k32", ran) == ([str(wide)] * 4 if wide else [])
 
 
 def test_the_same_codes_as_on_the_cpu(gpu: VirtualGpu) -> None:

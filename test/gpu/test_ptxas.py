@@ -45,6 +45,15 @@ def _tool(name: str, package: str) -> str:
     return found
 
 
+def check_register_pool(ptx: str, registers: int) -> None:
+    """What one warpgroup gives away is enough for what the others take: else they wait for it for ever."""
+    given, taken = (re.findall(rf"setmaxnreg\.{way}\S* (\d+)", ptx) for way in ("dec", "inc"))
+    if given or taken:
+        (low,), (high,) = given, taken
+        groups = int(re.search(r"\.reqntid (\d+)", ptx)[1]) // 128
+        assert registers - int(low) >= (groups - 1) * (int(high) - registers), f"{registers}: {low}, {high}"
+
+
 def assemble(ptx: str, target: str, folder: Path, *, disassemble: bool = True) -> Assembled:
     source, cubin = folder / "kernel.ptx", folder / "kernel.cubin"
     source.write_text(ptx)
@@ -57,6 +66,7 @@ def assemble(ptx: str, target: str, folder: Path, *, disassemble: bool = True) -
         found = re.search(pattern, done.stderr)
         return int(found.group(1)) if found else 0
 
+    check_register_pool(ptx, number(r"Used (\d+) registers"))
     sass = ""
     if disassemble:
         command = [_tool("nvdisasm", "nvidia-cuda-nvdisasm"), "-c", str(cubin)]

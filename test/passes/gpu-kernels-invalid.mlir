@@ -53,7 +53,7 @@ func.func @main(%x: tensor<?x128xbf16>, %w: tensor<128x64xbf16>) -> tensor<?x64x
 func.func @main(%x: tensor<?x128xbf16>, %w: tensor<64x128xbf16>) -> tensor<?x64xf32> {
   %0 = dsc.dispatch (%x, %w) schedule <<tile = [64, 64], workgroup = [128, 64], unroll = 4, depth = 32, instruction = "wgmma", threads = [3, 128]>> : (tensor<?x128xbf16>, tensor<64x128xbf16>) -> tensor<?x64xf32> {
   ^bb0(%a: tensor<?x128xbf16>, %b: tensor<64x128xbf16>):
-    // expected-error @+1 {{instruction "wgmma" needs tiles of 64 rows and the workgroup's columns, up to 256 (of 8 bits 128), one for each warpgroup but one, at most two; depth 64 and two or more stages, got: #dsc.variant}}
+    // expected-error @+1 {{instruction "wgmma" needs tiles of 64 rows and the workgroup's columns, up to 256 (of codes up to 128 in multiples of 32), one for each warpgroup but one, at most two; depth 64 and at least 2 stages, got: #dsc.variant}}
     %1 = dsc.matmul %a, %b {transpose_rhs} : (tensor<?x128xbf16>, tensor<64x128xbf16>) -> tensor<?x64xf32>
     dsc.yield %1 : tensor<?x64xf32>
   }
@@ -200,6 +200,55 @@ func.func @main(%x: tensor<?x128xi8>, %s: tensor<?x1xf32>, %w: tensor<64x128xi8>
     %1 = dsc.dequantize %a scales %as : tensor<?x1xf32> {format = "fp8_e4m3_g128"} : tensor<?x128xi8> -> tensor<?x128xf32>
     %2 = dsc.dequantize %b scales %bs : tensor<64x1xf32> {format = "fp8_e4m3_g128"} : tensor<64x128xi8> -> tensor<64x128xf32>
     // expected-error @+1 {{factors of 8-bit floats under scales need the instruction "wgmma8"}}
+    %3 = dsc.matmul %1, %2 {transpose_rhs} : (tensor<?x128xf32>, tensor<64x128xf32>) -> tensor<?x64xf32>
+    dsc.yield %3 : tensor<?x64xf32>
+  }
+  return %0 : tensor<?x64xf32>
+}
+
+// -----
+
+func.func @main(%x: tensor<?x128xi8>, %s: tensor<?x1xf32>, %w: tensor<64x128xi8>, %t: tensor<64x1xf32>) -> tensor<?x64xf32> {
+  %0 = dsc.dispatch (%x, %s, %w, %t) schedule <<tile = [64, 64], workgroup = [128, 64], unroll = 4, depth = 128, instruction = "wgmma8", threads = [3, 128]>> : (tensor<?x128xi8>, tensor<?x1xf32>, tensor<64x128xi8>, tensor<64x1xf32>) -> tensor<?x64xf32> {
+  ^bb0(%a: tensor<?x128xi8>, %as: tensor<?x1xf32>, %b: tensor<64x128xi8>, %bs: tensor<64x1xf32>):
+    %1 = dsc.dequantize %a scales %as : tensor<?x1xf32> {format = "fp8_e4m3_g128"} : tensor<?x128xi8> -> tensor<?x128xf32>
+    %2 = dsc.dequantize %b scales %bs : tensor<64x1xf32> {format = "fp8_e4m3_g128"} : tensor<64x128xi8> -> tensor<64x128xf32>
+    // expected-error @+1 {{instruction "wgmma8" needs tiles of 64 rows and the workgroup's columns, up to 256 (of codes up to 128 in multiples of 32), one for each warpgroup but one, at most two; depth 128 and at least 5 stages, got}}
+    %3 = dsc.matmul %1, %2 {transpose_rhs} : (tensor<?x128xf32>, tensor<64x128xf32>) -> tensor<?x64xf32>
+    dsc.yield %3 : tensor<?x64xf32>
+  }
+  return %0 : tensor<?x64xf32>
+}
+
+// -----
+
+func.func @main(%x: tensor<?x128xi8>, %s: tensor<?x1xf32>, %w: tensor<64x128xi8>, %t: tensor<64x1xf32>) -> tensor<?x64xf32> {
+  %0 = dsc.dispatch (%x, %s, %w, %t) schedule <<tile = [64, 72], workgroup = [128, 72], unroll = 6, depth = 128, instruction = "wgmma8", threads = [3, 128]>> : (tensor<?x128xi8>, tensor<?x1xf32>, tensor<64x128xi8>, tensor<64x1xf32>) -> tensor<?x64xf32> {
+  ^bb0(%a: tensor<?x128xi8>, %as: tensor<?x1xf32>, %b: tensor<64x128xi8>, %bs: tensor<64x1xf32>):
+    %1 = dsc.dequantize %a scales %as : tensor<?x1xf32> {format = "fp8_e4m3_g128"} : tensor<?x128xi8> -> tensor<?x128xf32>
+    %2 = dsc.dequantize %b scales %bs : tensor<64x1xf32> {format = "fp8_e4m3_g128"} : tensor<64x128xi8> -> tensor<64x128xf32>
+    // expected-error @+1 {{instruction "wgmma8" needs tiles of 64 rows and the workgroup's columns, up to 256 (of codes up to 128 in multiples of 32), one for each warpgroup but one, at most two; depth 128 and at least 5 stages, got}}
+    %3 = dsc.matmul %1, %2 {transpose_rhs} : (tensor<?x128xf32>, tensor<64x128xf32>) -> tensor<?x64xf32>
+    dsc.yield %3 : tensor<?x64xf32>
+  }
+  return %0 : tensor<?x64xf32>
+}
+
+// -----
+
+func.func @main(%x: tensor<?x128xf32>, %s: tensor<?x1xf32>, %w: tensor<64x128xi8>, %t: tensor<64x1xf32>) -> tensor<?x64xf32> {
+  %0 = dsc.dispatch (%x, %s, %w, %t) schedule <<tile = [64, 64], workgroup = [128, 64], unroll = 6, depth = 128, instruction = "wgmma8", threads = [3, 128]>> : (tensor<?x128xf32>, tensor<?x1xf32>, tensor<64x128xi8>, tensor<64x1xf32>) -> tensor<?x64xf32> {
+  ^bb0(%a: tensor<?x128xf32>, %as: tensor<?x1xf32>, %b: tensor<64x128xi8>, %bs: tensor<64x1xf32>):
+    %n = dsc.dim "arg0_0" : index
+    %e = tensor.empty(%n) : tensor<?x128xi8>
+    %c = linalg.generic {indexing_maps = [affine_map<(i, j) -> (i, j)>, affine_map<(i, j) -> (i, j)>], iterator_types = ["parallel", "parallel"]} ins(%a : tensor<?x128xf32>) outs(%e : tensor<?x128xi8>) {
+    ^bb0(%v: f32, %o: i8):
+      %i = arith.fptosi %v : f32 to i8
+      linalg.yield %i : i8
+    } -> tensor<?x128xi8>
+    %1 = dsc.dequantize %c scales %as : tensor<?x1xf32> {format = "fp8_e4m3_g128"} : tensor<?x128xi8> -> tensor<?x128xf32>
+    %2 = dsc.dequantize %b scales %bs : tensor<64x1xf32> {format = "fp8_e4m3_g128"} : tensor<64x128xi8> -> tensor<64x128xf32>
+    // expected-error @+1 {{instruction "wgmma8" needs codes that lie in memory, not computed in the same dispatch}}
     %3 = dsc.matmul %1, %2 {transpose_rhs} : (tensor<?x128xf32>, tensor<64x128xf32>) -> tensor<?x64xf32>
     dsc.yield %3 : tensor<?x64xf32>
   }

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from deepseek.frontend.checkpoint.checkpoint import GGUFCheckpoint
 from deepseek.frontend.checkpoint.families.decoder import DecoderConfig, check_decoder
 from deepseek.frontend.checkpoint.families.rope import inverse_frequencies
+from deepseek.frontend.checkpoint.gguf import StringArray
 
 __all__ = ["read_gguf_config"]
 
@@ -99,7 +100,7 @@ def read_gguf_config(checkpoint: GGUFCheckpoint, *, interleaved: bool, biased: S
     config = check_decoder(checkpoint, config, biased)
     declared = settings.get(f"{prefix}.vocab_size", int, config.vocabulary)
     tokens = file.metadata.get("tokenizer.ggml.tokens")
-    if declared != config.vocabulary or (isinstance(tokens, list) and len(tokens) > config.vocabulary):
+    if declared != config.vocabulary or (isinstance(tokens, StringArray) and len(tokens) > config.vocabulary):
         count = declared if declared != config.vocabulary else len(tokens)
         raise file.error(f"tensor token_embd.weight has {config.vocabulary} rows, expected {count}, one for each token")
     return config

@@ -8,9 +8,9 @@
 namespace mlir::dsc {
 
 bool multipliesCodes(const BlockFormat &format, int64_t depth) {
-  constexpr int64_t kTmaBytes = 16; // lines of a matrix must be a multiple of it apart
+  assert(depth % 16 == 0 && "blocks are multiples of 32; TMA wants lines that are multiples of 16 bytes");
   return (format.codes == BlockCodes::E4M3 || format.codes == BlockCodes::E5M2) &&
-         (format.block == depth || format.block % kCodeSlice == 0) && depth % kTmaBytes == 0;
+         (format.block == depth || format.block % kCodeSlice == 0);
 }
 
 std::optional<CodeFactors> codeFactors(MatmulOp op) {

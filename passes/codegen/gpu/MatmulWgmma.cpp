@@ -25,7 +25,12 @@ namespace mlir::dsc {
 namespace {
 
 // As kProducerRegisters and kConsumerRegisters, where the copying warpgroup reads scales too.
-constexpr int64_t kHelperRegisters = 80, kHelpedRegisters = 216;
+constexpr int64_t kHelperRegisters = 80, kHelpedRegisters = 208;
+
+// Warps beside the one that copies, which read scales. Each waits for the barriers of its own slices only, at most
+// 2 * kHelpers - 1 apart (across tiles); a ring of fewer places could turn twice in between, which parities do not
+// tell.
+constexpr int64_t kHelpers = kWarpgroup / kWarp - 1, kFewestHelpedStages = 2 * kHelpers - 1;
 
 class WgmmaEmitter : MatmulBlock {
 public:
@@ -128,7 +133,6 @@ private:
   }
   /// Three warps take a slice each, as reading its scales takes longer than multiplying it.
   void copyScales(Int helper) {
-    constexpr int64_t kHelpers = kWarpgroup / kWarp - 1;
     Int lane = thread % kWarp;
     forTiles([&](Int before) {
       kernel.forLoop(helper.asIndex(), slices, kHelpers, [&](Value i) {
@@ -171,6 +175,8 @@ private:
         if (codes)
           next =
               scaled(next, scalesOfSlice(group * kGroupRows + warp * 16 + lane / 4, lane % 4 * 2, where), carried[0]);
+        if (scaleBytes())
+          syncWarp(kernel); // all lanes have read their scales
         kernel.ifThen(lane == 0, [&] { empty.arrive(where); });
         return SmallVector<Value>{next};
       })[0];
@@ -274,19 +280,23 @@ LogicalResult emitMatmulWgmma(MatmulOp op, KernelBuilder &kernel, VariantAttr va
                                 : "factors of 8-bit floats under scales need the instruction \"wgmma8\"");
   Value lhs = codes ? Value(codes->lhs.getBlocks()) : Value(op.getLhs());
   Value rhs = codes ? Value(codes->rhs.getBlocks()) : Value(op.getRhs());
-  if ((!codes && !canUseWgmma(op)) || !kernel.buffers.contains(lhs) || !kernel.buffers.contains(rhs))
+  bool stored = kernel.buffers.contains(lhs) && kernel.buffers.contains(rhs);
+  if (codes && !stored)
+    return op.emitOpError("instruction \"wgmma8\" needs codes that lie in memory, not computed in the same dispatch");
+  if (!stored || (!codes && !canUseWgmma(op)))
     return op.emitOpError("instruction \"wgmma\" needs factors of bf16 or f16 whose lines along the reduction lie in "
                           "memory, a multiple of eight elements long");
   bool fits = threads.size() == 2 && threads[1] == kWarpgroup && tile[0] == kGroupRows && block[0] % kGroupRows == 0 &&
               block[0] / kGroupRows + 1 == threads[0] && threads[0] <= 3 && tile[1] == block[1] && block[1] % 8 == 0 &&
-              block[1] <= (codes ? 128 : 256);
-  int64_t sliceDepth = kTileRowBytes / (codes ? 1 : 2);
-  if (!fits || variant.getDepth() != sliceDepth || variant.getUnroll() < 2)
-    return op.emitOpError("instruction \"") << variant.getInstruction()
-                                            << "\" needs tiles of 64 rows and the workgroup's columns, up to 256 (of 8 "
-                                               "bits 128), one for each warpgroup "
-                                               "but one, at most two; depth "
-                                            << sliceDepth << " and two or more stages, got: " << variant;
+              block[1] <= (codes ? 128 : 256) && (!codes || block[1] % kWarp == 0);
+  int64_t sliceDepth = kTileRowBytes / (codes ? 1 : 2), fewestStages = codes ? kFewestHelpedStages : 2;
+  if (!fits || variant.getDepth() != sliceDepth || variant.getUnroll() < fewestStages)
+    return op.emitOpError("instruction \"")
+           << variant.getInstruction()
+           << "\" needs tiles of 64 rows and the workgroup's columns, up to 256 (of codes up to 128 in multiples of "
+              "32), one for "
+              "each warpgroup but one, at most two; depth "
+           << sliceDepth << " and at least " << fewestStages << " stages, got: " << variant;
   kernelFunction(kernel)->setAttr(kBlocksPerSmAttr, kernel.getI64IntegerAttr(1));
   WgmmaEmitter(op, kernel, variant).run();
   return success();

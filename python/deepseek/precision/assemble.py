@@ -33,13 +33,18 @@ class CacheDecision:
     format: str
     reason: str
 
+    @classmethod
+    def asked(cls, name: str) -> CacheDecision:
+        """What the user named."""
+        return cls(name, f"cache: {name} was asked for")
+
 
 @dataclass(frozen=True)
 class Decisions:
     """What was chosen for each group. `elements` and `fixed_bytes`: as of `undecided_bytes`; `ranges` of results;
-    `seen` on a text: (least, greatest) result by location and name of the operation; `cache_peaks`: the greatest magnitude
-    that a text put into each cache, by location. `scaled`: of groups whose channels are scaled, the exponents of
-    `smoothing.EXPONENTS`."""
+    `seen` on a text: (least, greatest) result by location and name of the operation; `cache_peaks`: the greatest
+    magnitude that a text put into each cache, by location. `scaled`: of groups whose channels are scaled, the
+    exponents of `smoothing.EXPONENTS`."""
 
     operations: Sequence[Operation]
     groups: Sequence[DecisionGroup]

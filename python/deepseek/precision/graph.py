@@ -94,16 +94,36 @@ STORED_OPERANDS = {"dsc.matmul": 1, "dsc.embedding": 0, "dsc.kv_append": 2}
 
 
 def _scales_of(value: Any, attributes: list[dict[str, Any]]) -> tuple[str, ...]:
-    """The weights that a normalization multiplies and shifts each channel of `value` with, if a change of them changes
-    nothing but what products read; else none."""
-    op = getattr(value.owner, "operation", value.owner)
-    scales = list(op.operands)[1:] if getattr(op, "name", "") in ("dsc.rms_norm", "dsc.layer_norm") else []
+    """The weights that a normalization multiplies and shifts each channel of `value` with; none unless all that reads
+    `value` are products with weights that nothing else reads: only then scales can move from the one to the others."""
+    norm = getattr(value.owner, "operation", value.owner)
+    scales = list(norm.operands)[1:] if getattr(norm, "name", "") in ("dsc.rms_norm", "dsc.layer_norm") else []
     names = tuple(weight_behind(scale, attributes) or "" for scale in scales)
-    if not all(names) or any(len(list(scale.uses)) != 1 for scale in scales):
+    if not all(names) or any(len(_readers(argument_behind(scale))) != 1 for scale in scales):
         return ()
-    readers = [use.owner for use in value.uses if use.operand_number == 0]
-    products = all(getattr(reader, "operation", reader).name == "dsc.matmul" for reader in readers)
-    return names if products and len(readers) == len(list(value.uses)) else ()
+
+    def multiplies(op: Any, operand: int, wanted: int) -> bool:
+        return op.name == "dsc.matmul" and operand == wanted and op.operands[0] == value
+
+    for product, operand in _readers(value):
+        if not multiplies(product, operand, 0) or "transpose_lhs" in product.attributes:
+            return ()
+        weight = product.operands[1]
+        if not weight_behind(weight, attributes) or len(weight.type.shape) != 2:
+            return ()
+        if not all(multiplies(*reader, 1) for reader in _readers(argument_behind(weight))):
+            return ()
+    return names
+
+
+def _readers(value: Any) -> list[tuple[Any, int]]:
+    """The operations that compute with a value, through decoding and casts, and which operand it is."""
+    found = []
+    for use in value.uses:
+        op = getattr(use.owner, "operation", use.owner)
+        shows = op.name == "dsc.dequantize" or is_view(op)
+        found += _readers(op.results[0]) if shows else [(op, use.operand_number)]
+    return found
 
 
 def main_of(module: Any) -> Any:
@@ -138,14 +158,19 @@ def is_view(op: Any) -> bool:
     return names <= {"arith.extf", "arith.truncf", "linalg.yield"} and len(names) == 2
 
 
-def weight_behind(value: Any, attributes: list[dict[str, Any]]) -> str | None:
-    """The name of the weight that a value shows, through decoding and casts."""
+def argument_behind(value: Any) -> Any:
+    """The argument that a value shows, through decoding and casts; None for one that was computed."""
     while True:
-        owner = value.owner
-        op = getattr(owner, "operation", owner)
+        op = getattr(value.owner, "operation", value.owner)
         if not hasattr(op, "operands"):
-            entry = attributes[value.arg_number]
-            return entry["dsc.weight"].value if "dsc.weight" in entry else None
+            return value
         if op.name != "dsc.dequantize" and not is_view(op):
             return None
         value = op.operands[0]
+
+
+def weight_behind(value: Any, attributes: list[dict[str, Any]]) -> str | None:
+    """The name of the weight that a value shows, through decoding and casts."""
+    argument = argument_behind(value)
+    entry = {} if argument is None else attributes[argument.arg_number]
+    return entry["dsc.weight"].value if "dsc.weight" in entry else None

@@ -34,7 +34,8 @@ _DTYPES = {"f32": np.dtype("<f4"), "i32": np.dtype("<i4"), "i64": np.dtype("<i8"
 class Observation:
     """A model, its module `text` at the end of `import`, and the `calibration` on windows of a text.
 
-    `details` says which text, `fingerprint` and `digest` which model and which graph of it. `options` are those that were observed with: another activation needs another observation.
+    `details` says which text, `fingerprint` and `digest` which model and which graph of it. `options` are those that
+    were observed with: another activation needs another observation.
     """
 
     info: ModelInfo
@@ -46,7 +47,8 @@ class Observation:
     digest: str
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes a safetensors file, whole or not at all: the windows, and sums over their positions. Raises `InputError`."""
+        """Writes a safetensors file, whole or not at all: the windows, and sums over their positions. Raises
+        `InputError`."""
         arrays, sites = self.calibration.to_arrays()
         head = {
             "version": _VERSION,

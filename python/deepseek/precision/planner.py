@@ -48,8 +48,9 @@ class PlanOptions:
     """What a user asks for. `max_bytes` counts all weights; `max_perplexity_increase` is a fraction.
 
     `formats` are names of `groups.FORMATS`; `activation` is what products round their inputs to ("f32": nothing);
-    `rounding` is a method of `torch.rounding.ROUNDINGS`; `kv_cache` f32, f16, or auto: f16 if it costs little. Without `max_bytes` a plan has the least
-    "bytes" or "seconds" (of products for one token, measured on this machine), as `minimize` says.
+    `rounding` is a method of `torch.rounding.ROUNDINGS`; `kv_cache` f32, f16, or auto: f16 if it costs little. Without
+    `max_bytes` a plan has the least "bytes" or "seconds" (of products for one token, measured on this machine), as
+    `minimize` says.
     """
 
     formats: tuple[str, ...] = ("int8", "bf16")
@@ -156,8 +157,10 @@ def plan_from(
         "pareto": _pareto(search),
     }
     folds = [rounded.fold for rounded in final]
-    weights = {name: value.numpy() for name, value in calibration.program.weights.items()}
-    weights |= {name: value.float().numpy() for fold in folds if fold for name, value in fold.values.items()}
+    # Ranges are those of the weights that the plan stores, which may be scaled, and are rounded.
+    weights = dict(calibration.program.weights)
+    weights |= _values(search, {i: choice.weight for i, choice in enumerate(chosen)})
+    weights = {name: value.numpy() for name, value in weights.items()}
     seen = calibration.seen_ranges()
     decisions = Decisions(
         operations,
@@ -168,7 +171,7 @@ def plan_from(
         ranges=ranges_of(text, weights, seen),
         seen=seen,
         cache_peaks=calibration.cache_peaks(),
-        cache=_cache(calibration, options.kv_cache, max(measured.error, totals["predicted_error"]), progress),
+        cache=_cache(calibration, options.kv_cache, measured.error, progress),
         scaled={group.name: fold.exponents for group, fold in zip(groups, folds) if fold},
     )
     details = {**observation.details, "corrections": search.factors}
@@ -340,18 +343,20 @@ def _select(search: _Search, calibration: Calibration, progress: Progress) -> tu
 
 
 def _cache(calibration: Calibration, asked: str, error: float, progress: Progress) -> CacheDecision:
-    """The format of caches: f16 under "auto" if that costs a small part of `error`."""
-    fitting = {at: "f16" for at, peak in calibration.cache_peaks().items() if fits_f16(peak)}
-    if asked != "auto" or not fitting:
-        return CacheDecision("f32" if asked == "auto" else asked, f"cache: {asked} was asked for")
+    """The format of caches: f16 under "auto" if that costs a small part of `error`, measured on held-out text."""
+    peaks = calibration.cache_peaks()
+    fitting = {at: "f16" for at, peak in peaks.items() if fits_f16(peak)}
+    if asked != "auto":
+        return CacheDecision.asked(asked)
+    if not fitting:
+        return CacheDecision("f16", "")  # each row says what it reached
     cost = calibration.substitute({}, caches=fitting).error
     progress("measuring narrow caches", 1, 1)
-    if cost <= _CACHE_SHARE * error:
-        return CacheDecision(
-            "f16", f"cache: f16 in all layers costs {cost:.1e}, within {_CACHE_SHARE:.0%} of the plan's error"
-        )
+    cheap = cost <= _CACHE_SHARE * error
     return CacheDecision(
-        "f32", f"cache: f16 in all layers would cost {cost:.1e}, more than {_CACHE_SHARE:.0%} of the plan's error"
+        "f16" if cheap else "f32",
+        f"cache: f16 in {len(fitting)} of {len(peaks)} layers {'costs' if cheap else 'would cost'} {cost:.1e}, "
+        f"{'within' if cheap else 'more than'} {_CACHE_SHARE:.0%} of the plan's error",
     )
 
 

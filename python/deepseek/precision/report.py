@@ -27,7 +27,7 @@ def _colours(plan: Plan) -> dict[str, str]:
     for name in sorted({row["weight"] for row in _decided(plan)}):
         base = next((colour for kind, colour in _COLOURS.items() if name.startswith(kind)), _OTHER)
         before = sum(base in colour for colour in found.values())
-        found[name] = f"color-mix(in srgb, {base} {max(100 - 25 * before, 25)}%, #223)"
+        found[name] = f"color-mix(in srgb, {base} {100 * 0.75**before:.0f}%, #223)"
     return found
 
 

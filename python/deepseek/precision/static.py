@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,12 +55,9 @@ def static_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
                 arrays[weight] = round_to_nearest(values_of(checkpoint.tensors[weight]), form)
     elements = weight_elements(text)
     fixed = undecided_bytes(checkpoint, elements, groups)
-    cache = (
-        {}
-        if options.kv_cache == "auto"
-        else {"cache": CacheDecision(options.kv_cache, f"cache: {options.kv_cache} was asked for")}
-    )
-    decisions = Decisions(operations, groups, chosen, elements, fixed, **cache)
+    decisions = Decisions(operations, groups, chosen, elements, fixed)
+    if options.kv_cache != "auto":
+        decisions = replace(decisions, cache=CacheDecision.asked(options.kv_cache))
     plan = assemble(checkpoint, info.name, decisions, asdict(options) | {"rounding": "rtn"}, arrays)
     if arrays:
         plan.totals["memory"] = predicted_memory(checkpoint, plan, options.target)

@@ -121,6 +121,10 @@ def test_scaled_channels_help_where_a_few_are_large(small_decoder, tmp_path):
     assert len(changed) >= 6
     assert np.mean([after[group] / before[group] for group in changed]) < 0.75
     assert 0.3 < check_compiled(scaled, folder, model, ids, tmp_path / "p.json") / scaled.totals["measured_error"] < 3
+    for row in scaled.ops:  # what was proved holds, of weights that are scaled
+        if "seen" in row and row.get("range_source") == "proved":
+            low, high = (1.01 * end for end in row["range"])
+            assert low <= row["seen"][0] and row["seen"][1] <= high
     weights = {
         name: entry for name, entry in scaled.tensors.items() if entry["rounding"] == "awq" and "scaled_by" in entry
     }

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from deepseek.formats import find_format
+from deepseek.precision.graph import operations_of
+from deepseek.precision.groups import group_operations
 from deepseek.precision.torch.rounding import plain_error, round_weights
 from deepseek.precision.torch.smoothing import EXPONENTS, channel_scales, fold_into
 
@@ -87,17 +89,69 @@ def test_products_are_nearer_with_scales(name):
     assert error(scales) < 0.8 * error(torch.ones(128))
 
 
-def test_integer_inputs_lose_their_outliers():
+@pytest.mark.parametrize("group", [128, 64, 48])
+def test_integer_inputs_lose_their_outliers(group):
     weights, inputs = problem()
     form = find_format("int8_row", 128)
+    inputs[0, :, 64:] /= 40  # steps of the second block are small anyway
     peaks = inputs.abs().amax(1)
-    exponents, scales, factor = channel_scales(weights, form, inputs.mT @ inputs, peaks, torch.tensor([1e6, 1e6]))[0]
-    assert exponents[0] >= 0.5 and factor < 0.5
+    steps = peaks, group, torch.tensor([1e6, 1e6])
+    exponents, scales, factor = channel_scales(weights, form, inputs.mT @ inputs, steps)[0]
+    assert any(exponents) and factor < 0.9
 
     def lost(s):
-        """What rounding rows of x / s to int8 does to products, in numpy."""
+        """What rounding blocks of x / s to int8 does to products, in numpy."""
         x, w = (inputs[0] / s).double().numpy(), (weights[0] * s).double().numpy()
-        steps = np.abs(x).max(1, keepdims=True) / 127
-        return (((np.round(x / steps) * steps - x) @ w.T) ** 2).sum()
+        found = np.zeros((len(x), len(w)))
+        for begin in range(0, 128, group):
+            part = x[:, begin : begin + group]
+            step = np.abs(part).max(1, keepdims=True) / 127
+            found += (np.round(part / step) * step - part) @ w[:, begin : begin + group].T
+        return (found**2).sum()
 
-    assert lost(scales) / lost(torch.ones(128)) == pytest.approx(factor, rel=0.5)
+    assert lost(scales) / lost(torch.ones(128)) == pytest.approx(factor, rel=0.7)  # of peaks and of what follows them
+
+
+def test_a_matrix_that_cannot_be_judged_keeps_its_place():
+    weights, inputs = problem()
+    weights[1, 3, 3] = torch.nan
+    found = channel_scales(weights, find_format("int4_g64", 128), inputs.mT @ inputs)
+    assert [any(exponents) for exponents, _, _ in found] == [True, False]
+    assert torch.equal(found[1][1], torch.ones(128))
+
+
+NORM = "%n = dsc.rms_norm %x, %g {eps = 1.0e-5 : f64} : (tensor<?x32xf32>, tensor<32xf32>) -> tensor<?x32xf32>"
+PRODUCT = "dsc.matmul %n, %{} {{transpose_rhs}} : (tensor<?x32xf32>, tensor<32x32xf32>) -> tensor<?x32xf32>"
+SUM = "arith.addf %{}, %{} : tensor<{}x32xf32>"
+
+
+def scaled_by(*body: str, last: str) -> set[tuple[str, ...]]:
+    """What the decision groups of a program say; it normalizes x by g and has weights a and b."""
+    arguments = ", ".join(f'%{name}: tensor<32x32xf32> {{dsc.weight = "{name}"}}' for name in "ab")
+    norm = ", ".join(f'%{name}: tensor<32xf32> {{dsc.weight = "{name}"}}' for name in "gh")
+    lines = "\n  ".join([NORM, *body, f"return %{last} : tensor<?x32xf32>"])
+    text = f"func.func @main(%x: tensor<?x32xf32>, {norm}, {arguments}) -> tensor<?x32xf32> {{\n  {lines}\n}}"
+    return {group.scaled_by for group in group_operations(operations_of(text))}
+
+
+def test_normalizations_that_can_take_scales():
+    one = "%p = " + PRODUCT.format("a")
+    assert scaled_by(one, last="p") == {("g",)}
+    assert scaled_by(one, "%q = " + PRODUCT.format("b"), "%r = " + SUM.format("p", "q", "?"), last="r") == {("g",)}
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [
+        "%q = " + SUM.format("n", "p", "?"),  # the residual stream
+        "%t = tensor.empty() : tensor<32x32xf32>\n  %c = linalg.add ins(%b, %b : tensor<32x32xf32>, tensor<32x32xf32>) "
+        "outs(%t : tensor<32x32xf32>) -> tensor<32x32xf32>\n  %q = " + PRODUCT.format("c"),  # a computed weight
+        "%c = " + SUM.format("a", "a", "32") + "\n  %q = dsc.matmul %x, %c {transpose_rhs} : (tensor<?x32xf32>, "
+        "tensor<32x32xf32>) -> tensor<?x32xf32>",  # the weight elsewhere
+        "%q = dsc.matmul %x, %a {transpose_rhs} : (tensor<?x32xf32>, tensor<32x32xf32>) -> tensor<?x32xf32>",  # unscaled
+        "%q = dsc.rms_norm %p, %g {eps = 1.0e-5 : f64} : (tensor<?x32xf32>, tensor<32xf32>) -> tensor<?x32xf32>",
+    ],
+)
+def test_others_that_read_it_forbid_scales(reader):
+    one = "%p = " + PRODUCT.format("a")
+    assert scaled_by(one, reader, "%r = " + SUM.format("p", "q", "?"), last="r") == {()}

@@ -174,9 +174,9 @@ class Calibration:
             total += 0.5 * float((rows * found.energy).sum()) / (max(first.weight, 1e-30) * source.positions)
         return total
 
-    def predict_activation(self, group: DecisionGroup) -> float:
-        """Predicted error of rounding what the group's products multiply."""
-        source = self.judged
+    def predict_activation(self, group: DecisionGroup, source: Collected | None = None) -> float:
+        """Predicted error of rounding what the group's products multiply, on held-out text or another `source`."""
+        source = source or self.judged
         total = 0.0
         for op in group.ops:
             if op.op == "dsc.embedding":
@@ -255,13 +255,14 @@ class Calibration:
         ]
         if not numbers:
             return found
-        peaks = activation = None
+        steps = None
         if self._activation.startswith("int"):  # floats have the same relative error wherever a channel is scaled to
             inputs = [self.fitted.inputs[groups[i].ops[0].at] for i in numbers]
             peaks = torch.stack([self.fitted.sites[at].peaks for at in inputs])
-            activation = torch.tensor([self.predict_activation(groups[i]) for i in numbers])
-        best = channel_scales(stacked[numbers], form, hessian[numbers], peaks, activation)
-        for i, (exponents, scales, factor) in zip(numbers, best):
+            cost = torch.tensor([self.predict_activation(groups[i], self.fitted) for i in numbers])
+            steps = peaks, find_format(self._activation, stacked.shape[2]).elements, cost
+        best = channel_scales(stacked[numbers], form, hessian[numbers], steps)
+        for i, (exponents, scales, factor) in zip(numbers, best, strict=True):
             kept = {name: self.program.weights[name].to(types[name]) for name in groups[i].scaled_by}
             fold = fold_into(exponents, scales, kept) if any(exponents) else None
             found[i] = (fold, factor if fold else 1.0)

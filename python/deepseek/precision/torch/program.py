@@ -22,14 +22,15 @@ __all__ = ["Site", "TorchProgram"]
 _DYNAMIC = -(2**63)
 _DTYPES = {
     "f64": torch.float64, "f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16,
-    "f8E4M3FN": torch.float8_e4m3fn, "f8E5M2": torch.float8_e5m2, "i64": torch.int64, "i32": torch.int32, "i16": torch.int16, "i8": torch.int8, "i1": torch.bool,
-    "index": torch.int64,
+    "f8E4M3FN": torch.float8_e4m3fn, "f8E5M2": torch.float8_e5m2, "i64": torch.int64, "i32": torch.int32, "i16":
+    torch.int16, "i8": torch.int8, "i1": torch.bool, "index": torch.int64,
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Site:
-    """A product with a weight or a lookup in one: where it stands, the weight's name, its sizes [out, in] ([rows, columns])."""
+    """A product with a weight or a lookup in one: where it stands, the weight's name, its sizes [out, in] ([rows,
+    columns])."""
 
     at: str
     op: str
@@ -38,7 +39,8 @@ class Site:
 
 
 Observer = Callable[[Site, Tensor, Tensor], Tensor]
-"""Called with a site, what it multiplies [.., in] (of a lookup: ids) and its result; returns the result to go on with."""
+"""Called with a site, what it multiplies [.., in] (of a lookup: ids) and its result; returns the result to go on
+with."""
 
 
 @dataclass
@@ -121,8 +123,8 @@ class TorchProgram:
         weights: Mapping[str, Tensor] | None = None,
         caches: Mapping[str, torch.dtype] | None = None,
     ) -> list[Tensor]:
-        """The results for the arguments that are no weights; `weights` stands for those of the program, `caches` says by
-        location what is appended is rounded to first."""
+        """The results for the arguments that are no weights; `weights` stands for those of the program, `caches` says
+        by location what is appended is rounded to first."""
         run = _Run(list(inputs), self.weights if weights is None else weights, observer, caches or {})
         rest = iter(run.inputs)
         for argument, attributes in zip(self._block.arguments, self._attributes):

@@ -54,8 +54,8 @@ def round_weights(weights: Tensor, form: Format, method: str, hessian: Tensor | 
 
 
 def plain_error(weights: Tensor, form: Format, hessian: Tensor) -> Tensor:
-    """[b]: half of what the errors of the nearest numbers weigh, each by what is left of it when those of other columns make
-    up for it: what `round_weights` can be expected to reach, at a small part of its time."""
+    """[b]: half of what the errors of the nearest numbers weigh, each by what is left of it when those of other
+    columns make up for it: what `round_weights` can be expected to reach, at a small part of its time."""
     importance = _importance(hessian)
     rounded = _nearest(weights, _scales(weights, form, importance), form)
     return ((rounded.values - weights).square() * importance[:, None]).sum((1, 2)) / 2
