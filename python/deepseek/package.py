@@ -93,6 +93,11 @@ class Package:
             decisions = plan.for_compiler() if plan else ""
             return compile_text(text, target=target, plan=decisions, source_name=checkpoint.path.name)
 
+        def release() -> None:
+            checkpoint.release()
+            if plan is not None:
+                plan.release()
+
         code = compiled(plan)
         files = [artifact.ExternalFile(path) for path in checkpoint.files]
         tensors = {name: checkpoint.tensors.get(name) for name in _weight_names(code.manifest)}
@@ -114,7 +119,7 @@ class Package:
             text=text,
             weights=weights,
             file_bytes=checkpoint.file_bytes,
-            release=checkpoint.release,
+            release=release,
             tokenizer=checkpoint.tokenizer_data,
             external={
                 name: (files[tensor.file_index], tensor.offset)

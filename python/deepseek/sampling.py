@@ -95,7 +95,8 @@ class Sampler:
         self.options = options
         self._seen = np.unique(np.asarray(prompt_ids, np.int64))
         # Raw 64-bit draws and seed sequences are promised to stay the same in every version of numpy.
-        self._bits = np.random.PCG64(np.random.SeedSequence(options.seed, spawn_key=(row,)))
+        if options.temperature:
+            self._bits = np.random.PCG64(np.random.SeedSequence(options.seed, spawn_key=(row,)))
 
     def choose(self, logits: np.ndarray) -> int:
         """A token id for logits [vocabulary]. Raises `ExecutionError` when they are not numbers."""

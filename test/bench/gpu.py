@@ -1,7 +1,7 @@
 """Numbers and speed of a GPU's kernels, in one command of less than eight minutes on a Hopper GPU.
 
     python test/bench/gpu.py --prepare programs          # on any machine with the compiler: writes one .dsc per case
-    python test/bench/gpu.py --programs programs         # where the GPU is: driver, numpy, and torch to compare with
+    python test/bench/gpu.py --programs programs         # where the GPU is: driver, numpy, ml_dtypes, and torch to compare with
     python test/bench/gpu.py                             # both at once
 
 First every kernel's results are compared with float64 (their buffers begin as NaN), then products, attention and

@@ -23,6 +23,7 @@ from deepseek.files import replacing
 
 if TYPE_CHECKING:
     from deepseek.frontend.checkpoint.checkpoint import Checkpoint
+    from deepseek.frontend.checkpoint.safetensors import SafetensorsFile
 
 __all__ = ["VERSION", "Plan", "fingerprint", "is_plan_name", "write_safetensors"]
 
@@ -63,6 +64,7 @@ class Plan:
     tensors: dict[str, dict[str, Any]]
     ops: list[dict[str, Any]]
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+    file: SafetensorsFile | None = field(default=None, repr=False)  # that `arrays` are views of
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, weights: bool = False) -> Plan:
@@ -100,7 +102,7 @@ class Plan:
         file = path.with_suffix(".safetensors")
         if not file.exists():
             raise InputError(f"{file}: is missing; it holds the weights that {path.name} rounds, keep the two together")
-        opened = SafetensorsFile(file)
+        opened = self.file = SafetensorsFile(file)
         if opened.metadata.get("plan") != self.weights_key:
             raise InputError(f"{file}: holds the weights of another plan than {path.name}: copy both files again")
         arrays = {name: tensor.array for name, tensor in opened.tensors.items()}
@@ -147,6 +149,11 @@ class Plan:
         """Every tensor of the checkpoint as weight arguments take it, rounded where the plan says so."""
         kept = {name: tensor.array for name, tensor in checkpoint.tensors.items() if name not in self.arrays}
         return kept | dict(self.arrays)
+
+    def release(self) -> None:
+        """Lets the operating system take back the pages of weights that were read."""
+        if self.file is not None:
+            self.file.release()
 
     def to_json(self) -> str:
         """The text of the plan file."""

@@ -15,6 +15,7 @@ from deepseek import Model
 from deepseek.errors import CompileError, InputError
 from deepseek.formats import find_format
 from deepseek.frontend.checkpoint.checkpoint import open_checkpoint
+from deepseek.precision.apply import apply_plan
 from deepseek.precision.evaluate import evaluate, windows_of
 from deepseek.precision.plan import write_safetensors
 from deepseek.precision.planner import PlanOptions, make_plan, parse_budget
@@ -121,8 +122,8 @@ def test_scaled_channels_help_where_a_few_are_large(small_decoder, tmp_path):
     assert len(changed) >= 6
     assert np.mean([after[group] / before[group] for group in changed]) < 0.75
     assert 0.3 < check_compiled(scaled, folder, model, ids, tmp_path / "p.json") / scaled.totals["measured_error"] < 3
-    for row in scaled.ops:  # what was proved holds, of weights that are scaled
-        if "seen" in row and row.get("range_source") == "proved":
+    for row in scaled.ops:  # what was proved of products holds, whose weights are scaled
+        if row["op"] == "dsc.matmul" and row.get("range_source") == "proved":
             low, high = (1.01 * end for end in row["range"])
             assert low <= row["seen"][0] and row["seen"][1] <= high
     weights = {
@@ -138,6 +139,11 @@ def test_scaled_channels_help_where_a_few_are_large(small_decoder, tmp_path):
     assert sum("are scaled with" in reason for reason in said) == len({e["scaled_by"] for e in weights.values()})
     again = make_plan(checkpoint, ids, options(**settings, rounding="awq"), threads=1)
     assert again.to_json() == scaled.to_json()
+    # The normalizations go with the weights into a checkpoint for others.
+    apply_plan(scaled, checkpoint, tmp_path / "applied")
+    written = open_checkpoint(tmp_path / "applied").tensors
+    for name in scaled.tensors:
+        np.testing.assert_array_equal(written[name].array, scaled.arrays[name])
 
 
 def test_caches_are_narrow_where_that_costs_little(small_decoder, small_ids):
