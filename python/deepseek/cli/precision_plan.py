@@ -143,7 +143,9 @@ def run_plan(options: argparse.Namespace) -> None:
 
     from deepseek.frontend.checkpoint.checkpoint import open_checkpoint
     from deepseek.names import find_model
+    from deepseek.package import describe
     from deepseek.precision import planner
+    from deepseek.precision.graph import weight_elements
     from deepseek.precision.groups import parse_activation, parse_formats
     from deepseek.precision.report import summary
     from deepseek.precision.static import static_plan
@@ -152,7 +154,7 @@ def run_plan(options: argparse.Namespace) -> None:
     _check_sources(options)
     begin = time.perf_counter()
     checkpoint = open_checkpoint(find_model(options.model), shapes_only=True)
-    bf16 = 2 * sum(tensor.stored.elements for tensor in checkpoint.tensors.values())
+    bf16 = 2 * sum(weight_elements(describe(checkpoint, precision="f32")[1]).values()) if options.max_bytes else 0
     settings = planner.PlanOptions(
         formats=tuple(parse_formats(options.formats)),
         max_bytes=planner.parse_budget(options.max_bytes, bf16) if options.max_bytes else None,

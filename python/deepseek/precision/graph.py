@@ -39,10 +39,15 @@ class Operation:
 
 def weight_elements(text: str) -> dict[str, int]:
     """Numbers that each weight argument stands for, by name."""
+    _context, module = _parsed(text)
+    main = main_of(module)
     found: dict[str, int] = {}
-    for operation in _parse(text):
-        if operation.stored == "weight":
-            found[operation.weight] = math.prod(operation.shape)
+    for argument, attributes in zip(main.regions[0].blocks[0].arguments, argument_attributes(main)):
+        readers = [getattr(use.owner, "operation", use.owner) for use in argument.uses]
+        if "dsc.weight" in attributes and readers:
+            blocks = readers[0].name == "dsc.dequantize"
+            shown = readers[0].results[0] if blocks else argument
+            found[attributes["dsc.weight"].value] = math.prod(shown.type.shape)
     return found
 
 
@@ -51,12 +56,15 @@ def operations_of(text: str) -> list[Operation]:
     return [operation for operation in _parse(text) if operation.op.startswith("dsc.")]
 
 
-def _parse(text: str) -> list[Operation]:
+def _parsed(text: str) -> tuple[Any, Any]:
+    """The context and the module of a text, at the end of phase import."""
     from deepseek.compiler import lower_text, parse_module
 
-    if "dsc.phase" not in text:
-        text = lower_text(text, to_phase="import")
-    _context, module = parse_module(text)
+    return parse_module(text if "dsc.phase" in text else lower_text(text, to_phase="import"))
+
+
+def _parse(text: str) -> list[Operation]:
+    _context, module = _parsed(text)
     main = main_of(module)
     block = main.regions[0].blocks[0]
     attributes = argument_attributes(main)

@@ -15,8 +15,10 @@ from deepseek import Model
 from deepseek.errors import CompileError, InputError
 from deepseek.formats import find_format
 from deepseek.frontend.checkpoint.checkpoint import open_checkpoint
+from deepseek.package import describe
 from deepseek.precision.apply import apply_plan
 from deepseek.precision.evaluate import evaluate, windows_of
+from deepseek.precision.graph import weight_elements
 from deepseek.precision.plan import write_safetensors
 from deepseek.precision.planner import PlanOptions, make_plan, parse_budget
 from deepseek.precision.timing import product_seconds
@@ -301,3 +303,14 @@ def test_budgets(text, expected):
 def test_budgets_that_are_none(text):
     with pytest.raises(InputError, match="budget"):
         parse_budget(text, 1000)
+
+
+def test_biases_are_weights_too():
+    """What a plan counts is what its program reads: not the pooler of the file, but every bias."""
+    from deepseek.names import find_model
+
+    checkpoint = open_checkpoint(find_model("all-minilm-l6-v2"))
+    elements = weight_elements(describe(checkpoint, precision="f32")[1])
+    skipped = {"embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias"}
+    expected = {n: int(np.prod(t.shape)) for n, t in checkpoint.tensors.items() if n not in skipped}
+    assert elements == expected
