@@ -145,6 +145,14 @@ LogicalResult verifyKernel(func::FuncOp kernel, TargetAttr target, DimsAnalysis 
   return verifyVariant(kernel, kernel.getBody(), variant, target, dims);
 }
 
+/// Leaves what was decided: the reasons differ between operations that are otherwise the same kernel.
+static void dropReason(PrecisionOpInterface op) {
+  if (PrecisionAttr decision = op.getPrecisionDecision())
+    op.setPrecisionDecision(PrecisionAttr::get(op.getContext(), decision.getLhs(), decision.getRhs(), decision.getAcc(),
+                                               decision.getResult(), decision.getScales(), decision.getStorage(),
+                                               StringAttr()));
+}
+
 func::FuncOp kernelOf(DispatchOp dispatch, StringRef name, DimsAnalysis &dims) {
   OpBuilder b(dispatch.getContext());
   auto type = b.getFunctionType(dispatch.getInputs().getTypes(), dispatch.getResultTypes());
@@ -159,6 +167,7 @@ func::FuncOp kernelOf(DispatchOp dispatch, StringRef name, DimsAnalysis &dims) {
     kernel.setResultAttr(i, kDimsAttr, dims.getAttr(result));
   IRMapping map;
   dispatch.getBody().cloneInto(&kernel.getBody(), map);
+  kernel.walk(dropReason);
   Operation *yield = kernel.front().getTerminator();
   b.setInsertionPoint(yield);
   func::ReturnOp::create(b, yield->getLoc(), yield->getOperands());
