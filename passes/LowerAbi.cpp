@@ -278,9 +278,9 @@ private:
       for (StringRef key : {"sizes", "strides"})
         for (StringAttr expr : list(key))
           extents.push_back(parse(expr));
-      constexpr int32_t kU8 = 0, kF16 = 5, kBf16 = 6; // DSC_RT_U8, ..
+      constexpr int32_t kU8 = 0, kF16 = 5, kBf16 = 6, kF32 = 7; // DSC_RT_U8, ..
       Type element = map.getAs<TypeAttr>("element").getValue();
-      int32_t code = element.isInteger(8) ? kU8 : element.isBF16() ? kBf16 : kF16;
+      int32_t code = element.isInteger(8) ? kU8 : element.isBF16() ? kBf16 : element.isF16() ? kF16 : kF32;
       auto box = map.getAs<DenseI64ArrayAttr>("box").asArrayRef();
       fields.append({static_cast<int32_t>(map.getAs<IntegerAttr>("buffer").getInt()), code,
                      static_cast<int32_t>(box.size()),

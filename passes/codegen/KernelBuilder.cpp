@@ -344,13 +344,18 @@ void KernelBuilder::prefetch(Value tensor, ArrayRef<Index> index) {
     prefetchAt(*this, buffer, index, /*isWrite=*/false);
 }
 
-void KernelBuilder::storeOutputs(ArrayRef<Index> index) {
+SmallVector<Value> KernelBuilder::pullOutputs(ArrayRef<Index> index) {
   SmallVector<Value> values;
-  for (auto [tensor, buffer] : outputs) // all reads come before the first write
+  for (auto [tensor, buffer] : outputs)
     values.push_back(pull(tensor, index));
+  current.clear();
+  return values;
+}
+
+void KernelBuilder::storeOutputs(ArrayRef<Index> index) {
+  SmallVector<Value> values = pullOutputs(index);
   for (auto [value, output] : llvm::zip_equal(values, outputs))
     store(value, output.second, index);
-  current.clear();
 }
 
 } // namespace mlir::dsc

@@ -120,6 +120,8 @@ public:
   void prefetchOutputs(ArrayRef<Index> index);
   /// Fetches what will be read at `index`, if it lies in memory.
   void prefetch(Value tensor, ArrayRef<Index> index);
+  /// Every result at `index`, all reads made.
+  SmallVector<Value> pullOutputs(ArrayRef<Index> index);
   /// Writes every result at `index`.
   void storeOutputs(ArrayRef<Index> index);
 

@@ -214,12 +214,12 @@ def test_a_wait_less_is_seen() -> None:
     scales = [np.ones((128, 10), np.float32) for _ in range(2)]
     maps = [TensorMap(c, box=(128, 128), swizzle=128, sizes=(1280, 128), strides=(1280,)) for c in codes]
     y = np.full((128, 128), np.nan, np.float32)
+    maps.append(TensorMap(y, box=(32, 64), swizzle=128, sizes=(128, 128), strides=(512,)))
 
     def run(ptx: str) -> None:
         threads = int(re.search(r"\.reqntid (\d+)", ptx)[1])
-        Kernel.parse(ptx).launch(
-            1, threads, [*maps, codes[0], scales[0], codes[1], scales[1], y, 128, 1], 1024 + 6 * (256 * 128 + 1024)
-        )
+        arguments = [*maps, codes[0], scales[0], codes[1], scales[1], y, 128, 1]
+        Kernel.parse(ptx).launch(1, threads, arguments, 227 << 10)
 
     run(made)
     values = [c.view(ml_dtypes.float8_e4m3fn).astype(np.float64) for c in codes]

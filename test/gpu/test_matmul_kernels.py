@@ -17,7 +17,8 @@ from gpu.programs import attention, kernels, matmul
 
 BF16 = ml_dtypes.bfloat16
 BLOCK_ROWS = 128
-STAGES, DEPTH = {256: 4, 192: 4, 128: 6, 64: 6}, 64  # of a slice: the ring of the schedule
+DEPTH = 64  # of a slice
+MOST_SHARED = 227 << 10  # bytes
 
 
 def threads_of(ptx: str) -> int:
@@ -32,17 +33,25 @@ def relative_error(actual: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.abs(actual.astype(np.float64) - wanted).max() / np.abs(wanted).max())
 
 
-def run_hopper(ptx: str, rows: int, columns: int, depth: int, block_columns: int, *, swizzle: int = 128) -> float:
+def run_hopper(
+    ptx: str, rows: int, columns: int, depth: int, block_columns: int, *, swizzle: int = 128, result: type = np.float32
+) -> float:
     """The product by wgmma on two blocks, which take tiles in turns; the error relative to float64."""
     rng = np.random.default_rng(0)
-    x, w, y = random(rng, rows, depth), random(rng, columns, depth), np.full((rows, columns), np.nan, np.float32)
-    maps = [
-        TensorMap(a, box=(DEPTH, lines), swizzle=swizzle, sizes=(depth, a.shape[0]), strides=(depth * 2,))
-        for a, lines in ((x, BLOCK_ROWS), (w, block_columns))
-    ]
+    x, w = random(rng, rows, depth), random(rng, columns, depth)
+    guarded = np.full(rows * columns + 4096, np.nan, result)  # what lies behind the result stays as it is
+    y = guarded[: rows * columns].reshape(rows, columns)
+
+    def tensor_map(array: np.ndarray, box: tuple[int, int]) -> TensorMap:
+        lines, length = array.shape
+        return TensorMap(array, box=box, swizzle=swizzle, sizes=(length, lines), strides=(length * array.itemsize,))
+
+    maps = [tensor_map(x, (DEPTH, BLOCK_ROWS)), tensor_map(w, (DEPTH, block_columns))]
+    if columns * y.itemsize % 16 == 0:
+        maps.append(tensor_map(y, (128 // y.itemsize, 64)))
     tiles = -(-rows // BLOCK_ROWS) * -(-columns // block_columns)
-    shared = 1024 + STAGES[block_columns] * (BLOCK_ROWS + block_columns) * 128
-    Kernel.parse(ptx).launch(min(tiles, 2), threads_of(ptx), [*maps, x, w, y, rows, tiles], shared)
+    Kernel.parse(ptx).launch(min(tiles, 2), threads_of(ptx), [*maps, x, w, y, rows, tiles], MOST_SHARED)
+    assert np.isnan(guarded[rows * columns :].astype(np.float32)).all()
     return relative_error(y, x.astype(np.float64) @ w.astype(np.float64).T)
 
 
@@ -61,11 +70,21 @@ def run_ampere(ptx: str, rows: int, columns: int, depth: int) -> float:
         (300, 192, 584, 192),  # more tiles than blocks
         (1, 128, 8, 128),  # one row, one slice of eight
         (127, 64, 1000, 64),
+        (130, 130, 72, 192),  # rows of 520 bytes, which TMA does not write
     ],
 )
 def test_hopper(rows, columns, depth, block_columns):
     ptx = kernels(matmul("?", columns, depth), "sm_90a")["matmul_0"]
+    assert ("cp.async.bulk.tensor.2d.global.shared" in ptx) == (columns % 4 == 0)
     assert run_hopper(ptx, rows, columns, depth, block_columns) < 5e-7  # f32 sums
+
+
+@pytest.mark.parametrize(("rows", "columns", "block_columns"), [(129, 504, 256), (257, 192, 192), (3, 72, 128), (300, 20, 64)])
+def test_hopper_results_of_bf16(rows, columns, block_columns):
+    ptx = kernels(matmul("?", columns, 136, result="bf16"), "sm_90a")["matmul_0"]
+    assert ("cp.async.bulk.tensor.2d.global.shared" in ptx) == (columns % 8 == 0)
+    error = run_hopper(ptx, rows, columns, 136, block_columns, result=BF16)
+    assert 1e-4 < error < 2**-8 * 1.001  # one rounding
 
 
 @pytest.mark.parametrize(("rows", "columns", "depth"), [(129, 136, 328), (1, 128, 8), (200, 250, 200)])
@@ -129,6 +148,19 @@ def test_a_barrier_of_memory_that_is_not_waited_for(hopper):
 def test_sums_that_are_read_before_the_wait(hopper):
     with pytest.raises(PtxError):
         run_hopper(without(hopper, r"wgmma\.wait_group"), 300, 192, 584, 192)
+
+
+@pytest.mark.parametrize(
+    ("line", "trouble"),
+    [
+        (r"bar\.sync", "race"),  # a panel of results leaves before all threads have written theirs
+        (r"cp\.async\.bulk\.wait_group", "race"),  # the next one is written while it is still read
+        (r"fence\.proxy\.async", "fence"),
+    ],
+)
+def test_results_that_leave_too_early(hopper, line, trouble):
+    with pytest.raises(PtxError, match=trouble):
+        run_hopper(without(hopper, line), 300, 192, 584, 192)
 
 
 def test_a_barrier_less(ampere):

@@ -62,4 +62,14 @@ void copyBox(KernelBuilder &kernel, Value target, Value map, ValueRange coordina
       NVVM::CTAGroupKindAttr(), Value());
 }
 
+void copyBoxBack(KernelBuilder &kernel, Value source, Value map, ValueRange coordinates) {
+  NVVM::CpAsyncBulkTensorSharedCTAToGlobalOp::create(kernel, map, source, coordinates, Value(),
+                                                     NVVM::TMAStoreMode::TILE, Value());
+  NVVM::CpAsyncBulkCommitGroupOp::create(kernel);
+}
+
+void waitForReads(KernelBuilder &kernel, int64_t pending) {
+  NVVM::CpAsyncBulkWaitGroupOp::create(kernel, kernel.getI32IntegerAttr(pending), kernel.getUnitAttr());
+}
+
 } // namespace mlir::dsc

@@ -31,4 +31,10 @@ struct Barriers {
 /// Starts to copy the box at `coordinates` (i32, fastest first) to shared memory; bytes count at the barrier.
 void copyBox(KernelBuilder &kernel, Value target, Value map, ValueRange coordinates, Value barrier);
 
+/// Starts to copy a box of shared memory, which fenceAsync must have made visible, to `coordinates`; what lies outside
+/// of the tensor is left out.
+void copyBoxBack(KernelBuilder &kernel, Value source, Value map, ValueRange coordinates);
+/// Waits until all but the last `pending` of this thread's copies have read their box.
+void waitForReads(KernelBuilder &kernel, int64_t pending);
+
 } // namespace mlir::dsc

@@ -146,7 +146,7 @@ private:
         });
       fenceAsync(kernel);
       // Both warpgroups read all of them.
-      NVVM::BarrierOp::create(kernel, TypeRange(), word(1), word(kThreads), NVVM::BarrierReductionAttr(), Value());
+      barrier(kernel, word(1), kThreads);
     });
   }
 

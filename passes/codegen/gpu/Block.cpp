@@ -75,6 +75,11 @@ Value dynamicSharedMemory(KernelBuilder &kernel, int64_t bytes) {
 
 void barrier(KernelBuilder &kernel) { NVVM::BarrierOp::create(kernel); }
 
+void barrier(KernelBuilder &kernel, Int number, int64_t threads) {
+  Value count = arith::ConstantOp::create(kernel, kernel.getI32IntegerAttr(threads));
+  NVVM::BarrierOp::create(kernel, TypeRange(), number, count, NVVM::BarrierReductionAttr(), Value());
+}
+
 Value behind(KernelBuilder &kernel, Value pointer, Int offset) {
   return LLVM::GEPOp::create(kernel, pointer.getType(), kernel.getI8Type(), pointer, ArrayRef<LLVM::GEPArg>{offset.v});
 }

@@ -24,6 +24,9 @@ Value dynamicSharedMemory(KernelBuilder &kernel, int64_t bytes);
 
 /// All threads of the block wait for each other.
 void barrier(KernelBuilder &kernel);
+struct Int;
+/// `threads` of them do, at a barrier of their own: 1 to 15.
+void barrier(KernelBuilder &kernel, Int number, int64_t threads);
 
 /// All threads of the warp wait for each other, and see what was written.
 void syncWarp(KernelBuilder &kernel);
@@ -31,7 +34,6 @@ void syncWarp(KernelBuilder &kernel);
 /// The value of a lane (i32) of this warp.
 Value fromLane(KernelBuilder &kernel, Value value, Value lane);
 
-struct Int;
 /// What `body` gives where the condition holds, else `other`, of the same type.
 Value ifElse(KernelBuilder &kernel, Int condition, Value other, function_ref<Value()> body);
 

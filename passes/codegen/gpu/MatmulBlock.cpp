@@ -149,7 +149,7 @@ void MatmulBlock::finish(ArrayRef<Index> at, Int column, Value sums) {
   kernel.current[op.getResult()] = kernel.convert(value, getElementTypeOrSelf(op.getResult()));
   SmallVector<Index> place(at);
   place.push_back(lanes);
-  kernel.storeOutputs(place);
+  leave(place);
 }
 
 void MatmulBlock::finishPair(ArrayRef<Index> at, Int row, Int column, Value first, Value second) {

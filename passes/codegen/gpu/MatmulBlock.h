@@ -30,6 +30,8 @@ public:
   MatmulBlock(MatmulOp op, KernelBuilder &kernel, VariantAttr variant);
 
 protected:
+  ~MatmulBlock() = default;
+
   /// One of the two factors, seen as lines (rows of the left side, columns of the right one) along the reduction.
   struct Factor {
     Value tensor;
@@ -51,6 +53,8 @@ protected:
   void finishPair(ArrayRef<Index> at, Int row, Int column, Value first, Value second);
   /// Hands out sums at a column: as many as `kernel.width` lanes.
   void finish(ArrayRef<Index> at, Int column, Value sums);
+  /// Makes the results at `place` of what `finish` has put into `kernel.current`, and writes them.
+  virtual void leave(ArrayRef<Index> place) { kernel.storeOutputs(place); }
 
   Int constant(int64_t value) { return {&kernel, kernel.constantIndex(value)}; }
   Int word(int64_t value) { return {&kernel, arith::ConstantOp::create(kernel, kernel.getI32IntegerAttr(value))}; }

@@ -6,7 +6,7 @@
 // instruction within a slice only, which keeps fewer bits of sums than f32 has
 // (DeepSeek-V3, arXiv 2412.19437, section 3.3.2). Barriers say which places of the
 // ring are full and which are free, across tiles: the first slices of the next
-// tile arrive while the results of this one leave.
+// tile arrive while the results of this one leave, by TMA too where they can.
 //
 // Fragments, and descriptors of matrices in shared memory, as in PTX ISA,
 // "Asynchronous Warpgroup Level Matrix Multiply-Accumulate Instructions".
@@ -32,22 +32,32 @@ constexpr int64_t kHelperRegisters = 80, kHelpedRegisters = 208;
 // tell.
 constexpr int64_t kHelpers = kWarpgroup / kWarp - 1, kFewestHelpedStages = 2 * kHelpers - 1;
 
-class WgmmaEmitter : MatmulBlock {
+// Results leave in panels of 64 rows of 128 bytes.
+constexpr int64_t kPanelBytes = kGroupRows * kTileRowBytes;
+
+class WgmmaEmitter final : MatmulBlock {
 public:
   WgmmaEmitter(MatmulOp op, KernelBuilder &kernel, VariantAttr variant)
       : MatmulBlock(op, kernel, variant), codes(codeFactors(op)), elementBytes(codes ? 1 : 2),
         sliceDepth(kTileRowBytes / elementBytes), blockRows(variant.getWorkgroup()[0]),
         blockColumns(variant.getWorkgroup()[1]), stages(variant.getUnroll()), groups(blockRows / kGroupRows),
-        full{kernel, {}}, empty{kernel, {}} {}
+        full{kernel, {}}, empty{kernel, {}} {
+    int64_t taken = kBarrierBytes + stages * (stageBytes() + scaleBytes());
+    places = placesOfPanels((kMostSharedBytes - taken) / (groups * kPanelBytes));
+    sharedBytes = taken + groups * places * kPanelBytes;
+  }
 
   void run() {
-    Value memory = dynamicSharedMemory(kernel, kBarrierBytes + stages * (stageBytes() + scaleBytes()));
+    Value memory = dynamicSharedMemory(kernel, sharedBytes);
     ring = behind(kernel, memory, word(kBarrierBytes));
-    scaleRing = behind(kernel, ring, word(stages * stageBytes()));
+    panels = behind(kernel, ring, word(stages * stageBytes()));
+    scaleRing = behind(kernel, panels, word(groups * places * kPanelBytes));
     full.first = memory;
     empty.first = behind(kernel, memory, word(stages * 8));
     maps[0] = mapOf(false);
     maps[1] = mapOf(true);
+    if (places)
+      resultMap = mapOfResult();
     slices = (depth + (sliceDepth - 1)) / sliceDepth;
     kernel.ifThen(thread == 0, [&] {
       for (int64_t i = 0; i < stages; ++i) {
@@ -89,16 +99,51 @@ private:
     return wide ? cast<FloatType>(Float8E4M3FNType::get(context)) : cast<FloatType>(Float8E5M2Type::get(context));
   }
 
+  /// How many panels of results a warpgroup has room for, of at most `most`: they take turns evenly in every tile. None
+  /// where TMA cannot write the results.
+  int64_t placesOfPanels(int64_t most) const {
+    if (kernel.outputs.size() != 1)
+      return 0;
+    auto buffer = cast<MemRefType>(kernel.outputs[0].second.getType());
+    auto columns = dyn_cast<AffineConstantExpr>(shape.columns);
+    if (!isa<FloatType>(buffer.getElementType()) || !buffer.getLayout().isIdentity() || !columns)
+      return 0;
+    int64_t bytes = buffer.getElementTypeBitWidth() / 8, tileBytes = blockColumns * bytes;
+    if (bytes < 2 || bytes > 4 || columns.getValue() * bytes % kChunkBytes || tileBytes % kTileRowBytes)
+      return 0;
+    int64_t count = tileBytes / kTileRowBytes;
+    while (most > 0 && count % most)
+      --most;
+    return std::max<int64_t>(most, 0);
+  }
+  int64_t resultBytes() const {
+    return cast<MemRefType>(kernel.outputs[0].second.getType()).getElementTypeBitWidth() / 8;
+  }
+  Value mapOfResult() {
+    AffineExpr lines = elementCount(shape.rows, op.getContext()), bytes = shape.columns * resultBytes();
+    return mapOf(kernel.outputs[0].second, {{shape.columns, lines}, {bytes}, {kTileRowBytes / resultBytes(), kGroupRows}});
+  }
   Value mapOf(bool rhs) {
-    MLIRContext *context = op.getContext();
-    AffineExpr lines = rhs ? shape.columns : elementCount(shape.rows, context), bytes = shape.depth * elementBytes;
-    TensorMap map{{shape.depth, lines}, {bytes}, {sliceDepth, rhs ? blockColumns : blockRows}};
+    AffineExpr lines = rhs ? shape.columns : elementCount(shape.rows, op.getContext()),
+               bytes = shape.depth * elementBytes;
+    return mapOf(kernel.buffers.lookup(factorTensor(rhs)),
+                 {{shape.depth, lines}, {bytes}, {sliceDepth, rhs ? blockColumns : blockRows}});
+  }
+  /// With the batch as one more dimension of the map, if there is one.
+  Value mapOf(Value buffer, TensorMap map) {
     if (!shape.batch.empty()) {
-      map.sizes.push_back(elementCount(shape.batch, context));
-      map.strides.push_back(lines * bytes);
+      map.strides.push_back(map.sizes[1] * map.strides[0]);
+      map.sizes.push_back(elementCount(shape.batch, op.getContext()));
       map.box.push_back(1);
     }
-    return tensorMapOf(kernel, kernel.buffers.lookup(factorTensor(rhs)), map);
+    return tensorMapOf(kernel, buffer, map);
+  }
+  /// Where a box of such a map begins.
+  SmallVector<Value> boxAt(Int first, Int line) {
+    SmallVector<Value> at{first.asI32(), line.asI32()};
+    if (!shape.batch.empty())
+      at.push_back(batchNumber.asI32());
+    return at;
   }
 
   /// Walks over this block's tiles. `slice` counts all slices so far: `body` gets those of a tile.
@@ -121,13 +166,10 @@ private:
         Int slice{&kernel, i}, number = before + slice, where = place(number);
         empty.wait(where, parity(number) ^ 1);
         full.expect(where, stageBytes());
-        Value done = full.at(where), k = (slice * sliceDepth).asI32();
-        for (bool rhs : {false, true}) {
-          SmallVector<Value> at{k, (rhs ? firstColumn : firstRow).asI32()};
-          if (!shape.batch.empty())
-            at.push_back(batchNumber.asI32());
-          copyBox(kernel, behind(kernel, ring, stageBegin(where, rhs)), maps[rhs], at, done);
-        }
+        Value done = full.at(where);
+        for (bool rhs : {false, true})
+          copyBox(kernel, behind(kernel, ring, stageBegin(where, rhs)), maps[rhs],
+                  boxAt(slice * sliceDepth, rhs ? firstColumn : firstRow), done);
       });
     });
   }
@@ -164,8 +206,9 @@ private:
 
   void multiplyTiles(Int group) {
     Int warp = thread / kWarp % (kWarpgroup / kWarp), lane = thread % kWarp;
+    rowOfGroup = warp * 16 + lane / 4;
     forTiles([&](Int before) {
-      row = firstRow + (group * kGroupRows + warp * 16 + lane / 4).asIndex();
+      row = firstRow + (group * kGroupRows + rowOfGroup).asIndex();
       column = firstColumn + (lane.asIndex() % 4) * 2;
       Value start = wgmmaZero(kernel, blockColumns);
       Value sums = kernel.forLoop(constant(0), slices, 1, start, [&](Value i, ValueRange carried) {
@@ -173,8 +216,7 @@ private:
         full.wait(where, parity(number));
         Value next = multiplySlice(group, where, codes ? Value() : carried[0]);
         if (codes)
-          next =
-              scaled(next, scalesOfSlice(group * kGroupRows + warp * 16 + lane / 4, lane % 4 * 2, where), carried[0]);
+          next = scaled(next, scalesOfSlice(group * kGroupRows + rowOfGroup, lane % 4 * 2, where), carried[0]);
         if (scaleBytes())
           syncWarp(kernel); // all lanes have read their scales
         kernel.ifThen(lane == 0, [&] { empty.arrive(where); });
@@ -182,14 +224,48 @@ private:
       })[0];
       if (codes)
         sums = scaled(sums, scalesOfLines(), Value());
-      for (int64_t half : {0, 1}) {
-        Int here = row + half * 8;
-        SmallVector<Index> at = rowIndex(here);
-        for (int64_t j = 0; j < blockColumns; j += 8) {
+      finishTile(group, sums);
+    });
+    if (places)
+      kernel.ifThen(thread % kWarpgroup == 0, [&] { waitForReads(kernel, 0); });
+  }
+
+  void finishTile(Int group, Value sums) {
+    SmallVector<Index> at[] = {rowIndex(row), rowIndex(row + 8)};
+    int64_t width = places ? kTileRowBytes / resultBytes() : blockColumns;
+    for (int64_t first = 0; first < blockColumns; first += width) {
+      if (places)
+        openPanel(group, first / width % places);
+      for (int64_t half : {0, 1})
+        for (int64_t j = first; j < first + width; j += 8) {
           auto sum = [&](int64_t n) { return LLVM::ExtractValueOp::create(kernel, sums, j / 2 + half * 2 + n); };
-          finishPair(at, here, column + j, sum(0), sum(1));
+          half8 = half, columnOfPanel = j - first;
+          finishPair(at[half], row + half * 8, column + j, sum(0), sum(1));
         }
-      }
+      if (places)
+        closePanel(group, first);
+    }
+  }
+
+  void openPanel(Int group, int64_t number) {
+    kernel.ifThen(thread % kWarpgroup == 0, [&] { waitForReads(kernel, places - 1); });
+    barrier(kernel, group + 1, kWarpgroup);
+    panel = behind(kernel, panels, (group * places + number) * kPanelBytes);
+  }
+  /// Two adjacent results: into the open panel, under the swizzle of its map.
+  void leave(ArrayRef<Index> place) override {
+    if (!places)
+      return MatmulBlock::leave(place);
+    Value results = kernel.splat(kernel.pullOutputs(place)[0]);
+    Int byte = (thread % 4 * 2 + columnOfPanel) * resultBytes(), line = rowOfGroup + half8 * 8;
+    Int at = swizzled(line, byte / kChunkBytes) + byte % kChunkBytes;
+    LLVM::StoreOp::create(kernel, results, behind(kernel, panel, at), 2 * resultBytes());
+  }
+  void closePanel(Int group, int64_t first) {
+    fenceAsync(kernel);
+    barrier(kernel, group + 1, kWarpgroup);
+    kernel.ifThen(thread % kWarpgroup == 0, [&] {
+      copyBoxBack(kernel, panel, resultMap, boxAt(firstColumn + first, firstRow + (group * kGroupRows).asIndex()));
     });
   }
 
@@ -262,9 +338,13 @@ private:
   std::optional<CodeFactors> codes;
   int64_t elementBytes, sliceDepth;
   int64_t blockRows, blockColumns, stages, groups;
+  int64_t places, sharedBytes; // panels of results of a warpgroup
   Barriers full, empty;
-  Value ring, scaleRing, maps[2];
-  Int slices, row, column; // of this thread's first sum
+  Value ring, panels, scaleRing, maps[2], resultMap;
+  Int slices, row, column, rowOfGroup; // of this thread's first sum
+  // Of the results that leave now.
+  Value panel;
+  int64_t half8 = 0, columnOfPanel = 0;
 };
 
 } // namespace
