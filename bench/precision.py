@@ -1,10 +1,12 @@
 """A plan against plain rounding of the same bytes, and predictions against the truth.
 
-Searches a plan within --max-bytes, then measures on --text: assignments that people use (narrow in the middle layers,
-narrow by type of matrix) and --random ones, all rounded to nearest; and --pairs random assignments of compensated
-weights, whose predicted and measured divergences are compared by rank and ratio.
+Searches a plan within --max-bytes, calibrated as `deepseek precision plan` does by default or on --calibration-text, then
+measures on --text: assignments that people use (narrow in the middle layers, narrow by type of matrix) and --random ones,
+all rounded to nearest; and --pairs random assignments of compensated weights, whose predicted and measured divergences
+are compared by rank and ratio.
 
 python bench/precision.py MODEL --text book.txt --max-bytes 45% [--formats int8,int4] [--random 100] [--pairs 50] [--json]
+    [--calibration-text other.txt]
 """
 
 from __future__ import annotations
@@ -34,25 +36,30 @@ from deepseek.precision.torch.calibration import calibrate, decoded
 
 Assignment = list[str]
 
+_CALIBRATION_TOKENS = 12 * 1024  # as PlanOptions has it
+
 
 class Study:
     """A model's groups, their weights in every format and rounding, and what was measured of them."""
 
-    def __init__(self, model: str, text: str, formats: list[str], tokens: int) -> None:
+    def __init__(self, model: str, text: Path, formats: list[str], tokens: int, calibration_text: Path | None) -> None:
         self.checkpoint = open_checkpoint(find_model(model))
         module = lower_text(describe(self.checkpoint, precision="f32", all_logits=True)[1], to_phase="import")
         self.groups = group_operations(operations_of(module))
         self.elements = weight_elements(module)
         self.fixed = undecided_bytes(self.checkpoint, self.elements, self.groups)
-        written = sampled_ids(Model.from_pretrained(find_model(model), precision="f32"), 12 * 1024)
-        self.calibration = calibrate(self.checkpoint, module, windows_of(written), progress=show)
+        if calibration_text is None:
+            ids = sampled_ids(Model.from_pretrained(find_model(model), precision="f32"), _CALIBRATION_TOKENS)
+        else:
+            ids = text_ids(self.checkpoint, str(calibration_text), _CALIBRATION_TOKENS)
+        self.calibration = calibrate(self.checkpoint, module, windows_of(ids), progress=show)
         self.rounded = {
             (method, name): self.calibration.round_groups(self.groups, name, method)
             for method in ("rtn", "gptq")
             for name in formats
         }
         # From here on, what is measured is measured on the other text.
-        self.calibration.held_out = windows_of(text_ids(self.checkpoint, text, tokens))
+        self.calibration.held_out = windows_of(text_ids(self.checkpoint, str(text), tokens))
         self.formats = formats
 
     def bytes_of(self, assignment: Assignment) -> int:
@@ -112,6 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--text", required=True, type=Path)
+    parser.add_argument("--calibration-text", type=Path, help="default: what the model writes")
     parser.add_argument("--max-bytes", default="45%")
     parser.add_argument("--formats", default="int8_row,q4_0", help="two or more formats that every group can have")
     parser.add_argument("--tokens", type=int, default=2048, help="of the text, in windows of 1,024")
@@ -119,7 +127,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=50)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    study = Study(options.model, str(options.text), parse_formats(options.formats), options.tokens)
+    study = Study(options.model, options.text, parse_formats(options.formats), options.tokens, options.calibration_text)
     limit = parse_budget(options.max_bytes, 2 * sum(study.elements.values()))
     allowed = [formats_for(group, study.formats) for group in study.groups]
     knapsack = [

@@ -315,8 +315,12 @@ void KernelBuilder::store(Value value, Value buffer, ArrayRef<Index> index) {
 }
 
 static void prefetchAt(KernelBuilder &b, Value buffer, ArrayRef<Index> index, bool isWrite) {
-  if (isContiguous(index))
-    memref::PrefetchOp::create(b, buffer, bases(index), isWrite, /*localityHint=*/3, /*isDataCache=*/true);
+  if (!isContiguous(index))
+    return;
+  // Where rows begin at any address, a vector's last element lies in the line that its neighbour has not brought.
+  SmallVector<Value> at = bases(index);
+  at.back() = b.add(at.back(), b.constantIndex(b.width - 1));
+  memref::PrefetchOp::create(b, buffer, at, isWrite, /*localityHint=*/3, /*isDataCache=*/true);
 }
 
 void KernelBuilder::prefetchOutputs(ArrayRef<Index> index) {

@@ -30,8 +30,9 @@ Value multiplyGroups(KernelBuilder &kernel, Value a, Value b, Value acc);
 /// Whether a decision allows both operands of products to be rounded to bf16.
 bool mayRoundFactors(std::optional<PrecisionAttr> precision);
 
-/// Whether dot products of bf16 are faster than widening and multiplying. Cores with matrix tiles run them at half the
-/// rate.
+/// Whether dot products of bf16 are faster than widening and multiplying. Intel's cores with matrix tiles run them at
+/// half the rate of the latter; where a hypervisor hides the tiles, they show by their arithmetic in f16, which AMD's
+/// Zen 4 and 5, at twice the rate, lack.
 bool hasFastBf16Dots(TargetAttr target);
 
 /// Elements along the reduction whose 8-bit products a GPU sums up before they are scaled.

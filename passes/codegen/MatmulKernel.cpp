@@ -253,7 +253,9 @@ bool mayRoundFactors(std::optional<PrecisionAttr> precision) {
   return precision && isHalf(precision->getLhs()) && isHalf(precision->getRhs());
 }
 
-bool hasFastBf16Dots(TargetAttr target) { return target.hasFeature("avx512bf16") && !target.hasFeature("amx-bf16"); }
+bool hasFastBf16Dots(TargetAttr target) {
+  return target.hasFeature("avx512bf16") && !target.hasFeature("amx-bf16") && !target.hasFeature("avx512fp16");
+}
 
 int64_t preferredRowPanel(MatmulOp op, TargetAttr target) {
   Type element = getElementTypeOrSelf(op.getLhs());

@@ -79,7 +79,9 @@ def test_hopper(rows, columns, depth, block_columns):
     assert run_hopper(ptx, rows, columns, depth, block_columns) < 5e-7  # f32 sums
 
 
-@pytest.mark.parametrize(("rows", "columns", "block_columns"), [(129, 504, 256), (257, 192, 192), (3, 72, 128), (300, 20, 64)])
+@pytest.mark.parametrize(
+    ("rows", "columns", "block_columns"), [(129, 504, 256), (257, 192, 192), (3, 72, 128), (300, 20, 64)]
+)
 def test_hopper_results_of_bf16(rows, columns, block_columns):
     ptx = kernels(matmul("?", columns, 136, result="bf16"), "sm_90a")["matmul_0"]
     assert ("cp.async.bulk.tensor.2d.global.shared" in ptx) == (columns % 8 == 0)

@@ -7,6 +7,7 @@ import re
 import ml_dtypes
 import numpy as np
 import pytest
+from features import has_fast_bf16_dots
 
 from deepseek.compiler import compile_text, lower_text
 from deepseek.executable import Executable
@@ -221,8 +222,7 @@ def test_rounded_or_not_is_a_choice_of_the_schedule() -> None:
     assert not _has_dots(_module(9, 3, 64))
     assert not _has_dots(_module(9, 3, 63, precision=_HALVES))
     text = lower_text(_module(9, 3, 64, precision=_HALVES), to_phase="schedule")
-    if "+avx512bf16" in text and "+amx-bf16" not in text:
-        assert _has_dots(text)
+    assert _has_dots(text) == has_fast_bf16_dots(text)
 
 
 @pytest.mark.parametrize("rows", [9, 127])

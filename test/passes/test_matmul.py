@@ -7,6 +7,7 @@ import re
 import ml_dtypes
 import numpy as np
 import pytest
+from features import has_fast_bf16_dots
 
 from deepseek.compiler import compile_text, lower_text
 from deepseek.executable import Executable
@@ -68,7 +69,7 @@ def test_both_sides_are_weights(element: str, target: str) -> None:
         text = _module(n, k, element).replace(f"tensor<?x{k}x", f"tensor<{m}x{k}x").replace("tensor<?x", f"tensor<{m}x")
         text = re.sub(r"\{dsc.dims = [^}]*\}", '{dsc.weight = "a"}', text)
         packs = m >= 12 and (
-            element == "f32" or (element == "bf16" and "avx512bf16" in lower_text(text, target=target))
+            element == "f32" or (element == "bf16" and has_fast_bf16_dots(lower_text(text, target=target)))
         )
         assert ("packed_rows" in lower_text(text, target=target, to_phase="fuse")) == packs
         code = compile_text(text, target=target)

@@ -121,7 +121,8 @@ private:
   }
   Value mapOfResult() {
     AffineExpr lines = elementCount(shape.rows, op.getContext()), bytes = shape.columns * resultBytes();
-    return mapOf(kernel.outputs[0].second, {{shape.columns, lines}, {bytes}, {kTileRowBytes / resultBytes(), kGroupRows}});
+    return mapOf(kernel.outputs[0].second,
+                 {{shape.columns, lines}, {bytes}, {kTileRowBytes / resultBytes(), kGroupRows}});
   }
   Value mapOf(bool rhs) {
     AffineExpr lines = rhs ? shape.columns : elementCount(shape.rows, op.getContext()),

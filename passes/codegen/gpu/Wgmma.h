@@ -13,7 +13,8 @@ namespace mlir::dsc {
 
 constexpr int64_t kWarpgroup = 128, kGroupRows = 64;
 constexpr int64_t kBarrierBytes = 1024; // kept for barriers in front of tiles, which are aligned to them
-constexpr int64_t kMostSharedBytes = 227 << 10; // that a block may take (CUDA programming guide, compute capability 9.0)
+constexpr int64_t kMostSharedBytes =
+    227 << 10; // that a block may take (CUDA programming guide, compute capability 9.0)
 // Of 65536 registers, three warpgroups begin with 168 each; the one that copies gives most of its own away.
 constexpr int64_t kProducerRegisters = 40, kConsumerRegisters = 232;
 
