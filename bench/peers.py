@@ -287,6 +287,7 @@ def compare_products(options: argparse.Namespace, missing: dict[str, str]) -> li
             for number in range(options.rounds + 1):
                 for name, compute in sides.items():
                     time.sleep(SETTLE_SECONDS)
+                    compute()  # wakes threads that gave up polling
                     begin = time.perf_counter()
                     compute()
                     if number > 0:

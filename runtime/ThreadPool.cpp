@@ -2,11 +2,12 @@
 //
 // A launch is one store that all workers poll and one counter that they count
 // down. Workers poll for a while after their last launch, then sleep in a
-// futex. Workers beyond the number of parts of a launch never touch its job,
-// so a launch of few workgroups waits only for those that run one.
+// futex, from which the caller sends them to other CPUs than its own. Workers beyond the number of parts of a launch
+// never touch its job, so a launch of few workgroups waits only for those that run one.
 //
 //===----------------------------------------------------------------------===//
 
+#include "runtime/Affinity.h"
 #include "runtime/Context.h"
 #include "runtime/CudaDevice.h"
 
@@ -74,50 +75,6 @@ template <typename Done> bool spin(Done done) {
       return false;
     sched_yield();
   }
-}
-
-/// Calls `use(set, bytes)` with the CPUs that this thread may run on; false if
-/// the kernel does not say.
-template <typename Use> bool withAffinity(Use use) {
-  // The kernel refuses a mask smaller than its own, so ask with ever larger
-  // ones: cpu_set_t ends at 1024 CPUs.
-  for (int cpus = CPU_SETSIZE; cpus <= 64 * CPU_SETSIZE; cpus *= 2) {
-    cpu_set_t *set = CPU_ALLOC(cpus);
-    if (!set)
-      return false;
-    size_t bytes = CPU_ALLOC_SIZE(cpus);
-    bool known = sched_getaffinity(0, bytes, set) == 0;
-    if (known)
-      use(set, bytes);
-    CPU_FREE(set);
-    if (known)
-      return true;
-  }
-  return false;
-}
-
-/// Number of CPUs that this process may run on; at least 1.
-int availableCpus() {
-  int count = 0;
-  if (withAffinity([&](cpu_set_t *set, size_t bytes) { count = CPU_COUNT_S(bytes, set); }))
-    return count;
-  long online = sysconf(_SC_NPROCESSORS_ONLN);
-  return online > 0 ? static_cast<int>(online) : 1;
-}
-
-/// Moves this thread off `cpu`, then lets it run anywhere again. Schedulers
-/// leave a thread that sleeps and wakes often beside the one that wakes it,
-/// and threads that take turns on one CPU make a launch ten times as long.
-void moveOff(int cpu) {
-  withAffinity([&](cpu_set_t *set, size_t bytes) {
-    if (!CPU_ISSET_S(cpu, bytes, set) || CPU_COUNT_S(bytes, set) == 1)
-      return;
-    CPU_CLR_S(cpu, bytes, set);
-    if (sched_setaffinity(0, bytes, set) != 0)
-      return;
-    CPU_SET_S(cpu, bytes, set);
-    sched_setaffinity(0, bytes, set);
-  });
 }
 
 /// Sets the default floating-point mode for its lifetime: the bits of a result
@@ -208,12 +165,29 @@ uint64_t waitForLaunch(dsc_rt_context *context, Worker *worker, uint64_t seen) {
 /// Leaves the caller's CPU if that is where this worker runs; rarely, so that a
 /// system which puts it back does not make launches slow.
 void avoidCaller(dsc_rt_context *context, Worker *worker) {
+  int32_t barred = worker->barred.load(std::memory_order_relaxed);
+  if (barred >= 0) {
+    worker->barred.store(-1, std::memory_order_relaxed);
+    allowCpu(barred);
+  }
   if (!context->cpuEach || context->job.callerCpu < 0 || sched_getcpu() != context->job.callerCpu)
     return;
   if (--worker->patience > 0)
     return;
-  moveOff(context->job.callerCpu);
+  if (barCpu(pthread_self(), context->job.callerCpu))
+    allowCpu(context->job.callerCpu);
   worker->patience = kMovePatience;
+}
+
+/// Wakes a worker that sleeps. Schedulers put it beside the one that wakes it if other CPUs are not idle, be it that
+/// another library's threads poll there: both would take turns until a balance is found, after many launches.
+void wake(dsc_rt_context *context, Worker *worker) {
+  if (worker->parked.exchange(0) != 1)
+    return;
+  int32_t cpu = context->cpuEach ? context->job.callerCpu : -1;
+  if (cpu >= 0 && worker->barred.load() < 0 && barCpu(worker->thread, cpu))
+    worker->barred.store(cpu);
+  futexWake(&worker->parked);
 }
 
 void *workerMain(void *argument) {
@@ -242,8 +216,7 @@ void publish(dsc_rt_context *context, int64_t parts, int32_t recipients) {
   if (context->sleepers.load() == 0)
     return;
   for (int32_t i = 0; i < recipients; ++i)
-    if (context->workers[i].parked.exchange(0) == 1)
-      futexWake(&context->workers[i].parked);
+    wake(context, &context->workers[i]);
 }
 
 /// Starts the workers of a context that has none; fewer if threads run out.
@@ -263,6 +236,7 @@ void startWorkers(dsc_rt_context *context) {
     worker->parked.store(0);
     worker->index = started + 1;
     worker->patience = 0;
+    worker->barred.store(-1);
     worker->context = context;
     if (pthread_create(&worker->thread, nullptr, workerMain, worker) != 0)
       break;

@@ -1,10 +1,12 @@
-"""Launches, the thread pool's life, scratch memory, profile and CPU features."""
+"""Launches, the thread pool's life and profile."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import platform
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -296,6 +298,36 @@ def test_workers_may_run_on_every_cpu(kernels: runtime.Module) -> None:
     assert allowed == {frozenset(os.sched_getaffinity(0))}
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one CPU")
+def test_sleeping_workers_wake_on_another_cpu_than_the_caller(kernels: runtime.Module) -> None:
+    """The caller is where the worker ran last and all other CPUs are busy: a scheduler lets the two take turns."""
+    allowed = os.sched_getaffinity(0)
+    script = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
+    busy = [subprocess.Popen([sys.executable, "-c", script, str(cpu)]) for cpu in allowed]
+    before = set(Path("/proc/self/task").iterdir())
+    context, out = runtime.Context(2), np.zeros(2, np.int32)
+    (worker,) = set(Path("/proc/self/task").iterdir()) - before
+
+    def cpu() -> int:
+        return int((worker / "stat").read_text().rpartition(")")[2].split()[36])  # proc(5), field 39
+
+    apart = 0
+    try:
+        for _ in range(20):
+            launch(context, kernels.symbol("count"), [out.ctypes.data], 2)
+            time.sleep(0.005)  # 25 times the polling time
+            mine = cpu()
+            os.sched_setaffinity(0, {mine})  # of this thread alone
+            launch(context, kernels.symbol("count"), [out.ctypes.data], 2)
+            apart += cpu() != mine
+    finally:
+        os.sched_setaffinity(0, allowed)
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert apart >= 18
+
+
 def test_workers_leave_signals_to_the_host() -> None:
     context = runtime.Context(3)
     blocked = [
@@ -371,73 +403,3 @@ def test_profile_has_room_for_so_many_launches(kernels: runtime.Module) -> None:
             for dispatch in range(10):
                 launch(context, kernels.symbol("spin"), [0], 2, [1], dispatch=dispatch + attempt)
         assert profile.launches["dispatch"].tolist() == [attempt, 1 + attempt, 2 + attempt]
-
-
-def arena(context: runtime.Context, size: int) -> int | None:
-    return runtime._library().dsc_rt_arena(context.handle, size)
-
-
-def test_arena_grows_only() -> None:
-    context = runtime.Context(1)
-    addresses = [arena(context, size) for size in (0, 1, 64, 100_000)]
-    assert len(set(addresses)) == 1
-    for size in (1 << 20, 3 << 20, 40 << 20):
-        address = arena(context, size)
-        assert address % 64 == 0
-        ctypes.memset(address, 0xA5, size)
-    assert arena(context, 5) == address
-    assert ctypes.string_at(address + size - 1, 1) == b"\xa5"
-
-
-@pytest.mark.parametrize("size", [-1, -(1 << 63), 1 << 50, 1 << 60, (1 << 63) - 1])
-def test_arena_refuses_impossible_sizes(size: int) -> None:
-    context = runtime.Context(1)
-    assert arena(context, size) is None
-    assert arena(context, 1 << 20) is not None
-
-
-def test_arena_out_of_memory_is_survived(run_python: Callable) -> None:
-    script = """
-import resource
-from deepseek import runtime
-context = runtime.Context(1)
-arena = lambda size: runtime._library().dsc_rt_arena(context.handle, size)
-assert arena(64 << 20)
-used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20), resource.RLIM_INFINITY))
-assert arena(1 << 30) is None
-assert arena(80 << 20)
-print("done")
-"""
-    result = run_python(script)
-    assert result.stdout == "done\n", result.stderr
-
-
-@pytest.mark.skipif(not IS_X86, reason="/proc/cpuinfo of x86-64")
-def test_cpu_features_are_those_of_the_kernel() -> None:
-    cpuinfo = Path("/proc/cpuinfo").read_text()
-    flags = set(next(line for line in cpuinfo.splitlines() if line.startswith("flags")).split(":")[1].split())
-    same = ["avx", "avx2", "fma", "f16c", "bmi2", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd"]
-    names = {name: name for name in same} | {
-        "sse4.2": "sse4_2",
-        "bmi": "bmi1",
-        "lzcnt": "abm",
-        "avx512vnni": "avx512_vnni",
-        "avx512bf16": "avx512_bf16",
-        "avx512fp16": "avx512_fp16",
-        "avxvnni": "avx_vnni",
-    }
-    features = runtime.cpu_features()
-    assert {name for name in names if name in features} == {name for name, flag in names.items() if flag in flags}
-    for tile in ("amx-tile", "amx-int8", "amx-bf16"):  # may be refused to this process
-        assert tile not in features or tile.replace("-", "_") in flags
-
-
-def test_version_and_library_errors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    unchecked = runtime._library.__wrapped__
-    monkeypatch.setattr(runtime, "VERSION", 99)
-    with pytest.raises(ExecutionError, match="has runtime version 6, this package needs 99"):
-        unchecked()
-    monkeypatch.setattr(runtime, "_LIBRARY", tmp_path / "libdsc_rt.so")
-    with pytest.raises(ExecutionError, match="cannot load the runtime library: .*libdsc_rt.so.*make build"):
-        unchecked()
