@@ -68,6 +68,7 @@ struct alignas(64) Worker {
   std::atomic<uint32_t> parked; // futex word: 1 while asleep or about to be
   int32_t index;                // the part it runs; the caller runs part 0
   int32_t patience;             // launches on the caller's CPU before moving
+  std::atomic<int32_t> cpu;     // where it was when it last went to sleep
   std::atomic<int32_t> barred;  // a CPU that it must not run on until it wakes; -1: none
   dsc_rt_context *context;
   pthread_t thread;

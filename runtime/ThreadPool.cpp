@@ -150,6 +150,7 @@ uint64_t waitForLaunch(dsc_rt_context *context, Worker *worker, uint64_t seen) {
   // The caller stores the state, then reads `sleepers`; we count ourselves,
   // then read the state. In the one order of sequential consistency at least
   // one of the two sees the other, so no wake-up is lost.
+  worker->cpu.store(sched_getcpu());
   worker->parked.store(1);
   context->sleepers.fetch_add(1);
   while ((state = context->state.load()) == seen)
@@ -165,10 +166,10 @@ uint64_t waitForLaunch(dsc_rt_context *context, Worker *worker, uint64_t seen) {
 /// Leaves the caller's CPU if that is where this worker runs; rarely, so that a
 /// system which puts it back does not make launches slow.
 void avoidCaller(dsc_rt_context *context, Worker *worker) {
-  int32_t barred = worker->barred.load(std::memory_order_relaxed);
+  int32_t barred = worker->barred.load();
   if (barred >= 0) {
-    worker->barred.store(-1, std::memory_order_relaxed);
     allowCpu(barred);
+    worker->barred.store(-1);
   }
   if (!context->cpuEach || context->job.callerCpu < 0 || sched_getcpu() != context->job.callerCpu)
     return;
@@ -179,15 +180,15 @@ void avoidCaller(dsc_rt_context *context, Worker *worker) {
   worker->patience = kMovePatience;
 }
 
-/// Wakes a worker that sleeps. Schedulers put it beside the one that wakes it if other CPUs are not idle, be it that
-/// another library's threads poll there: both would take turns until a balance is found, after many launches.
-void wake(dsc_rt_context *context, Worker *worker) {
-  if (worker->parked.exchange(0) != 1)
+/// Wakes a worker that sleeps, not on `cpu` (-1: anywhere). If other CPUs are not idle, be it that another library's
+/// threads poll there, schedulers leave it where it ran last: it and the caller would take turns for many launches.
+void wake(Worker *worker, int32_t cpu) {
+  if (worker->parked.load() != 1)
     return;
-  int32_t cpu = context->cpuEach ? context->job.callerCpu : -1;
-  if (cpu >= 0 && worker->barred.load() < 0 && barCpu(worker->thread, cpu))
+  if (cpu >= 0 && worker->cpu.load() == cpu && worker->barred.load() < 0 && barCpu(worker->thread, cpu))
     worker->barred.store(cpu);
-  futexWake(&worker->parked);
+  if (worker->parked.exchange(0) == 1)
+    futexWake(&worker->parked);
 }
 
 void *workerMain(void *argument) {
@@ -215,8 +216,10 @@ void publish(dsc_rt_context *context, int64_t parts, int32_t recipients) {
   context->state.store(launch << 16 | static_cast<uint64_t>(parts));
   if (context->sleepers.load() == 0)
     return;
+  // At the end a worker may be gone before its CPUs are looked at.
+  int32_t cpu = parts > 0 && context->cpuEach ? context->job.callerCpu : -1;
   for (int32_t i = 0; i < recipients; ++i)
-    wake(context, &context->workers[i]);
+    wake(&context->workers[i], cpu);
 }
 
 /// Starts the workers of a context that has none; fewer if threads run out.
@@ -236,6 +239,7 @@ void startWorkers(dsc_rt_context *context) {
     worker->parked.store(0);
     worker->index = started + 1;
     worker->patience = 0;
+    worker->cpu.store(-1);
     worker->barred.store(-1);
     worker->context = context;
     if (pthread_create(&worker->thread, nullptr, workerMain, worker) != 0)

@@ -147,10 +147,13 @@ LogicalResult verifyKernel(func::FuncOp kernel, TargetAttr target, DimsAnalysis 
 
 /// Leaves what was decided: the reasons differ between operations that are otherwise the same kernel.
 static void dropReason(PrecisionOpInterface op) {
-  if (PrecisionAttr decision = op.getPrecisionDecision())
-    op.setPrecisionDecision(PrecisionAttr::get(op.getContext(), decision.getLhs(), decision.getRhs(), decision.getAcc(),
-                                               decision.getResult(), decision.getScales(), decision.getStorage(),
-                                               StringAttr()));
+  PrecisionAttr old = op.getPrecisionDecision();
+  if (!old)
+    return;
+  auto decision = PrecisionAttr::get(op.getContext(), old.getLhs(), old.getRhs(), old.getAcc(), old.getResult(),
+                                     old.getScales(), old.getStorage(), StringAttr());
+  auto nothing = PrecisionAttr::get(op.getContext(), Type(), Type(), Type(), Type(), {}, StringAttr(), StringAttr());
+  op.setPrecisionDecision(decision == nothing ? PrecisionAttr() : decision);
 }
 
 func::FuncOp kernelOf(DispatchOp dispatch, StringRef name, DimsAnalysis &dims) {

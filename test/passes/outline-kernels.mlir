@@ -5,38 +5,40 @@
 // STATS: (S) 2 kernels {{ *}}- distinct kernels, variants not counted
 
 module attributes {dsc.symbols = ["n"]} {
-  // Equal regions, sizes and schedules share their kernels; another schedule is another kernel. Costs stay with launches.
+  // Equal regions, sizes and schedules share their kernels, whatever the reasons for precisions are; another schedule is another
+  // kernel. Costs stay with launches.
   // CHECK-LABEL: func.func @main
   // CHECK: %[[A:.*]] = dsc.launch [@matmul_0_rows1, @matmul_0](%{{.*}}, %[[W0:.*]]) {dsc.cost = {bytes = "n"}} :
   // CHECK: %[[B:.*]] = dsc.launch [@matmul_0_rows1, @matmul_0](%[[A]], %[[W1:.*]]) :
   // CHECK: dsc.launch [@matmul_1](%[[B]], %[[W1]]) :
   // CHECK-NOT: dsc.dispatch
   // CHECK: func.func private @matmul_0_rows1(%{{[^:]*}}: tensor<?x8xf32> {dsc.dims = #dsc.dims<["n", "_"]>}, %{{[^:]*}}: tensor<8x8xf32> {dsc.dims = #dsc.dims<["_", "_"]>}) -> (tensor<?x8xf32> {dsc.dims = #dsc.dims<["n", "_"]>}) attributes {dsc.kernel, dsc.schedule = #dsc.variant<max_rows = 1,{{ ?}}tile = [1, 32], workgroup = [1, 32]>}
-  // CHECK-NEXT: %[[Y:.*]] = dsc.matmul
+  // CHECK-NEXT: %[[Y:.*]] = dsc.matmul %{{.*}}, %{{.*}} precision <acc = f32> :
   // CHECK-NEXT: return %[[Y]]
   // CHECK: func.func private @matmul_0(
   // CHECK-SAME: dsc.schedule = #dsc.variant<tile = [12, 32], workgroup = [96, 64]>}
   // CHECK: func.func private @matmul_1(
   // CHECK-SAME: dsc.schedule = #dsc.variant<tile = [2, 32], workgroup = [2, 32]>}
+  // CHECK-NEXT: dsc.matmul %{{.*}}, %{{.*}} : (
   // CHECK-NOT: func.func
   func.func @main(%x: tensor<?x8xf32> {dsc.dims = #dsc.dims<["n", "_"]>}, %w0: tensor<8x8xf32>, %w1: tensor<8x8xf32>) -> tensor<?x8xf32> {
     %0 = dsc.dispatch (%x, %w0) schedule <<max_rows = 1, tile = [1, 32], workgroup = [1, 32]>, <tile = [12, 32], workgroup = [96, 64]>>
         attributes {dsc.cost = {bytes = "n"}}
         : (tensor<?x8xf32>, tensor<8x8xf32>) -> tensor<?x8xf32> {
     ^bb0(%a: tensor<?x8xf32>, %b: tensor<8x8xf32>):
-      %3 = dsc.matmul %a, %b : (tensor<?x8xf32>, tensor<8x8xf32>) -> tensor<?x8xf32> loc("layers.0")
+      %3 = dsc.matmul %a, %b precision <acc = f32, reason = "one"> : (tensor<?x8xf32>, tensor<8x8xf32>) -> tensor<?x8xf32> loc("layers.0")
       dsc.yield %3 : tensor<?x8xf32>
     }
     %1 = dsc.dispatch (%0, %w1) schedule <<max_rows = 1, tile = [1, 32], workgroup = [1, 32]>, <tile = [12, 32], workgroup = [96, 64]>>
         : (tensor<?x8xf32>, tensor<8x8xf32>) -> tensor<?x8xf32> {
     ^bb0(%c: tensor<?x8xf32>, %d: tensor<8x8xf32>):
-      %3 = dsc.matmul %c, %d : (tensor<?x8xf32>, tensor<8x8xf32>) -> tensor<?x8xf32> loc("layers.1")
+      %3 = dsc.matmul %c, %d precision <acc = f32, reason = "another"> : (tensor<?x8xf32>, tensor<8x8xf32>) -> tensor<?x8xf32> loc("layers.1")
       dsc.yield %3 : tensor<?x8xf32>
     }
     %2 = dsc.dispatch (%1, %w1) schedule <<tile = [2, 32], workgroup = [2, 32]>>
         : (tensor<?x8xf32>, tensor<8x8xf32>) -> tensor<?x8xf32> {
     ^bb0(%c: tensor<?x8xf32>, %d: tensor<8x8xf32>):
-      %3 = dsc.matmul %c, %d : (tensor<?x8xf32>, tensor<8x8xf32>) -> tensor<?x8xf32>
+      %3 = dsc.matmul %c, %d precision <reason = "a third"> : (tensor<?x8xf32>, tensor<8x8xf32>) -> tensor<?x8xf32>
       dsc.yield %3 : tensor<?x8xf32>
     }
     return %2 : tensor<?x8xf32>

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import pty
@@ -62,30 +61,41 @@ class Terminal:
 
 def watch(program: str, columns: int = 80, interrupt: str | None = None, **environment: str) -> Terminal:
     """Runs Python code whose stdout and stderr are a terminal; `interrupt`: Ctrl-C once this text is shown."""
-    child, terminal = pty.fork()
-    if child == 0:
-        os.environ.pop("NO_COLOR", None)
-        os.environ.update({"TERM": "xterm"} | environment)
-        fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-        os.execv(sys.executable, [sys.executable, "-c", PREAMBLE + program])
-    shown, deadline = b"", time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if not select.select([terminal], [], [], 0.1)[0]:
-            continue
-        try:
-            data = os.read(terminal, 65536)
-        except OSError as error:
-            assert error.errno == errno.EIO  # Linux: the other side is closed
-            break
-        shown += data
-        if interrupt and interrupt.encode() in shown:
-            os.write(terminal, b"\x03")
-            interrupt = None
-        if not data:
-            break
-    os.close(terminal)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return Terminal(shown.decode(), status, columns)
+    ended, end = os.pipe()
+    leader, terminal = pty.fork()
+    if leader == 0:
+        # When the leader of a terminal's session ends, Linux drops what is still on its way to the reader: it waits.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        child = os.fork()
+        if child == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.environ.pop("NO_COLOR", None)
+            os.environ.update({"TERM": "xterm"} | environment)
+            fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+            os.execv(sys.executable, [sys.executable, "-c", PREAMBLE + program])
+        os.write(end, struct.pack("i", os.waitpid(child, 0)[1]))
+        time.sleep(60)
+        os._exit(1)
+    shown, status, deadline = b"", None, time.monotonic() + 60
+    try:
+        while time.monotonic() < deadline:
+            ready = select.select([terminal, ended] if status is None else [terminal], [], [], 0.1)[0]
+            if ended in ready:
+                (status,) = struct.unpack("i", os.read(ended, 4))
+            if terminal in ready:
+                shown += os.read(terminal, 65536)
+            elif status is not None and not ready:
+                break
+            if interrupt and interrupt.encode() in shown:
+                os.write(terminal, b"\x03")
+                interrupt = None
+    finally:
+        os.kill(leader, signal.SIGKILL)
+        os.waitpid(leader, 0)
+        for file in (ended, end, terminal):
+            os.close(file)
+    assert status is not None, f"it did not end: {shown!r}"
+    return Terminal(shown.decode(), os.waitstatus_to_exitcode(status), columns)
 
 
 def test_task_shows_seconds_and_leaves_nothing() -> None:

@@ -303,7 +303,6 @@ def test_sleeping_workers_wake_on_another_cpu_than_the_caller(kernels: runtime.M
     """The caller is where the worker ran last and all other CPUs are busy: a scheduler lets the two take turns."""
     allowed = os.sched_getaffinity(0)
     script = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
-    busy = [subprocess.Popen([sys.executable, "-c", script, str(cpu)]) for cpu in allowed]
     before = set(Path("/proc/self/task").iterdir())
     context, out = runtime.Context(2), np.zeros(2, np.int32)
     (worker,) = set(Path("/proc/self/task").iterdir()) - before
@@ -312,6 +311,7 @@ def test_sleeping_workers_wake_on_another_cpu_than_the_caller(kernels: runtime.M
         return int((worker / "stat").read_text().rpartition(")")[2].split()[36])  # proc(5), field 39
 
     apart = 0
+    busy = [subprocess.Popen([sys.executable, "-c", script, str(cpu)]) for cpu in allowed]
     try:
         for _ in range(20):
             launch(context, kernels.symbol("count"), [out.ctypes.data], 2)
