@@ -69,6 +69,7 @@ struct alignas(64) Worker {
   int32_t index;                // the part it runs; the caller runs part 0
   int32_t patience;             // launches on the caller's CPU before moving
   std::atomic<int32_t> cpu;     // where it was when it last went to sleep
+  std::atomic<int32_t> steered; // so many next wakes are not to be on the caller's CPU
   std::atomic<int32_t> barred;  // a CPU that it must not run on until it wakes; -1: none
   dsc_rt_context *context;
   pthread_t thread;

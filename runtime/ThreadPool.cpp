@@ -36,6 +36,8 @@ constexpr int64_t kSpinNanoseconds = 200 * 1000;
 constexpr int kPausesPerCheck = 256;
 // Launches between two attempts of a worker to leave its caller's CPU.
 constexpr int32_t kMovePatience = 1000;
+// Wakes of a worker off its caller's CPU after it was found there.
+constexpr int32_t kSteeredWakes = 100;
 
 /// Number of fork() calls between this process and the one that loaded us.
 std::atomic<uint32_t> forks{0};
@@ -164,7 +166,7 @@ uint64_t waitForLaunch(dsc_rt_context *context, Worker *worker, uint64_t seen) {
 }
 
 /// Leaves the caller's CPU if that is where this worker runs; rarely, so that a
-/// system which puts it back does not make launches slow.
+/// system which puts it back does not make launches slow. Being woken there, it is steered for a while.
 void avoidCaller(dsc_rt_context *context, Worker *worker) {
   int32_t barred = worker->barred.load();
   if (barred >= 0) {
@@ -173,6 +175,7 @@ void avoidCaller(dsc_rt_context *context, Worker *worker) {
   }
   if (!context->cpuEach || context->job.callerCpu < 0 || sched_getcpu() != context->job.callerCpu)
     return;
+  worker->steered.store(kSteeredWakes);
   if (--worker->patience > 0)
     return;
   if (barCpu(pthread_self(), context->job.callerCpu))
@@ -180,12 +183,17 @@ void avoidCaller(dsc_rt_context *context, Worker *worker) {
   worker->patience = kMovePatience;
 }
 
-/// Wakes a worker that sleeps, not on `cpu` (-1: anywhere). If other CPUs are not idle, be it that another library's
-/// threads poll there, schedulers leave it where it ran last: it and the caller would take turns for many launches.
+/// Wakes a worker that sleeps. If no CPU is idle, be it that another library's threads poll there, schedulers put it
+/// where it ran last or beside the caller: it and the caller, on `cpu`, would take turns for many launches. So it is
+/// kept off that CPU if it fell asleep there, or met the caller lately. -1: it may run anywhere.
 void wake(Worker *worker, int32_t cpu) {
   if (worker->parked.load() != 1)
     return;
-  if (cpu >= 0 && worker->cpu.load() == cpu && worker->barred.load() < 0 && barCpu(worker->thread, cpu))
+  int32_t steered = worker->steered.load();
+  if (steered > 0)
+    worker->steered.store(steered - 1);
+  bool meets = steered > 0 || worker->cpu.load() == cpu;
+  if (cpu >= 0 && meets && worker->barred.load() < 0 && barCpu(worker->thread, cpu))
     worker->barred.store(cpu);
   if (worker->parked.exchange(0) == 1)
     futexWake(&worker->parked);
@@ -240,6 +248,7 @@ void startWorkers(dsc_rt_context *context) {
     worker->index = started + 1;
     worker->patience = 0;
     worker->cpu.store(-1);
+    worker->steered.store(0);
     worker->barred.store(-1);
     worker->context = context;
     if (pthread_create(&worker->thread, nullptr, workerMain, worker) != 0)
