@@ -29,14 +29,12 @@ from deepseek.precision.assemble import undecided_bytes
 from deepseek.precision.evaluate import windows_of
 from deepseek.precision.graph import operations_of, weight_elements
 from deepseek.precision.groups import DecisionGroup, formats_for, group_operations, parse_formats, stored_bytes
-from deepseek.precision.planner import parse_budget
+from deepseek.precision.planner import PlanOptions, parse_budget
 from deepseek.precision.select import Choice, Group, least_error
 from deepseek.precision.texts import sampled_ids, text_ids
 from deepseek.precision.torch.calibration import calibrate, decoded
 
 Assignment = list[str]
-
-_CALIBRATION_TOKENS = 12 * 1024  # as PlanOptions has it
 
 
 class Study:
@@ -49,9 +47,9 @@ class Study:
         self.elements = weight_elements(module)
         self.fixed = undecided_bytes(self.checkpoint, self.elements, self.groups)
         if calibration_text is None:
-            ids = sampled_ids(Model.from_pretrained(find_model(model), precision="f32"), _CALIBRATION_TOKENS)
+            ids = sampled_ids(Model.from_pretrained(find_model(model), precision="f32"), PlanOptions.tokens)
         else:
-            ids = text_ids(self.checkpoint, str(calibration_text), _CALIBRATION_TOKENS)
+            ids = text_ids(self.checkpoint, str(calibration_text), PlanOptions.tokens)
         self.calibration = calibrate(self.checkpoint, module, windows_of(ids), progress=show)
         self.rounded = {
             (method, name): self.calibration.round_groups(self.groups, name, method)

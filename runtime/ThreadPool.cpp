@@ -2,8 +2,9 @@
 //
 // A launch is one store that all workers poll and one counter that they count
 // down. Workers poll for a while after their last launch, then sleep in a
-// futex, from which the caller sends them to other CPUs than its own. Workers beyond the number of parts of a launch
-// never touch its job, so a launch of few workgroups waits only for those that run one.
+// futex; one that would wake on its caller's CPU is sent to another. Workers
+// beyond the number of parts of a launch never touch its job, so a launch of
+// few workgroups waits only for those that run one.
 //
 //===----------------------------------------------------------------------===//
 
