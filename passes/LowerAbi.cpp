@@ -263,8 +263,8 @@ private:
     describeKernel(lowered,
                    {kMagic, blockThreads, shared ? static_cast<int32_t>(shared.getInt()) : 0,
                     static_cast<int32_t>(types.size()), static_cast<int32_t>(dims.symbols().size()),
-                    persistent ? static_cast<int32_t>(persistent.getInt()) : 0, /*cluster=*/1,
-                    static_cast<int32_t>(maps)},
+                    persistent ? static_cast<int32_t>(persistent.getInt()) : 0,
+                    variant ? static_cast<int32_t>(variant.getCluster()) : 1, static_cast<int32_t>(maps)},
                    descriptions);
   }
 

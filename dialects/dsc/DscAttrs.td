@@ -91,7 +91,8 @@ def Dsc_VariantAttr : Dsc_Attr<"Variant", "variant"> {
     of rows is at most that; the host program tests variants in order, and the
     last one has no bound. On a GPU `threads` are the block's: how many teams, and
     of how many threads each, which share a row. Without it a single thread runs
-    the workgroup.
+    the workgroup. So many blocks as `cluster` says, of neighbouring rows, share
+    what they read (`wgmma`).
 
     ```mlir
     #dsc.variant<max_rows = 1, tile = [1, 32], workgroup = [1, 64], unroll = 4, depth = 1024, stage = [0], instruction = "dot">
@@ -104,11 +105,17 @@ def Dsc_VariantAttr : Dsc_Attr<"Variant", "variant"> {
                         DefaultValuedParameter<"int64_t", "0">:$depth,
                         OptionalArrayRefParameter<"int64_t">:$stage,
                         StringRefParameter<"", "\"fma\"">:$instruction,
-                        OptionalArrayRefParameter<"int64_t">:$threads);
+                        OptionalArrayRefParameter<"int64_t">:$threads,
+                        DefaultValuedParameter<"int64_t", "1">:$cluster);
   let builders = [AttrBuilder<(ins "int64_t":$maxRows, "::llvm::ArrayRef<int64_t>":$tile,
                                    "::llvm::ArrayRef<int64_t>":$workgroup, "int64_t":$unroll, "int64_t":$depth,
                                    "::llvm::ArrayRef<int64_t>":$stage, "::llvm::StringRef":$instruction), [{
-    return $_get($_ctxt, maxRows, tile, workgroup, unroll, depth, stage, instruction, ::llvm::ArrayRef<int64_t>());
+    return $_get($_ctxt, maxRows, tile, workgroup, unroll, depth, stage, instruction, ::llvm::ArrayRef<int64_t>(), 1);
+  }]>, AttrBuilder<(ins "int64_t":$maxRows, "::llvm::ArrayRef<int64_t>":$tile,
+                        "::llvm::ArrayRef<int64_t>":$workgroup, "int64_t":$unroll, "int64_t":$depth,
+                        "::llvm::ArrayRef<int64_t>":$stage, "::llvm::StringRef":$instruction,
+                        "::llvm::ArrayRef<int64_t>":$threads), [{
+    return $_get($_ctxt, maxRows, tile, workgroup, unroll, depth, stage, instruction, threads, 1);
   }]>];
   let hasCustomAssemblyFormat = 1;
   let genVerifyDecl = 1;

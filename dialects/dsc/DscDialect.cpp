@@ -175,7 +175,7 @@ void PrecisionAttr::print(AsmPrinter &printer) const {
 //===----------------------------------------------------------------------===//
 
 Attribute VariantAttr::parse(AsmParser &parser, Type) {
-  int64_t maxRows = 0, unroll = 1, depth = 0;
+  int64_t maxRows = 0, unroll = 1, depth = 0, cluster = 1;
   SmallVector<int64_t> tile, workgroup, stage, threads;
   std::string instruction = "fma";
   llvm::StringSet<> seen;
@@ -206,8 +206,10 @@ Attribute VariantAttr::parse(AsmParser &parser, Type) {
       return parser.parseString(&instruction);
     if (name == "threads")
       return parseSizes(threads);
+    if (name == "cluster")
+      return parser.parseInteger(cluster);
     return parser.emitError(loc, "unknown field: ")
-           << name << ", known are max_rows, tile, workgroup, unroll, depth, stage, instruction, threads";
+           << name << ", known are max_rows, tile, workgroup, unroll, depth, stage, instruction, threads, cluster";
   };
   SMLoc loc = parser.getCurrentLocation();
   if (parser.parseLess() || parser.parseCommaSeparatedList(parseField) || parser.parseGreater())
@@ -217,7 +219,7 @@ Attribute VariantAttr::parse(AsmParser &parser, Type) {
     return {};
   }
   return parser.getChecked<VariantAttr>(loc, parser.getContext(), maxRows, tile, workgroup, unroll, depth, stage,
-                                        instruction, threads);
+                                        instruction, threads, cluster);
 }
 
 void VariantAttr::print(AsmPrinter &printer) const {
@@ -241,12 +243,14 @@ void VariantAttr::print(AsmPrinter &printer) const {
     printer << ", instruction = \"" << getInstruction() << "\"";
   if (!getThreads().empty())
     sizes(", threads", getThreads());
+  if (getCluster() != 1)
+    printer << ", cluster = " << getCluster();
   printer << ">";
 }
 
 LogicalResult VariantAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t maxRows, ArrayRef<int64_t> tile,
                                   ArrayRef<int64_t> workgroup, int64_t unroll, int64_t depth, ArrayRef<int64_t> stage,
-                                  StringRef instruction, ArrayRef<int64_t> threads) {
+                                  StringRef instruction, ArrayRef<int64_t> threads, int64_t cluster) {
   if (maxRows < 0)
     return emitError() << "max_rows must not be negative, got: " << maxRows;
   if (unroll < 1)
@@ -257,6 +261,9 @@ LogicalResult VariantAttr::verify(function_ref<InFlightDiagnostic()> emitError, 
     for (int64_t size : sizes)
       if (size < 1)
         return emitError() << "schedule sizes must be positive, got: " << size;
+  constexpr int64_t mostBlocks = 8; // of a cluster that every device takes
+  if (cluster < 1 || cluster > mostBlocks)
+    return emitError() << "cluster must be 1 to " << mostBlocks << " blocks, got: " << cluster;
   constexpr int64_t mostThreads = 1024; // of a block: CUDA C++ Programming Guide, technical specifications
   bool block = threads.size() == 2 && threads[0] > 0 && threads[1] > 0;
   if (!threads.empty() && (!block || threads[0] > mostThreads || threads[1] > mostThreads / threads[0]))

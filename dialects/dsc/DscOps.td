@@ -346,9 +346,8 @@ def Dsc_SoftmaxOp : Dsc_GraphOp<"softmax", [SameOperandsAndResultType, Dsc_Preci
 def Dsc_ScanOp : Dsc_GraphOp<"scan", [SameOperandsAndResultType]> {
   let summary = "running totals along the last dimension";
   let description = [{
-    `result[.., i] = input[.., 0] op .. op input[.., i]`, `kind` being `add`,
-    `mul`, `max`, `min` or `logaddexp` (`log(exp(a) + exp(b))`). A NaN stays in
-    all that follow it. Totals of f16 and bf16 are kept in f32.
+    `result[.., i] = input[.., 0] op .. op input[.., i]`, `kind` being `add`, `mul`, `max`, `min`
+    or `logaddexp` (`log(exp(a) + exp(b))`). A NaN stays. Totals of f16 and bf16 are kept in f32.
 
     Example:
     ```mlir
@@ -363,18 +362,20 @@ def Dsc_ScanOp : Dsc_GraphOp<"scan", [SameOperandsAndResultType]> {
 def Dsc_SortOp : Dsc_GraphOp<"sort"> {
   let summary = "the positions that sort the last dimension";
   let description = [{
-    `input[.., result[.., 0]] <= input[.., result[.., 1]] <= ..`, with
-    `descending` the other way round. Equal elements keep their order; a NaN is
-    greater than all numbers. Integers are signed.
+    `input[.., result[.., 0]] <= input[.., result[.., 1]] <= ..`, `descending`
+    the other way round. Integers are signed, a NaN is the greatest, equal
+    elements keep their order. A result of known size, up to 256, holds the
+    first positions only; zeros follow those of a shorter row.
 
     Example:
     ```mlir
-    %order = dsc.sort %x {descending} : tensor<?x?xf32> -> tensor<?x?xi64>
+    %order = dsc.sort %x {descending} : tensor<?x?xf32> -> tensor<?x64xi64>
     ```
   }];
   let arguments = (ins Dsc_NumberTensor:$input, UnitAttr:$descending);
   let results = (outs RankedTensorOf<[I64]>:$result);
   let assemblyFormat = "$input attr-dict `:` type($input) `->` type($result)";
+  let extraClassDeclaration = "bool selects();"; // the first positions only
 }
 
 def Dsc_ScatterOp : Dsc_GraphOp<"scatter", [AllTypesMatch<["input", "result"]>]> {

@@ -36,14 +36,31 @@ AffineExpr ScanOp::getOperationCount(ArrayRef<Dims> operands, ArrayRef<Dims>) {
   return elementCount(operands[0], getContext());
 }
 
+bool SortOp::selects() {
+  ArrayRef<int64_t> shape = getType().getShape(), input = tensorType(getInput()).getShape();
+  return shape.size() == input.size() && !ShapedType::isDynamic(shape.back()) && shape.back() != input.back();
+}
+
 LogicalResult SortOp::verify() {
   if (failed(checkHasDimension(*this, getInput())))
     return failure();
+  if (selects()) {
+    constexpr int64_t kMostSelected = 256;
+    int64_t columns = tensorType(getInput()).getShape().back(), selected = getType().getShape().back();
+    if (!ShapedType::isDynamic(columns) && selected > columns)
+      return emitOpError("result must have at most as many columns as the input, got: ")
+             << selected << " > " << columns;
+    if (selected > kMostSelected)
+      return emitOpError("result must hold all positions or the first ")
+             << kMostSelected << " at most, got: " << selected;
+  }
   return checkResultShapes(*this);
 }
 
 void SortOp::inferResultDims(ArrayRef<Dims> operands, SmallVectorImpl<Dims> &results) {
   results.push_back(operands[0]);
+  if (selects())
+    results.back().back() = getAffineConstantExpr(getType().getShape().back(), getContext());
 }
 
 AffineExpr SortOp::getOperationCount(ArrayRef<Dims> operands, ArrayRef<Dims>) {

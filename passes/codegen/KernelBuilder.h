@@ -136,5 +136,7 @@ private:
 Team beginTeam(KernelBuilder &kernel, ArrayRef<int64_t> threads);
 /// Combines one value of each thread of the team; all get the result.
 Value reduceTeam(KernelBuilder &kernel, vector::CombiningKind kind, Value value);
+/// The values of all threads of the team before this one, combined in order; the first thread gets any.
+Value beforeInTeam(KernelBuilder &kernel, Value value, function_ref<Value(Value, Value)> combine);
 
 } // namespace mlir::dsc

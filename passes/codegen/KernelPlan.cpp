@@ -108,6 +108,9 @@ static LogicalResult verifyVariant(Operation *op, Region &region, VariantAttr va
   if (main && variant.getInstruction() == "fma" && threads.size() == 2 && threads[0] > 1 && threads[1] > 32)
     return op->emitOpError("schedule may have several teams of at most 32 threads, or one team, got: ")
            << threads[0] << " of " << threads[1];
+  if (variant.getCluster() > 1 && !variant.getInstruction().starts_with("wgmma"))
+    return op->emitOpError("schedule has clusters, which need the instruction \"wgmma\", got: ")
+           << variant.getCluster() << " blocks";
   for (int64_t operand : variant.getStage())
     if (!main || operand >= main->getNumOperands() || !main.canStage(operand))
       return op->emitOpError("schedule stages operand ") << operand << ", which its loop nest cannot";

@@ -54,10 +54,16 @@ ScheduleAttr singleVariant(MLIRContext *context, ArrayRef<int64_t> tile, ArrayRe
 ScheduleAttr rowVariant(MLIRContext *context, TargetAttr target, AffineExpr columns, int64_t rowsPerWorkgroup,
                         int64_t fewestThreads = 32);
 
+/// One variant for rows that depend on each other's elements: a workgroup is a row, a GPU's block shares it.
+ScheduleAttr longRowVariant(MLIRContext *context, TargetAttr target, AffineExpr columns);
+
 /// Calls `body(row indices)` for the workgroup's share of `rows` rows, whose
 /// sizes are `sizes`.
 void forRows(KernelBuilder &kernel, ArrayRef<AffineExpr> sizes, int64_t rowsPerWorkgroup,
              function_ref<void(ArrayRef<Value>)> body);
+
+/// Writes the positions of a row in order to the result.
+void emitSortedRow(SortOp op, KernelBuilder &kernel, ArrayRef<Value> row);
 
 void registerMapModels(MLIRContext *context);
 void registerDequantizeModel(MLIRContext *context);

@@ -133,7 +133,7 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     MatmulShape shape = matmulShape(cast<MatmulOp>(op), dims);
     AffineExpr rows = elementCount(shape.rows, op->getContext());
     return elementCount(shape.batch, op->getContext()) * shape.columns.ceilDiv(variant.getWorkgroup()[1]) *
-           rows.ceilDiv(variant.getWorkgroup()[0]);
+           rows.ceilDiv(variant.getWorkgroup()[0]).ceilDiv(variant.getCluster()) * variant.getCluster();
   }
 
   /// What the loop nest takes for granted of a user's schedule.

@@ -49,8 +49,8 @@ Value combine(KernelBuilder &kernel, StringRef kind, Value lhs, Value rhs) {
 template <typename Model, typename ConcreteOp>
 struct OrderedRowModel : KernelOpInterface::ExternalModel<Model, ConcreteOp> {
   bool isMain(Operation *) const { return true; }
-  ScheduleAttr getDefaultSchedule(Operation *op, TargetAttr, DimsAnalysis &) const {
-    return singleVariant(op->getContext(), {1}, {1});
+  ScheduleAttr getDefaultSchedule(Operation *op, TargetAttr target, DimsAnalysis &dims) const {
+    return longRowVariant(op->getContext(), target, dims.get(op->getOperand(0)).back());
   }
   AffineExpr getWorkgroups(Operation *op, VariantAttr variant, DimsAnalysis &dims) const {
     Dims rows = dims.get(op->getOperand(0));
@@ -66,7 +66,7 @@ struct OrderedRowModel : KernelOpInterface::ExternalModel<Model, ConcreteOp> {
   }
   static SmallVector<Index> at(ArrayRef<Value> row, Value column) {
     SmallVector<Index> index(llvm::map_range(row, Index::uniform));
-    index.push_back(Index::uniform(column));
+    index.push_back(Index::lanes(column)); // one lane: threads have columns of their own
     return index;
   }
 };
@@ -78,94 +78,38 @@ struct ScanModel : OrderedRowModel<ScanModel, ScanOp> {
     Type element = getElementTypeOrSelf(op.getType());
     Type type = isa<FloatType>(element) ? defaultAccumulatorType(element) : element;
     Value columns = kernel.size(op.getInput(), row.size()), zero = kernel.constantIndex(0);
-    kernel.forLoop(zero, columns, 1, {kernel.zero(type)}, [&](Value i, ValueRange carried) {
-      Value x = kernel.convert(kernel.pull(op.getInput(), at(row, i)), type);
-      Value isFirst = arith::CmpIOp::create(kernel, arith::CmpIPredicate::eq, i, zero);
-      Value total =
-          arith::SelectOp::create(kernel, isFirst, x, combine(kernel, op.getKind(), carried[0], x)).getResult();
+    auto run = [&](Value begin, Value end, Value first, Value before, function_ref<void(Value, Value)> each) {
+      return kernel.forLoop(begin, end, 1, {before}, [&](Value i, ValueRange carried) {
+        Value x = kernel.convert(kernel.pull(op.getInput(), at(row, i)), type);
+        Value isFirst = arith::CmpIOp::create(kernel, arith::CmpIPredicate::eq, i, first);
+        Value total =
+            arith::SelectOp::create(kernel, isFirst, x, combine(kernel, op.getKind(), carried[0], x)).getResult();
+        each(i, total);
+        return SmallVector<Value>{total};
+      })[0];
+    };
+    auto store = [&](Value i, Value total) {
       kernel.current[op.getResult()] = kernel.convert(total, element);
       kernel.storeOutputs(at(row, i));
-      return SmallVector<Value>{total};
-    });
+    };
+    if (!kernel.team.shares()) {
+      run(zero, columns, zero, kernel.zero(type), store);
+      return;
+    }
+    // Each thread has a part of the row: its total first, then its elements from the total of all before it on.
+    Value part = kernel.add(kernel.floorDiv(kernel.sub(columns, kernel.constantIndex(1)), kernel.team.threads),
+                            kernel.constantIndex(1));
+    Value begin = kernel.mul(kernel.team.thread, part), end = kernel.min(kernel.add(begin, part), columns);
+    Value own = run(begin, end, begin, kernel.zero(type), [](Value, Value) {});
+    Value before = beforeInTeam(kernel, own, [&](Value a, Value b) { return combine(kernel, op.getKind(), a, b); });
+    run(begin, end, zero, before, store);
   }
 };
 
-/// Batcher's odd-even merge sort (Knuth, The Art of Computer Programming 3, 5.2.2, algorithm M) of positions in the
-/// result's buffer.
 struct SortModel : OrderedRowModel<SortModel, SortOp> {
   bool hasResultAtIndex(Operation *) const { return false; }
 
-  static void emitRow(SortOp op, KernelBuilder &kernel, ArrayRef<Value> row) {
-    Value buffer = kernel.outputs[0].second;
-    Value count = kernel.size(op.getInput(), row.size());
-    Value zero = kernel.constantIndex(0), one = kernel.constantIndex(1);
-    Type i64 = kernel.getI64Type();
-    auto asInteger = [&](Value v) -> Value { return arith::IndexCastOp::create(kernel, i64, v); };
-    auto asIndex = [&](Value v) -> Value { return arith::IndexCastOp::create(kernel, kernel.getIndexType(), v); };
-    kernel.forLoop(zero, count, 1, [&](Value i) { kernel.store(asInteger(i), buffer, at(row, i)); });
-
-    auto loop = [&](Value begin, Value end, Value step, function_ref<void(Value)> body) {
-      auto loop = scf::ForOp::create(kernel, begin, end, step);
-      OpBuilder::InsertionGuard guard(kernel);
-      kernel.setInsertionPointToStart(loop.getBody());
-      body(loop.getInductionVar());
-    };
-    // Rounds double p until it reaches the count.
-    Value most = arith::MaxSIOp::create(kernel, count, one);
-    Value leading = math::CountLeadingZerosOp::create(kernel, asInteger(kernel.sub(most, one)));
-    Value rounds = kernel.sub(kernel.constantIndex(64), asIndex(leading));
-    loop(zero, rounds, one, [&](Value round) {
-      Value p = arith::ShLIOp::create(kernel, one, round), next = kernel.add(round, one);
-      loop(zero, next, one, [&](Value step) {
-        Value k = arith::ShRUIOp::create(kernel, p, step);
-        Value whole = arith::CmpIOp::create(kernel, arith::CmpIPredicate::eq, step, zero);
-        Value start = arith::SelectOp::create(kernel, whole, zero, k);
-        loop(start, kernel.sub(count, k), kernel.add(k, k), [&](Value j) {
-          loop(zero, kernel.min(k, kernel.sub(count, kernel.add(j, k))), one, [&](Value i) {
-            Value low = kernel.add(i, j), high = kernel.add(low, k);
-            Value lowRun = arith::ShRUIOp::create(kernel, low, next),
-                  highRun = arith::ShRUIOp::create(kernel, high, next);
-            Value together = arith::CmpIOp::create(kernel, arith::CmpIPredicate::eq, lowRun, highRun);
-            kernel.ifThen(together, [&] { order(op, kernel, row, buffer, low, high); });
-          });
-        });
-      });
-    });
-  }
-
-  /// Exchanges two entries unless the first comes before the second.
-  static void order(SortOp op, KernelBuilder &kernel, ArrayRef<Value> row, Value buffer, Value low, Value high) {
-    Type i64 = kernel.getI64Type();
-    Value a = kernel.load(buffer, i64, at(row, low)), b = kernel.load(buffer, i64, at(row, high));
-    auto value = [&](Value position) {
-      Value column = arith::IndexCastOp::create(kernel, kernel.getIndexType(), position);
-      return kernel.pull(op.getInput(), at(row, column));
-    };
-    Value x = value(a), y = value(b);
-    if (op.getDescending())
-      std::swap(x, y);
-    // Of equal ones the earlier comes first: no exchange is then without effect on the order.
-    Value later = arith::CmpIOp::create(kernel, arith::CmpIPredicate::sgt, a, b);
-    Value notBefore = arith::AndIOp::create(kernel, notLess(kernel, x, y), later);
-    Value exchange = arith::OrIOp::create(kernel, less(kernel, y, x), notBefore);
-    kernel.ifThen(exchange, [&] {
-      kernel.store(b, buffer, at(row, low));
-      kernel.store(a, buffer, at(row, high));
-    });
-  }
-
-  static Value less(KernelBuilder &kernel, Value x, Value y) {
-    if (!isa<FloatType>(x.getType()))
-      return arith::CmpIOp::create(kernel, arith::CmpIPredicate::slt, x, y);
-    Value smaller = arith::CmpFOp::create(kernel, arith::CmpFPredicate::OLT, x, y);
-    Value isNan = arith::CmpFOp::create(kernel, arith::CmpFPredicate::UNO, y, y);
-    Value isNumber = arith::CmpFOp::create(kernel, arith::CmpFPredicate::ORD, x, x);
-    return arith::OrIOp::create(kernel, smaller, arith::AndIOp::create(kernel, isNan, isNumber));
-  }
-  static Value notLess(KernelBuilder &kernel, Value x, Value y) {
-    Value yes = arith::ConstantOp::create(kernel, kernel.getBoolAttr(true));
-    return arith::XOrIOp::create(kernel, less(kernel, x, y), yes);
-  }
+  static void emitRow(SortOp op, KernelBuilder &kernel, ArrayRef<Value> row) { emitSortedRow(op, kernel, row); }
 };
 
 /// A workgroup takes a block of columns, and all rows.

@@ -30,6 +30,17 @@ ScheduleAttr singleVariant(MLIRContext *context, ArrayRef<int64_t> tile, ArrayRe
       context, VariantAttr::get(context, 0, tile, workgroup, /*unroll=*/1, /*depth=*/0, /*stage=*/{}, "fma"));
 }
 
+ScheduleAttr longRowVariant(MLIRContext *context, TargetAttr target, AffineExpr columns) {
+  if (!target.isGpu())
+    return singleVariant(context, {1}, {1});
+  constexpr int64_t kMostThreads = 512; // of twice as many each would have 32 registers
+  auto constant = dyn_cast<AffineConstantExpr>(columns);
+  int64_t vectors = constant ? llvm::divideCeil(constant.getValue(), target.getVectorBytes() / 4) : kMostThreads;
+  int64_t threads = std::clamp<int64_t>(llvm::PowerOf2Ceil(vectors), 32, kMostThreads);
+  return ScheduleAttr::get(
+      context, VariantAttr::get(context, 0, {1}, {1}, /*unroll=*/1, /*depth=*/0, /*stage=*/{}, "fma", {1, threads}));
+}
+
 void forRows(KernelBuilder &kernel, ArrayRef<AffineExpr> sizes, int64_t rowsPerWorkgroup,
              function_ref<void(ArrayRef<Value>)> body) {
   SmallVector<Value> extents;

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deepseek.errors import ExecutionError, InputError
-from deepseek.sampling import Sampler, SamplingOptions, StopFilter
+from deepseek.sampling import Candidates, Sampler, SamplingOptions, StopFilter
 
 if TYPE_CHECKING:
     from deepseek.model import Model
@@ -101,8 +101,8 @@ class TextStream(Iterator[str]):
             step = row.prompt_ids[row.cached_tokens :]
             while not row.ended:
                 begin = time.perf_counter()
-                logits = session.forward([step])[0]
-                if piece := row.take(logits, time.perf_counter() - begin):
+                candidates = session.step([step], temperature=row.temperature)[0]
+                if piece := row.take(candidates, time.perf_counter() - begin):
                     yield piece
                 step = row.new_ids[-1:]
         finally:
@@ -200,9 +200,9 @@ def _forward(
     session: Session, where: range, rows: list[_Row], ids: list[list[int]], lengths: np.ndarray | None = None
 ) -> None:
     begin = time.perf_counter()
-    logits = session.forward(ids, lengths, where)
+    found = session.step(ids, lengths, where, rows[0].temperature)
     seconds = time.perf_counter() - begin
-    for row, own in zip(rows, logits):
+    for row, own in zip(rows, found):
         try:
             row.take(own, seconds)
         except ExecutionError as error:
@@ -210,7 +210,7 @@ def _forward(
 
 
 class _Row:
-    """One sequence on its way: takes logits, gives text."""
+    """One sequence on its way: takes candidates, gives text."""
 
     def __init__(
         self, model: Model, prompt_ids: list[int], options: SamplingOptions, number: int = 0, end_tokens: bool = True
@@ -230,10 +230,15 @@ class _Row:
         self._stops = StopFilter(options.stop)
         self._prefill_s = self._decode_s = 0.0
 
-    def take(self, logits: np.ndarray, forward_s: float) -> str:
+    @property
+    def temperature(self) -> float:
+        """That of its sampler."""
+        return self._options.temperature
+
+    def take(self, candidates: Candidates, forward_s: float) -> str:
         """Chooses the next token; returns the text that is certain now, at the end all that is left."""
         begin = time.perf_counter()
-        token = self._sampler.choose(logits if logits.ndim == 1 else logits[-1])
+        token = self._sampler.choose(candidates)
         if self.new_ids:
             self._decode_s += forward_s + time.perf_counter() - begin
         else:

@@ -7,7 +7,7 @@ import math
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -149,8 +149,9 @@ class GpuMemory:
         buffers: ctypes.Array,
         arrays: Sequence[np.ndarray | DeviceArray],
         binding: Binding,
+        leave: Collection[int] = (),
     ) -> list[Any]:
-        """Run dsc_main; the results on the host, a tied one being its argument."""
+        """Run dsc_main; the results on the host but for those to `leave`, a tied one being its argument."""
         for spec, array in zip(signature.inputs, arrays, strict=True):
             if isinstance(array, DeviceArray) and array.device is not self.context:
                 raise InputError(f"{spec.label}: lies on another device than the program")
@@ -172,8 +173,8 @@ class GpuMemory:
                 if spec.tied and isinstance(array, np.ndarray):
                     _download(inside, array)
             return [
-                arrays[result.slot] if result.tied else array.numpy()
-                for result, array in zip(signature.results, results, strict=True)
+                arrays[result.slot] if result.tied else array if index in leave else array.numpy()
+                for index, (result, array) in enumerate(zip(signature.results, results, strict=True))
             ]
 
     def _enter(self, index: int, array: np.ndarray | DeviceArray) -> DeviceArray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -53,9 +53,15 @@ class HostMemory:
         check_code(code, "preparing the weights")
 
     def run(
-        self, main: Entry, signature: Signature, buffers: ctypes.Array, arrays: Sequence[np.ndarray], binding: Binding
+        self,
+        main: Entry,
+        signature: Signature,
+        buffers: ctypes.Array,
+        arrays: Sequence[np.ndarray],
+        binding: Binding,
+        leave: Collection[int] = (),
     ) -> list[np.ndarray]:
-        """Run dsc_main; the results, a tied one being its argument."""
+        """Run dsc_main; the results, a tied one being its argument. There is nowhere to `leave` one."""
         addresses = [address_of(array) for array in arrays]
         signature.check_overlap(arrays, addresses)
         results, result_addresses = self._make_results(signature, arrays, binding)

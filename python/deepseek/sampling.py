@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -16,9 +16,10 @@ import numpy as np
 
 from deepseek.errors import ExecutionError, InputError
 
-__all__ = ["Sampler", "SamplingOptions", "StopFilter"]
+__all__ = ["Candidates", "Sampler", "SamplingOptions", "StopFilter"]
 
-_FIRST_SORTED = 64  # top-p sorts this many weights first: most distributions have their mass there
+_LEAST_REST = 1e-2  # of a total in f32 that is accurate enough once the rest was taken off
+_FIRST_SORTED = 64  # of all logits: most distributions have their mass there
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,26 @@ class SamplingOptions:
         object.__setattr__(self, name, float(value))
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """What a sampler chooses from: the most probable tokens, and the logits of all on demand.
+
+    `ids` [n] and `logits` [n] are those of the greatest logits, the greatest first, equal ones by id; n may be 0.
+    `total` is the sum of exp((logit - logits[0]) / temperature) over the whole vocabulary, at the temperature of the
+    sampler. `everything` gives the logits [vocabulary].
+    """
+
+    ids: np.ndarray
+    logits: np.ndarray
+    total: float
+    everything: Callable[[], np.ndarray]
+
+    @classmethod
+    def of(cls, logits: np.ndarray) -> Candidates:
+        """All logits [vocabulary], none looked at yet."""
+        return cls(np.empty(0, np.int32), logits[:0], math.nan, lambda: logits)
+
+
 class Sampler:
     """Chooses the tokens of one sequence; `row` is its number in a batch.
 
@@ -98,69 +119,134 @@ class Sampler:
         if options.temperature:
             self._bits = np.random.PCG64(np.random.SeedSequence(options.seed, spawn_key=(row,)))
 
-    def choose(self, logits: np.ndarray) -> int:
-        """A token id for logits [vocabulary]. Raises `ExecutionError` when they are not numbers."""
+    def choose(self, candidates: Candidates) -> int:
+        """A token id. Raises `ExecutionError` when logits are not numbers."""
         if self.options.temperature:
-            ids, weights = self.candidates(logits)
+            draw = (int(self._bits.random_raw()) >> 11) * 2.0**-53
+            ids, weights, total = self.distribution(candidates, draw)
             totals = np.cumsum(weights)
-            draw = (int(self._bits.random_raw()) >> 11) * 2.0**-53 * totals[-1]
             # Rounding must not reach the end: what lies behind the last total has no probability.
-            draw = min(draw, np.nextafter(totals[-1], 0))
-            token = int(ids[np.searchsorted(totals, draw, side="right")])
+            point = min(draw * total, np.nextafter(totals[-1], 0))
+            token = int(ids[np.searchsorted(totals, point, side="right")])
+        elif len(candidates.ids) and not self._penalizes:
+            _check_peak(candidates.logits[0])
+            token = int(candidates.ids[0])
         else:
-            token = int(self._penalized(logits).argmax())
+            token = int(self._penalized(candidates.everything()).argmax())
         if self.options.repetition_penalty != 1:
             self._seen = np.union1d(self._seen, token)
         return token
 
-    def candidates(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The tokens that may come next, in order of id, and their probabilities, f64 up to a common factor."""
+    def distribution(self, candidates: Candidates, reach: float = 1.0) -> tuple[np.ndarray, np.ndarray, float]:
+        """The tokens that may come next, the most probable first: ids, weights (f64, the first one's is 1) and the sum
+        of all weights.
+
+        Tokens behind the first that make up more than `reach` of the sum may be left out.
+        """
+        for ids, logits, everything, whole in self._prefixes(candidates):
+            kept = self._kept(logits, everything, whole)
+            if kept is None:
+                continue
+            weights, total, ends = kept
+            if ends or weights.sum() > reach * total:
+                return ids[: len(weights)], weights, total
+        raise AssertionError("the last prefix is the whole vocabulary")
+
+    def _prefixes(self, candidates: Candidates) -> Iterator[tuple[np.ndarray, np.ndarray, float, bool]]:
+        """Ids and logits of more and more tokens in order, the sum of all weights, and whether these are all tokens."""
+        if len(candidates.ids):
+            _check_peak(candidates.logits[0])
+            first = self._penalized_first(candidates) if self._penalizes else candidates
+            if len(first.ids):
+                yield first.ids, first.logits, first.total, False
+        logits = self._penalized(candidates.everything())
+        total = float(self._weights(logits, logits.max()).sum())
+        count = min(_FIRST_SORTED, len(logits))
+        while True:
+            ids = _greatest(logits, count)
+            order = ids[np.argsort(-logits[ids], kind="stable")]
+            yield order, logits[order], total, len(ids) == len(logits)
+            count = min(16 * count, len(logits))
+
+    def _kept(self, logits: np.ndarray, total: float, whole: bool) -> tuple[np.ndarray, float, bool] | None:
+        """Weights of the tokens that the options keep, as far as they are known, the sum of all that are kept, and
+        whether these are all.
+
+        Each option keeps a beginning of the order. None if its end is not among these logits.
+        """
         options = self.options
-        logits = self._penalized(logits)
-        ids = np.arange(len(logits))
-        if 0 < options.top_k < len(logits):
-            ids = _greatest(logits, options.top_k)
-            logits = logits[ids]
-        with np.errstate(over="ignore"):  # a tiny temperature: far logits go to -inf, exp(-inf) is 0
-            weights = np.exp((logits.astype(np.float64) - np.float64(logits.max())) / options.temperature)
+        weights, ends = self._weights(logits, logits[0]), whole
+        if options.top_k and (options.top_k < len(logits) or not whole):
+            if options.top_k > len(logits):
+                return None
+            count = int(np.searchsorted(-logits, -logits[options.top_k - 1], side="right"))
+            if count == len(logits) and not whole:
+                return None  # more may be equal to the last
+            weights, ends = weights[:count], True
+            total = weights.sum()
         if options.top_p < 1:
-            kept = _nucleus(weights, options.top_p)
-            ids, weights = ids[kept], weights[kept]
+            totals = np.cumsum(weights)
+            if totals[-1] < options.top_p * total and not ends:
+                return None
+            weights, ends = weights[: np.searchsorted(totals, options.top_p * total) + 1], True
         if options.min_p:
-            kept = np.flatnonzero(weights >= options.min_p)  # the greatest weight is 1
-            ids, weights = ids[kept], weights[kept]
-        return ids, weights
+            count = int(np.searchsorted(-weights, -options.min_p, side="right"))
+            if count == len(weights) and not ends:
+                return None
+            weights, ends = weights[:count], True
+        return weights, float(weights.sum()) if ends else total, ends
+
+    def _weights(self, logits: np.ndarray, peak: float) -> np.ndarray:
+        with np.errstate(over="ignore"):  # a tiny temperature: far logits go to -inf, exp(-inf) is 0
+            return np.exp((logits.astype(np.float64) - np.float64(peak)) / self.options.temperature)
+
+    @property
+    def _penalizes(self) -> bool:
+        return self.options.repetition_penalty != 1 and len(self._seen) > 0
 
     def _penalized(self, logits: np.ndarray) -> np.ndarray:
-        penalty = self.options.repetition_penalty
-        if penalty != 1 and len(self._seen):
+        if self._penalizes:
             logits = logits.copy()
-            seen = logits[self._seen]
-            with np.errstate(over="ignore"):
-                logits[self._seen] = np.where(seen < 0, seen * penalty, seen / penalty)
-        peak = logits.max()
-        if not np.isfinite(peak):  # max propagates NaN
-            raise ExecutionError(f"the greatest logit is {peak}, expected a finite number; the weights may be damaged")
+            logits[self._seen] = self._penalty_on(logits[self._seen])
+        _check_peak(logits.max())  # max propagates NaN
         return logits
+
+    def _penalty_on(self, logits: np.ndarray) -> np.ndarray:
+        penalty = self.options.repetition_penalty
+        with np.errstate(over="ignore"):
+            return np.where(logits < 0, logits * penalty, logits / penalty)
+
+    def _penalized_first(self, candidates: Candidates) -> Candidates:
+        """Those candidates that come first after the penalty, too; none where that is not known."""
+        before = candidates.everything()[self._seen]
+        after = self._penalty_on(before)
+        logits = candidates.logits.copy()
+        seen = np.isin(candidates.ids, self._seen)
+        logits[seen] = self._penalty_on(logits[seen])
+        order = np.lexsort((candidates.ids, -logits))
+        # What was not a candidate is at most as great as the last one was, or was made smaller.
+        order = order[logits[order] > candidates.logits[-1]]
+        peak = candidates.logits[0]
+        total = candidates.total + self._weights(after, peak).sum() - self._weights(before, peak).sum()
+        if self.options.repetition_penalty < 1 or not len(order) or total < _LEAST_REST * candidates.total:
+            return Candidates.of(candidates.logits)
+        return Candidates(
+            candidates.ids[order],
+            logits[order],
+            total / float(self._weights(logits[order[:1]], peak)[0]),
+            candidates.everything,
+        )
+
+
+def _check_peak(peak: float) -> None:
+    if not np.isfinite(peak):
+        raise ExecutionError(f"the greatest logit is {peak}, expected a finite number; the weights may be damaged")
 
 
 def _greatest(values: np.ndarray, count: int) -> np.ndarray:
     """Indices, ascending, of all values not below the `count`-th greatest: more than `count` if there are ties."""
     bound = np.partition(values, len(values) - count)[len(values) - count]
     return np.flatnonzero(values >= bound)
-
-
-def _nucleus(weights: np.ndarray, top_p: float) -> np.ndarray:
-    """Indices, ascending, of the fewest greatest weights whose sum reaches `top_p` of all; the lower index of equals."""
-    target = top_p * weights.sum()
-    count = min(_FIRST_SORTED, len(weights))
-    while True:
-        ids = _greatest(weights, count)
-        order = ids[np.argsort(-weights[ids], kind="stable")]
-        totals = np.cumsum(weights[order])
-        if totals[-1] >= target or len(ids) == len(weights):
-            return np.sort(order[: np.searchsorted(totals, target) + 1])
-        count = min(16 * count, len(weights))
 
 
 class StopFilter:

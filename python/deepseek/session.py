@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from deepseek.errors import ExecutionError, InputError
 from deepseek.guard import caches_of
 from deepseek.heap import trim_heap
+from deepseek.sampling import Candidates
 
 if TYPE_CHECKING:
     from deepseek.executable import Executable
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["Session", "integers"]
 
 _FIRST_CAPACITY = 128
+_LEAST_TEMPERATURE = 1e-30  # that f32 tells from 0; all but the greatest logits are nothing long before
+_RANKED_RESULTS = 4  # logits, and candidates: ids, logits, totals
 _NUMPY = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16)}  # what caches are made of
 
 
@@ -31,6 +35,8 @@ class Session:
         self.lengths = np.zeros(batch, np.int32)
         self._program = model.executable
         self._planes = _planes(self._program)
+        self._ranks = _ranks(self._program)
+        self._passes = 0
         self._caches: list[Any] = []  # arrays, or DeviceArrays that stay on the GPU
         self._counter: SaturationCounter | None = None  # of these caches
 
@@ -61,6 +67,35 @@ class Session:
         the present ones plus s. A smaller length goes back to an earlier position. Raises `InputError` for rows, ids
         or lengths out of range.
         """
+        logits = self._append(ids, lengths, rows, 0.0)[0]
+        return logits if isinstance(logits, np.ndarray) else logits.numpy()
+
+    def step(
+        self, ids: Any, lengths: Any = None, rows: range | None = None, temperature: float = 0.0
+    ) -> list[Candidates]:
+        """As `forward`, but what a sampler of that temperature chooses the next token of each row from.
+
+        A GPU keeps the logits: those of all tokens are there until the next step.
+        """
+        logits, *found = self._append(ids, lengths, rows, temperature)
+        if not found:
+            return [Candidates.of(own if own.ndim == 1 else own[-1]) for own in logits]
+        self._passes += 1
+        number = self._passes
+
+        def everything(row: int) -> np.ndarray:
+            if isinstance(logits, np.ndarray):
+                return logits[row]
+            if number != self._passes:
+                raise ExecutionError("the logits of an earlier step are gone, ask for them before the next one")
+            return logits[row : row + 1].numpy()[0]
+
+        return [
+            Candidates(own, top, float(total), partial(everything, row))
+            for row, (own, top, total) in enumerate(zip(*found))
+        ]
+
+    def _append(self, ids: Any, lengths: Any, rows: range | None, temperature: float) -> list[Any]:
         array = integers("ids", ids)
         model = self.model
         rows = range(self.batch) if rows is None else rows
@@ -81,30 +116,41 @@ class Session:
                 f"length of row {rows[row]} is {after[row]}, expected at most {held[row]} held + {s} new positions"
             )
         self._reserve(int(after.max(initial=s)))
-        logits = self._run(np.ascontiguousarray(array, np.int32), np.ascontiguousarray(after, np.int32), rows)
+        results = self._run(
+            np.ascontiguousarray(array, np.int32), np.ascontiguousarray(after, np.int32), rows, temperature
+        )
         self.lengths[rows.start : rows.stop] = after
-        return logits
+        return results
 
-    def _run(self, ids: np.ndarray, after: np.ndarray, rows: range) -> np.ndarray:
-        """One pass, and another one by a safer program where the guard asks for it: it writes the same positions."""
+    def _run(self, ids: np.ndarray, after: np.ndarray, rows: range, temperature: float) -> list[Any]:
+        """One pass, and another one by a safer program where the guard asks for it: it writes the same positions.
+
+        Logits, and the other results of a program that looks for candidates.
+        """
         guard = self.model.guard
         while True:
             if self._program is not self.model.executable:
                 self._adopt(self.model.executable)
             caches = [cache[rows.start : rows.stop] for cache in self._caches]
-            logits = self._program(ids, after, *caches)[0]
+            if self._ranks:
+                at = np.full(len(rows), max(temperature, _LEAST_TEMPERATURE) if temperature else 1.0, np.float32)
+                results = list(self._program(ids, after, at, *caches, leave=(0,))[:_RANKED_RESULTS])
+            else:
+                results = [self._program(ids, after, *caches)[0]]
             if guard is None:
-                return logits
+                return results
             begins, ends = np.zeros((2, self.batch), np.int32)
             ends[rows.start : rows.stop] = after
             begins[rows.start : rows.stop] = after - np.int32(ids.shape[1])
             self._counter = self._counter or guard.watch(self._program, self._caches)
-            if guard.admits(self._program, logits, self._counter, begins, ends):
-                return logits
+            # The greatest logits, where they are known: a NaN or infinity among all is the first of them.
+            seen = results[2] if self._ranks else results[0]
+            if guard.admits(self._program, seen, self._counter, begins, ends):
+                return results
 
     def _adopt(self, program: Executable) -> None:
         """Goes on with another program, whose caches may be of other types."""
-        self._program, self._planes = program, _planes(program)
+        self._program, self._planes, self._ranks = program, _planes(program), _ranks(program)
         if self.capacity:
             self._allocate(self.capacity)
 
@@ -134,6 +180,11 @@ class Session:
         grown, self.capacity, self._counter = self.capacity > 0, capacity, None
         if grown:
             trim_heap()  # the old caches are as large as all that follows
+
+
+def _ranks(program: Executable) -> bool:
+    """Whether a program looks for candidates: it takes a temperature."""
+    return any(argument.get("name") == "temperature" for argument in program.manifest["main"]["args"])
 
 
 def _planes(program: Executable) -> list[tuple[int, int, str]]:

@@ -48,7 +48,7 @@ def prepare(folder: Path, target: str, quick: bool) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     seconds = {}
-    texts = {case.name: program(case) for case in cases(quick)}
+    texts = {case.name: program(case) for case in cases(quick, target)}
     if not quick:
         with tempfile.TemporaryDirectory() as shape:
             (Path(shape) / "config.json").write_text(json.dumps(LLAMA_7B))
@@ -140,7 +140,7 @@ def torch_equivalent(case: Case, inputs: list[np.ndarray]) -> Callable[[], Any] 
         return lambda: torch._scaled_mm(a, b.T, rows, columns, out_dtype=torch.bfloat16)
     tensors = [torch.from_numpy(np.ascontiguousarray(x).view(np.int16)).cuda().view(torch.bfloat16) for x in inputs]
     functional = torch.nn.functional
-    if case.kind == "gemm":
+    if case.kind in ("gemm", "gemm-alone"):
         return lambda: functional.linear(*tensors)
     if case.kind == "rms_norm":
         return lambda: functional.rms_norm(tensors[0], (case.sizes[1],), tensors[1], 1e-5)
@@ -247,7 +247,7 @@ def decode(folder: Path, report: Report) -> None:
         for spec in program._signature.inputs
         if spec.tied
     ]
-    launcher.bind([np.array([[1]], np.int32), np.array([positions], np.int32), *caches])
+    launcher.bind([np.array([[1]], np.int32), np.array([positions], np.int32), np.ones(1, np.float32), *caches])
     launcher.launch()
     with device.graph() as graph:
         launcher.launch()
@@ -316,9 +316,10 @@ def main() -> int:
             folder = Path(made)
             prepare(folder, options.target, options.quick)
         report = Report(device=device.info.name)
-        report.compile_seconds = json.loads((folder / "compile.json").read_text())["seconds"]
+        compiled = json.loads((folder / "compile.json").read_text())
+        report.compile_seconds = compiled["seconds"]
         rng = np.random.default_rng(0)
-        for case in cases(options.quick):
+        for case in cases(options.quick, compiled["target"]):
             measure(case, folder, report, rng)
         if not options.quick:
             decode(folder, report)

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_ALONE = """<<tile = [64, 256], workgroup = [128, 256], unroll = 4, depth = 64, instruction = "wgmma",
+    threads = [3, 128]>>"""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -20,7 +23,7 @@ class Case:
         return "-".join([self.kind, *map(str, self.sizes)])
 
 
-def cases(quick: bool) -> list[Case]:
+def cases(quick: bool, target: str) -> list[Case]:
     numeric = [Case("gemm", s) for s in ((1, 256, 512), (7, 264, 520), (127, 320, 1000), (1000, 1777, 336))]
     numeric += [Case("gemm-fp8", s) for s in ((1, 256, 512), (7, 264, 640), (300, 1777, 1280))]
     numeric += [Case("attention", s) for s in ((1, 127, 8, 2, 64), (2, 200, 4, 4, 128), (1, 70, 2, 1, 256))]
@@ -29,6 +32,8 @@ def cases(quick: bool) -> list[Case]:
     if quick:
         return numeric
     timed = [Case("gemm", (n, n, n), True) for n in (512, 1024, 2048, 4096, 8192)]
+    if target == "sm_90a":
+        timed += [Case("gemm-alone", (n, n, n), True) for n in (4096, 8192)]
     timed += [Case("gemm-fp8", (n, n, n), True) for n in (1024, 4096, 8192)]
     timed += [Case("gemm", (m, 4096, 4096), True) for m in (1, 16, 64)]
     timed += [Case("attention", (1, t, 16, 16, 128), True) for t in (2048, 4096, 16384)]
@@ -39,13 +44,17 @@ def cases(quick: bool) -> list[Case]:
 
 def program(case: Case) -> str:
     """The module of a case."""
-    if case.kind == "gemm":
+    if case.kind in ("gemm", "gemm-alone"):
         m, n, k = case.sizes
         x, w, y = f"tensor<?x{k}xbf16>", f"tensor<{n}x{k}xbf16>", f"tensor<?x{n}xf32>"
-        return f"""func.func @main(%x: {x}, %w: {w}) -> {y} {{
-  %y = dsc.matmul %x, %w {{transpose_rhs}} : ({x}, {w}) -> {y}
-  return %y : {y}
-}}"""
+        product = f"dsc.matmul %x, %w {{transpose_rhs}} : ({x}, {w}) -> {y}"
+        if case.kind == "gemm-alone":  # blocks that share nothing: what clusters bring
+            product = f"""dsc.dispatch (%x, %w) schedule {_ALONE} : ({x}, {w}) -> {y} {{
+  ^bb0(%a: {x}, %b: {w}):
+    %z = {product.replace("%x, %w", "%a, %b")}
+    dsc.yield %z : {y}
+  }}"""
+        return f"func.func @main(%x: {x}, %w: {w}) -> {y} {{\n  %y = {product}\n  return %y : {y}\n}}"
     if case.kind == "gemm-fp8":  # e4m3, scales of 1x128 on both sides
         m, n, k = case.sizes
         wide, lines = (f"tensor<{rows}x{k}xf32>" for rows in ("?", n)), ("?", n)
@@ -83,7 +92,7 @@ def bf16(values: np.ndarray) -> np.ndarray:
 
 
 def operands(case: Case, rng: np.random.Generator) -> list[np.ndarray]:
-    if case.kind == "gemm":
+    if case.kind in ("gemm", "gemm-alone"):
         m, n, k = case.sizes
         return [bf16(rng.standard_normal(shape, np.float32)) for shape in ((m, k), (n, k))]
     if case.kind == "gemm-fp8":
@@ -124,7 +133,7 @@ def largest_error(case: Case, inputs: list[np.ndarray], result: np.ndarray, rng:
             for c, s in ((x[rows], xs[rows]), (w, ws))
         ]
         wanted, actual = factors[0] @ factors[1].T, result[rows]
-    elif case.kind == "gemm":
+    elif case.kind in ("gemm", "gemm-alone"):
         rows = some(len(result))
         wanted, actual = wide[0][rows].astype(np.float64) @ np.asarray(wide[1], np.float64).T, result[rows]
     elif case.kind == "rms_norm":
@@ -148,6 +157,7 @@ def largest_error(case: Case, inputs: list[np.ndarray], result: np.ndarray, rng:
 
 BOUND = {
     "gemm": 1e-5,
+    "gemm-alone": 1e-5,
     "gemm-fp8": 1e-4,
     "attention": 1e-2,
     "decode-attention": 1e-2,
@@ -160,7 +170,7 @@ def work_of(case: Case) -> tuple[float, float]:
     if case.kind == "gemm-fp8":
         m, n, k = case.sizes
         return 2.0 * m * n * k, (m * k + n * k) * (1 + 4 / 128) + 4.0 * m * n
-    if case.kind == "gemm":
+    if case.kind in ("gemm", "gemm-alone"):
         m, n, k = case.sizes
         return 2.0 * m * n * k, 2.0 * (m * k + n * k) + 4.0 * m * n
     if case.kind == "rms_norm":

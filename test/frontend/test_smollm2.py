@@ -64,6 +64,21 @@ def test_greedy_tokens_and_logits(model: Model, smollm2_reference: Any, prompt: 
     np.testing.assert_allclose(np.concatenate(parts), logits[len(ids) - 1 :], rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.3, 1e-308, 1.7])
+def test_candidates_are_the_greatest_logits(model: Model, temperature: float) -> None:
+    """In order, with the sum over all tokens, f32 sums of 49,152 terms in parts: 1e-5."""
+    ids = np.array([model.tokenizer.encode(PROMPTS[-1])[:12], model.tokenizer.encode(PROMPTS[2] * 4)[:12]])
+    session = model.session(2)
+    for own in session.step(ids, temperature=temperature):
+        logits = own.everything().astype(np.float64)
+        order = np.argsort(-logits, kind="stable")[: len(own.ids)]
+        np.testing.assert_array_equal(own.ids, order)
+        np.testing.assert_array_equal(own.logits, logits[order])
+        total = np.exp((logits - logits.max()) / (temperature or 1)).sum()
+        np.testing.assert_allclose(own.total, total, rtol=1e-5)
+        assert len(own.ids) == 64
+
+
 def test_token_by_token_from_the_first(model: Model, smollm2_reference: Any) -> None:
     ids = model.tokenizer.encode(PROMPTS[-1])
     session = model.session()

@@ -27,19 +27,20 @@ def bench(monkeypatch: pytest.MonkeyPatch):
 def test_numbers_of_programs_compiled_before(gpu: VirtualGpu, bench, monkeypatch, tmp_path, capsys):
     few = [
         bench.Case("gemm", (7, 264, 520)),
+        bench.Case("gemm-alone", (140, 264, 520)),
         bench.Case("gemm-fp8", (70, 264, 640)),
         bench.Case("attention", (1, 127, 8, 2, 64)),
         bench.Case("decode-attention", (2, 77, 4, 4, 64)),
         bench.Case("rms_norm", (7, 576)),
     ]
-    monkeypatch.setattr(bench, "cases", lambda quick: few)
+    monkeypatch.setattr(bench, "cases", lambda quick, target: few)
     monkeypatch.setattr(sys, "argv", ["gpu.py", "--quick", "--prepare", str(tmp_path / "programs")])
     assert bench.main() == 0
     monkeypatch.setattr(
         sys, "argv", ["gpu.py", "--quick", "--programs", str(tmp_path / "programs"), "--output", str(tmp_path)]
     )
     assert bench.main() == 0
-    assert "5 of 5 cases are right" in capsys.readouterr().out
+    assert "6 of 6 cases are right" in capsys.readouterr().out
     report = json.loads((tmp_path / "gpu.json").read_text())
     assert set(report["numerics"]) == {case.name for case in few}
     assert all(error <= bench.BOUND[case.kind] for case, error in zip(few, report["numerics"].values()))
@@ -47,7 +48,7 @@ def test_numbers_of_programs_compiled_before(gpu: VirtualGpu, bench, monkeypatch
 
 
 def test_a_wrong_kernel_is_seen(gpu: VirtualGpu, bench, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(bench, "cases", lambda quick: [bench.Case("rms_norm", (7, 576))])
+    monkeypatch.setattr(bench, "cases", lambda quick, target: [bench.Case("rms_norm", (7, 576))])
     text = bench.program(bench.Case("rms_norm", (7, 576)))
     monkeypatch.setattr(bench, "program", lambda case: text.replace("1.0e-05", "1.0"))
     monkeypatch.setattr(sys, "argv", ["gpu.py", "--quick", "--output", str(tmp_path)])

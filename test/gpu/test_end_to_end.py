@@ -193,9 +193,10 @@ def test_a_layer_of_smollm2(
     # The first decode step is a prefill's program with other sizes, the second is made into a graph, the third is one.
     assert len(gpu.log("instantiate")) == 1
     assert len(gpu.log("graph")) == 2
-    # Caches stay on the device: what is copied is ids and lengths, logits come back.
+    # Caches stay on the device: what is copied is ids, lengths and temperatures; logits come back, and of the 64
+    # candidates ids and logits, with their total.
     assert {int(line.split()[1]) for line in gpu.log("upload")} == {24 * 4, 4}
-    assert {int(line.split()[1]) for line in gpu.log("download")} == {512 * 4}
+    assert {int(line.split()[1]) for line in gpu.log("download")} == {512 * 4, 64 * 4, 4}
 
 
 @pytest.mark.parametrize("activation", ["fp8", "fp8_e4m3_g64"])
@@ -241,6 +242,28 @@ def test_caches_grow_and_move(gpu: VirtualGpu, tiny: Path, target: str) -> None:
     # One row of the batch alone.
     expected, actual = (session.forward(step[:1], rows=range(1, 2)) for session in sessions)
     assert np.abs(actual - expected).max() <= BF16_LOGITS * np.abs(expected).max()
+
+
+def test_sampling_leaves_the_logits_on_the_device(gpu: VirtualGpu, tiny: Path) -> None:
+    """Tokens are those of the CPU: both compute in f32, and no draw falls between two that nearly tie."""
+    place(gpu, "sm_80")
+    cpu, there = (Model.from_pretrained(tiny, target=name, precision="f32") for name in ("cpu", "sm_80"))
+    for options, everything in (
+        ({}, False),
+        ({"temperature": 0.8, "top_k": 20}, False),
+        ({"temperature": 0.8, "top_p": 0.3}, False),
+        ({"temperature": 1.0, "repetition_penalty": 1.3, "top_k": 9}, True),
+    ):
+        gpu.clear_log()
+        found = there.generate([5, 6, 7], max_new_tokens=4, seed=3, **options).new_ids
+        assert found == cpu.generate([5, 6, 7], max_new_tokens=4, seed=3, **options).new_ids
+        assert (f"{512 * 4}" in {line.split()[1] for line in gpu.log("download")}) == everything
+    session = there.session(2)
+    first = session.step([[1], [2]])
+    np.testing.assert_array_equal(first[1].everything()[first[1].ids], first[1].logits)
+    session.step([[1]], rows=range(1))
+    with pytest.raises(ExecutionError, match="the logits of an earlier step are gone"):
+        first[1].everything()
 
 
 def test_generation_and_artifacts(gpu: VirtualGpu, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -37,9 +37,17 @@ def relative_error(actual: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def run_hopper(
-    ptx: str, rows: int, columns: int, depth: int, block_columns: int, *, swizzle: int = 128, result: type = np.float32
+    ptx: str,
+    rows: int,
+    columns: int,
+    depth: int,
+    block_columns: int,
+    *,
+    cluster: int = 1,
+    swizzle: int = 128,
+    result: type = np.float32,
 ) -> float:
-    """The product by wgmma on two blocks, which take tiles in turns; the error relative to float64."""
+    """The product by wgmma on two blocks or two clusters, which take tiles in turns; the error relative to float64."""
     rng = np.random.default_rng(0)
     x, w = random(rng, rows, depth), random(rng, columns, depth)
     guarded = np.full(rows * columns + 4096, np.nan, result)  # what lies behind the result stays as it is
@@ -49,13 +57,18 @@ def run_hopper(
         lines, length = array.shape
         return TensorMap(array, box=box, swizzle=swizzle, sizes=(length, lines), strides=(length * array.itemsize,))
 
-    maps = [tensor_map(x, (DEPTH, BLOCK_ROWS)), tensor_map(w, (DEPTH, block_columns))]
+    maps = [tensor_map(x, (DEPTH, BLOCK_ROWS)), tensor_map(w, (DEPTH, block_columns // cluster))]
     if columns * y.itemsize % 16 == 0:
         maps.append(tensor_map(y, (128 // y.itemsize, 64)))
-    tiles = -(-rows // BLOCK_ROWS) * -(-columns // block_columns)
-    Kernel.parse(ptx).launch(min(tiles, 2), threads_of(ptx), [*maps, x, w, y, rows, tiles], MOST_SHARED)
+    tiles = -(-rows // (BLOCK_ROWS * cluster)) * cluster * -(-columns // block_columns)
+    values = [*maps, x, w, y, rows, tiles]
+    Kernel.parse(ptx).launch(min(tiles, 2 * cluster), threads_of(ptx), values, MOST_SHARED, cluster=cluster)
     assert np.isnan(guarded[rows * columns :].astype(np.float32)).all()
     return relative_error(y, x.astype(np.float64) @ w.astype(np.float64).T)
+
+
+NAMES = {1: "matmul_0_rows128", 2: "matmul_0"}
+"""Variants by the blocks of their clusters; whatever the rows that they are meant for, they are right for any number."""
 
 
 def run_ampere(ptx: str, rows: int, columns: int, depth: int) -> float:
@@ -66,6 +79,7 @@ def run_ampere(ptx: str, rows: int, columns: int, depth: int) -> float:
     return relative_error(y, x.astype(np.float64) @ w.astype(np.float64).T)
 
 
+@pytest.mark.parametrize("cluster", NAMES)
 @pytest.mark.parametrize(
     ("rows", "columns", "depth", "block_columns"),
     [
@@ -76,19 +90,21 @@ def run_ampere(ptx: str, rows: int, columns: int, depth: int) -> float:
         (130, 130, 72, 192),  # rows of 520 bytes, which TMA does not write
     ],
 )
-def test_hopper(rows, columns, depth, block_columns):
-    ptx = kernels(matmul("?", columns, depth), "sm_90a")["matmul_0"]
+def test_hopper(rows, columns, depth, block_columns, cluster):
+    ptx = kernels(matmul("?", columns, depth), "sm_90a")[NAMES[cluster]]
     assert ("cp.async.bulk.tensor.2d.global.shared" in ptx) == (columns % 4 == 0)
-    assert run_hopper(ptx, rows, columns, depth, block_columns) < 5e-7  # f32 sums
+    assert ("multicast::cluster" in ptx) == (cluster > 1)
+    assert run_hopper(ptx, rows, columns, depth, block_columns, cluster=cluster) < 5e-7  # f32 sums
 
 
+@pytest.mark.parametrize("cluster", NAMES)
 @pytest.mark.parametrize(
     ("rows", "columns", "block_columns"), [(129, 504, 256), (257, 192, 192), (3, 72, 128), (300, 20, 64)]
 )
-def test_hopper_results_of_bf16(rows, columns, block_columns):
-    ptx = kernels(matmul("?", columns, 136, result="bf16"), "sm_90a")["matmul_0"]
+def test_hopper_results_of_bf16(rows, columns, block_columns, cluster):
+    ptx = kernels(matmul("?", columns, 136, result="bf16"), "sm_90a")[NAMES[cluster]]
     assert ("cp.async.bulk.tensor.2d.global.shared" in ptx) == (columns % 8 == 0)
-    error = run_hopper(ptx, rows, columns, 136, block_columns, result=BF16)
+    error = run_hopper(ptx, rows, columns, 136, block_columns, cluster=cluster, result=BF16)
     assert 1e-4 < error < 2**-8 * 1.001  # one rounding
 
 
@@ -119,7 +135,12 @@ def test_ampere(rows, columns, depth):
 
 @pytest.fixture(scope="module")
 def hopper() -> str:
-    return kernels(matmul("?", 192, 584), "sm_90a")["matmul_0"]
+    return kernels(matmul("?", 192, 584), "sm_90a")[NAMES[1]]
+
+
+@pytest.fixture(scope="module")
+def clustered() -> str:
+    return kernels(matmul("?", 192, 584), "sm_90a")[NAMES[2]]
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +211,51 @@ def test_sums_that_are_read_before_the_wait(hopper):
 def test_results_that_leave_too_early(hopper, line, which, trouble):
     with pytest.raises(PtxError, match=trouble):
         run_hopper(without(hopper, line, which), 300, 192, 584, 192)
+
+
+# Warps leave a place of the ring by a barrier of each block of their cluster; the first barrier of all its blocks comes
+# behind the initialization, the second before the end.
+
+
+def only(ptx: str, pattern: str, replacement: str) -> str:
+    """The text with the one match replaced."""
+    changed, count = re.subn(pattern, replacement, ptx)
+    assert count == 1, pattern
+    return changed
+
+
+def test_a_cluster_whose_other_block_is_not_told(clustered):
+    """A place that only its own block's warps have left is not free."""
+    broken = only(clustered, r"(setp\.\w+\.u?s?32 \t%p\d+, %r\d+, )1(;[^;]*;[^;]*;[^;]*mapa)", r"\g<1>0\2")
+    with pytest.raises(PtxError, match="deadlock"):
+        run_hopper(broken, 300, 192, 584, 192, cluster=2)
+
+
+def test_a_cluster_whose_blocks_do_not_wait_for_each_other(clustered):
+    """Barriers that count the warps of one block alone: the other block's places are written while they are read."""
+    inits = re.findall(r"mbarrier\.init\.shared\.b64 \t\[[^]]*\], (%r\d+|16);", clustered)
+    assert inits
+    broken = re.sub(r"mov\.b32 \t(%r\d+), 16;", r"mov.b32 \t\1, 8;", clustered)
+    with pytest.raises(PtxError, match="arrivals|race"):
+        run_hopper(broken, 300, 192, 584, 192, cluster=2)
+
+
+@pytest.mark.parametrize(
+    ("which", "trouble"), [(slice(0, 1), "no mbarrier was initialised|race"), (slice(1, 2), "has ended")]
+)
+def test_a_cluster_without_its_barriers(clustered, which, trouble):
+    """A block that does not wait at first finds no barrier; one that does not wait at last is gone when others arrive."""
+    broken = clustered
+    for step in ("arrive", "wait"):
+        broken = without(broken, rf"barrier\.cluster\.{step}", which)
+    with pytest.raises(PtxError, match=trouble):
+        run_hopper(broken, 300, 192, 584, 192, cluster=2)
+
+
+def test_a_multicast_that_leaves_a_block_out(clustered):
+    broken = only(clustered, r"mov\.b16 \t(%rs\d+), 3;", r"mov.b16 \t\1, 1;")
+    with pytest.raises(PtxError, match="deadlock"):
+        run_hopper(broken, 300, 192, 584, 192, cluster=2)
 
 
 def test_a_barrier_less(ampere):

@@ -19,7 +19,7 @@ from deepseek import gpu_memory, runtime
 
 _DRIVER = Path(__file__).parents[1] / "runtime" / "fake_cuda.c"
 _LAUNCHER = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, *[ctypes.c_uint] * 3, ctypes.POINTER(ctypes.c_ubyte)
+    ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, *[ctypes.c_uint] * 4, ctypes.POINTER(ctypes.c_ubyte)
 )
 _MAP_BYTES = 128
 # Of CUtensorMapDataType; what is only copied may be of any type of the size.
@@ -82,7 +82,9 @@ class VirtualGpu:
         if self.errors:
             raise self.errors.pop(0)
 
-    def _launch(self, name: bytes, ptx: bytes, grid: int, block: int, shared: int, parameters: object) -> int:
+    def _launch(
+        self, name: bytes, ptx: bytes, grid: int, block: int, shared: int, cluster: int, parameters: object
+    ) -> int:
         try:
             kernel = _kernel(ptx.decode())
             memory = self._memory()
@@ -92,7 +94,7 @@ class VirtualGpu:
                 values.append(
                     _tensor_map(raw, memory) if parameter.size == _MAP_BYTES else int.from_bytes(raw, "little")
                 )
-            kernel.launch(grid, block, values, shared, memory=memory)
+            kernel.launch(grid, block, values, shared, memory=memory, cluster=cluster)
             self.launches[kernel.name] += 1
         except Exception as error:
             self.errors.append(error)

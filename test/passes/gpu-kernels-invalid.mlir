@@ -53,7 +53,7 @@ func.func @main(%x: tensor<?x128xbf16>, %w: tensor<128x64xbf16>) -> tensor<?x64x
 func.func @main(%x: tensor<?x128xbf16>, %w: tensor<64x128xbf16>) -> tensor<?x64xf32> {
   %0 = dsc.dispatch (%x, %w) schedule <<tile = [64, 64], workgroup = [128, 64], unroll = 4, depth = 32, instruction = "wgmma", threads = [3, 128]>> : (tensor<?x128xbf16>, tensor<64x128xbf16>) -> tensor<?x64xf32> {
   ^bb0(%a: tensor<?x128xbf16>, %b: tensor<64x128xbf16>):
-    // expected-error @+1 {{instruction "wgmma" needs tiles of 64 rows and the workgroup's columns, up to 256 (of codes up to 128 in multiples of 32), one for each warpgroup but one, at most two; depth 64 and at least 2 stages, got: #dsc.variant}}
+    // expected-error @+1 {{instruction "wgmma" needs tiles of 64 rows and the workgroup's columns, up to 256 (of codes up to 128 in multiples of 32), a multiple of 8 for each block of the cluster, one tile for each warpgroup but one, at most two; depth 64 and at least 2 stages, got: #dsc.variant}}
     %1 = dsc.matmul %a, %b {transpose_rhs} : (tensor<?x128xbf16>, tensor<64x128xbf16>) -> tensor<?x64xf32>
     dsc.yield %1 : tensor<?x64xf32>
   }
@@ -113,7 +113,7 @@ func.func @main(%q: tensor<?x?x4x64xf32>, %k: tensor<?x?x2x64xf32>) -> tensor<?x
 func.func @main(%q: tensor<?x?x4x64xbf16>, %k: tensor<?x?x2x64xbf16>) -> tensor<?x?x4x64xbf16> {
   %0 = dsc.dispatch (%q, %k) schedule <<tile = [64, 128], workgroup = [128, 2, 1], depth = 128, instruction = "wgmma", threads = [3, 128]>> : (tensor<?x?x4x64xbf16>, tensor<?x?x2x64xbf16>) -> tensor<?x?x4x64xbf16> {
   ^bb0(%a: tensor<?x?x4x64xbf16>, %b: tensor<?x?x2x64xbf16>):
-    // expected-error @+1 {{instruction "wgmma" needs three warpgroups, at most 128 rows, and keys in multiples of 16 up to 256 without splits, got: #dsc.variant}}
+    // expected-error @+1 {{instruction "wgmma" needs three warpgroups, at most 128 rows, and keys in multiples of 16 up to 256 without splits or clusters, got: #dsc.variant}}
     %1 = dsc.attention %a, %b, %b {causal, scale = 0.125 : f32} : (tensor<?x?x4x64xbf16>, tensor<?x?x2x64xbf16>, tensor<?x?x2x64xbf16>) -> tensor<?x?x4x64xbf16>
     dsc.yield %1 : tensor<?x?x4x64xbf16>
   }
@@ -170,6 +170,18 @@ func.func @main(%x: tensor<?x128xbf16>, %w: tensor<64x128xbf16>) -> tensor<?x64x
 
 // -----
 
+func.func @main(%x: tensor<?x128xbf16>, %w: tensor<64x128xbf16>) -> tensor<?x64xf32> {
+  // expected-error @+1 {{schedule has clusters, which need the instruction "wgmma", got: 2 blocks}}
+  %0 = dsc.dispatch (%x, %w) schedule <<tile = [32, 32], workgroup = [64, 64], unroll = 4, depth = 64, instruction = "mma", threads = [4, 32], cluster = 2>> : (tensor<?x128xbf16>, tensor<64x128xbf16>) -> tensor<?x64xf32> {
+  ^bb0(%a: tensor<?x128xbf16>, %b: tensor<64x128xbf16>):
+    %1 = dsc.matmul %a, %b {transpose_rhs} : (tensor<?x128xbf16>, tensor<64x128xbf16>) -> tensor<?x64xf32>
+    dsc.yield %1 : tensor<?x64xf32>
+  }
+  return %0 : tensor<?x64xf32>
+}
+
+// -----
+
 func.func @main(%x: tensor<?x4096xf32>, %w: tensor<4096xf32>) -> tensor<?x4096xf32> {
   // expected-error @+1 {{schedule may have several teams of at most 32 threads, or one team, got: 2 of 128}}
   %0 = dsc.dispatch (%x, %w) schedule <<tile = [1, 4], workgroup = [2], threads = [2, 128]>> : (tensor<?x4096xf32>, tensor<4096xf32>) -> tensor<?x4096xf32> {
@@ -213,7 +225,7 @@ func.func @main(%x: tensor<?x128xi8>, %s: tensor<?x1xf32>, %w: tensor<64x128xi8>
   ^bb0(%a: tensor<?x128xi8>, %as: tensor<?x1xf32>, %b: tensor<64x128xi8>, %bs: tensor<64x1xf32>):
     %1 = dsc.dequantize %a scales %as : tensor<?x1xf32> {format = "fp8_e4m3_g128"} : tensor<?x128xi8> -> tensor<?x128xf32>
     %2 = dsc.dequantize %b scales %bs : tensor<64x1xf32> {format = "fp8_e4m3_g128"} : tensor<64x128xi8> -> tensor<64x128xf32>
-    // expected-error @+1 {{instruction "wgmma8" needs tiles of 64 rows and the workgroup's columns, up to 256 (of codes up to 128 in multiples of 32), one for each warpgroup but one, at most two; depth 128 and at least 5 stages, got}}
+    // expected-error @+1 {{instruction "wgmma8" needs tiles of 64 rows and the workgroup's columns, up to 256 (of codes up to 128 in multiples of 32), a multiple of 8 for each block of the cluster, one tile for each warpgroup but one, at most two; depth 128 and at least 5 stages, got}}
     %3 = dsc.matmul %1, %2 {transpose_rhs} : (tensor<?x128xf32>, tensor<64x128xf32>) -> tensor<?x64xf32>
     dsc.yield %3 : tensor<?x64xf32>
   }
@@ -227,7 +239,7 @@ func.func @main(%x: tensor<?x128xi8>, %s: tensor<?x1xf32>, %w: tensor<64x128xi8>
   ^bb0(%a: tensor<?x128xi8>, %as: tensor<?x1xf32>, %b: tensor<64x128xi8>, %bs: tensor<64x1xf32>):
     %1 = dsc.dequantize %a scales %as : tensor<?x1xf32> {format = "fp8_e4m3_g128"} : tensor<?x128xi8> -> tensor<?x128xf32>
     %2 = dsc.dequantize %b scales %bs : tensor<64x1xf32> {format = "fp8_e4m3_g128"} : tensor<64x128xi8> -> tensor<64x128xf32>
-    // expected-error @+1 {{instruction "wgmma8" needs tiles of 64 rows and the workgroup's columns, up to 256 (of codes up to 128 in multiples of 32), one for each warpgroup but one, at most two; depth 128 and at least 5 stages, got}}
+    // expected-error @+1 {{instruction "wgmma8" needs tiles of 64 rows and the workgroup's columns, up to 256 (of codes up to 128 in multiples of 32), a multiple of 8 for each block of the cluster, one tile for each warpgroup but one, at most two; depth 128 and at least 5 stages, got}}
     %3 = dsc.matmul %1, %2 {transpose_rhs} : (tensor<?x128xf32>, tensor<64x128xf32>) -> tensor<?x64xf32>
     dsc.yield %3 : tensor<?x64xf32>
   }

@@ -34,6 +34,7 @@ class Launch:
     check_accumulators: bool
     check_fences: bool
     max_steps: int
+    cluster: int  # blocks of a cluster, along x
     addresses: dict[str, int] = field(default_factory=dict)  # of module variables in global memory
 
     def __post_init__(self) -> None:
@@ -162,6 +163,7 @@ class Kernel:
         batch_threads: int = BATCH_THREADS,
         max_steps: int = MAX_STEPS,
         memory: GlobalMemory | None = None,
+        cluster: int = 1,
     ) -> None:
         """Runs the kernel to its end; arrays among `params` are global buffers, written in place.
 
@@ -169,7 +171,7 @@ class Kernel:
         for what would be undefined on a GPU: accesses out of bounds, races, deadlock, early reads of accumulators.
         check_fences: also a wgmma whose registers were used after the last wgmma.fence (PTX ISA, 'wgmma.fence'). Off, since
         LLVM moves constants and copies behind the fence, which ptxas 13.0 accepts.
-        Blocks run in batches of `batch_threads` threads: those that wait for each other must fit into one. A batch that
+        `cluster`: blocks of a cluster. Blocks run in batches of `batch_threads` threads: those that wait for each other must fit into one. A batch that
         takes more than `max_steps` steps is an error. `memory` holds what addresses among the parameters mean.
         """
         grid, block = triple(grid), triple(block)
@@ -177,8 +179,19 @@ class Kernel:
         memory = memory or GlobalMemory()
         start = self.bind(memory, params)
         launch = Launch(
-            grid, block, memory, *start, dynamic_shared, check_races, check_accumulators, check_fences, max_steps
+            grid,
+            block,
+            memory,
+            *start,
+            dynamic_shared,
+            check_races,
+            check_accumulators,
+            check_fences,
+            max_steps,
+            cluster,
         )
+        if grid[0] % cluster:
+            raise PtxError(f"a grid of {grid[0]} blocks in clusters of {cluster}")
         self.place_globals(launch)
         blocks = int(np.prod(grid))
         lanes = -(-int(np.prod(block)) // 32) * 32
@@ -186,6 +199,7 @@ class Kernel:
         shared = self.shared_static + dynamic_shared
         if shared:
             size = max(1, min(size, BATCH_SHARED // (shared * (4 if check_races else 1))))
+        size = max(cluster, size // cluster * cluster)
         self.steps = 0
         with np.errstate(all="ignore"):
             for first in range(0, blocks, size):

@@ -31,6 +31,7 @@ class Machine(Synchronization, MemoryAccess):
         self.n = self.lanes * len(blocks)
         self.ids = np.arange(self.n)
         self.block_of = self.ids // self.lanes
+        self.rank = blocks % launch.cluster  # of each block in its cluster
         self.thread_of = self.ids % self.lanes
         self.live = self.thread_of < size
         self.pc = np.where(self.live, np.int32(0), AWAY).astype(np.int32)
@@ -110,11 +111,11 @@ class Machine(Synchronization, MemoryAccess):
         if head == "tid":
             t = self.thread_of
             return (t % bx, t // bx % by, t // (bx * by))[at]
-        if head in ("ctaid", "clusterid"):
+        if head == "ctaid":
             return (linear % grid[0], linear // grid[0] % grid[1], linear // (grid[0] * grid[1]))[at]
         if head == "ntid":
             return block[at]
-        if head in ("nctaid", "nclusterid"):
+        if head == "nctaid":
             return grid[at]
         lane = self.thread_of % WARP
         one = np.uint64(1)
@@ -123,11 +124,9 @@ class Machine(Synchronization, MemoryAccess):
             "laneid": lane,
             "warpid": self.thread_of // WARP,
             "nwarpid": self.warps,
-            "cluster_ctaid": 0,
-            "cluster_nctaid": 1,
-            "cluster_ctarank": 0,
-            "cluster_nctarank": 1,
-            "is_explicit_cluster": 0,
+            "cluster_ctarank": self.rank[self.block_of],
+            "cluster_nctarank": self.launch.cluster,
+            "is_explicit_cluster": int(self.launch.cluster > 1),
             "smid": 0,
             "nsmid": 1,
             "gridid": 0,

@@ -15,6 +15,7 @@ GAP = 1 << 34  # between buffers: an index wrong by less than that never hits a 
 SHARED_WINDOW = 1 << 60
 LOCAL_WINDOW = 1 << 61
 PARAM_WINDOW = (1 << 61) | (1 << 60)
+CLUSTER_RANK = 24  # bit from which an address of shared::cluster has the number of its block + 1; 0: the block's own
 SHARED_START = 1024  # the first KiB of shared memory belongs to the system on sm_90: address 0 is never valid
 VIEWS = [(i, c) for i in (1, 2, 4, 8) for c in (1, 2, 4, 8) if i * c <= 32]
 

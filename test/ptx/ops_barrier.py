@@ -13,10 +13,10 @@ def bar(d, ins):
     mods, operands = ins.mods, list(ins.operands)
     if "warp" in mods:
         return WarpWide(warp_sync, member_slot(d, operands[0]))
-    if "cluster" in mods:  # clusters of one block: arrive and wait order that block's threads
+    if "cluster" in mods:
         if "arrive" in mods:
-            return lambda m, sel: None
-        return Control(lambda m, sel, pc: m.arrive(sel, pc, 0, None, True))
+            return lambda m, sel: m.cluster_arrive(sel)
+        return Control(lambda m, sel, pc: m.cluster_wait(sel, pc))
     if "red" in mods:
         return reduction(d, ins, operands)
     if not ("sync" in mods or "arrive" in mods):

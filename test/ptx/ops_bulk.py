@@ -1,6 +1,6 @@
 """cp.async.bulk and cp.async.bulk.tensor (PTX ISA, 'Data Movement and Conversion: Asynchronous copy').
 
-One block per cluster: shared::cluster addresses are the block's own, a multicast goes to it alone.
+Loads go to the block's own shared memory, or by multicast to that of several blocks of its cluster.
 """
 
 from __future__ import annotations
@@ -87,21 +87,36 @@ def check_shared(m, ids, i, address) -> None:
 def tensor_load(d, ins):
     target, source, barrier = ins.operands[:3]
     to, box, at = addresses(d, target), box_of(d, source), addresses(d, barrier)
+    mask = d.src(ins.operands[3], "u16") if "multicast::cluster" in ins.mods else None
 
     def run(m, sel):
         ids = m.ids[sel]
         starts, barriers = to(m, sel) & LOCAL_ADDRESS, at(m, sel) & LOCAL_ADDRESS
+        masks = None if mask is None else m.V[mask][sel]
         for i, tensor, coordinates in box(m, sel):
             index, inside = tensor.places(coordinates)
             data = np.zeros(len(index), tensor.elements.dtype)
             data[inside] = tensor.elements[index[inside]]
             address = layout(tensor, int(starts[i]))
             check_shared(m, ids, i, address)
-            key = (int(m.block_of[ids[i]]), int(barriers[i]))
-            place = address + m.shared_base[ids[i]]
-            m.bulk.load(int(ids[i]), key, place, data.view(np.uint8).reshape(-1, CHUNK), tensor.bytes)
+            own = int(m.block_of[ids[i]])
+            for block in [own] if masks is None else blocks_of(m, own, int(masks[i])):
+                place = address + block * m.shared_row
+                chunks = data.view(np.uint8).reshape(-1, CHUNK)
+                m.bulk.load(int(ids[i]), (block, int(barriers[i])), place, chunks, tensor.bytes)
 
     return run
+
+
+def blocks_of(m, own: int, mask: int) -> list[int]:
+    """The blocks of a cluster that a multicast goes to."""
+    first, size = own - int(m.rank[own]), m.launch.cluster
+    if not mask or mask >> size:
+        raise PtxError(f"a multicast to blocks {mask:#x} of a cluster of {size}")
+    blocks = [first + rank for rank in range(size) if mask >> rank & 1]
+    if not m.alive[blocks].all():
+        raise PtxError("a multicast to a block that has ended")
+    return blocks
 
 
 def tensor_store(d, ins):

@@ -13,7 +13,7 @@ import numpy as np
 
 from .decode import Control, op
 from .errors import PtxError, Unsupported
-from .memory import SHARED_START
+from .memory import CLUSTER_RANK, SHARED_START
 from .syntax import Imm, Sym
 
 LIMIT = (1 << 20) - 1  # of counts, PTX ISA, 'mbarrier: Contents'
@@ -40,13 +40,16 @@ class MBarrier:
 
 
 def groups(m, sel, address: np.ndarray):
-    """(key, ids, positions in sel) for each barrier that these threads name."""
+    """(key, ids, positions in sel) for each barrier that these threads name, of their block or of their cluster."""
     ids = m.ids[sel]
     address = address & ((1 << 60) - 1)
+    rank, block = address >> CLUSTER_RANK, m.block_of[ids]
+    address = address & ((1 << CLUSTER_RANK) - 1)
+    block = np.where(rank > 0, block - m.rank[block] + rank - 1, block)
     m.check(sel, address, 8, SHARED_START, m.shared_end, "shared memory")
-    keys = m.block_of[ids] * (1 << 24) + address
+    keys = block * (1 << 24) + address
     if len(keys) == 1 or keys.min() == keys.max():
-        yield (int(m.block_of[ids[0]]), int(address[0])), ids, slice(None)
+        yield (int(block[0]), int(address[0])), ids, slice(None)
         return
     for key in np.unique(keys).tolist():
         here = np.flatnonzero(keys == key)
@@ -79,6 +82,8 @@ def complete_bytes(m, key, count: int) -> None:
 def arrive(m, key, ids: np.ndarray, count: int, expect: int = 0) -> int:
     """Arrivals of some threads; returns the phase that they arrived at."""
     barrier = find(m, key)
+    if not m.alive[key[0]]:
+        raise PtxError(f"mbarrier {key[1]:#x} lies in a block that has ended")
     phase = barrier.phase
     barrier.bytes += expect
     if count > barrier.pending:

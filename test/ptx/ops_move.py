@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from .decode import op
-from .errors import Unsupported
+from .errors import PtxError, Unsupported
 from .kinds import type_of
-from .memory import LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW
+from .memory import CLUSTER_RANK, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW
 from .syntax import BYTES, Mem, Pair, Reg, Sym, Vec
 
 WINDOWS = {"shared": SHARED_WINDOW, "local": LOCAL_WINDOW, "param": PARAM_WINDOW, "global": 0, "const": 0}
@@ -208,22 +208,19 @@ def isspacep(d, ins):
     return run
 
 
-@op("mapa", "getctarank")
+@op("mapa")
 def mapa(d, ins):
-    """Clusters of one block: an address maps to itself, the rank is 0."""
-    target, source = ins.operands[:2]
-    if ins.op == "getctarank":
-        to = d.dst(target, "u32")
-
-        def zero(m, sel):
-            m.V[to][sel] = 0
-
-        return zero
+    """The address of the same place in another block of the cluster."""
     kind = type_of(ins)
-    to, at = d.dst(target, kind), d.src(source, kind)
+    if "shared::cluster" not in ins.mods:
+        raise Unsupported("mapa of generic addresses")
+    to, at, rank = d.dst(ins.operands[0], kind), d.src(ins.operands[1], kind), d.src(ins.operands[2], "u32")
 
     def run(m, sel):
-        m.V[to][sel] = m.V[at][sel]
+        ranks = m.V[rank][sel].astype(np.int64)
+        if (ranks >= m.launch.cluster).any():
+            raise PtxError(f"block {int(ranks.max())} of a cluster of {m.launch.cluster}")
+        m.V[to][sel] = (m.V[at][sel].astype(np.int64) + ((ranks + 1) << CLUSTER_RANK)).astype(m.V[to].dtype)
 
     return run
 

@@ -1,8 +1,8 @@
 """Finds races on shared memory: accesses of two agents, one a write, that no synchronisation orders.
 
 Agents of a block are its warps, the cp.async of each warp, the bulk loads of each mbarrier, the wgmma of each
-warpgroup and the bulk stores of each warp. Every warp has a vector clock: how far it knows each agent to be. Barriers
-and mbarriers pass clocks on, waits for groups add those of the copies. A shadow holds the last writer of each grain of
+warpgroup and the bulk stores of each warp. Every warp has a vector clock: how far it knows each agent of each block of
+its cluster to be. Barriers and mbarriers pass clocks on, waits for groups add those of the copies. A shadow holds the last writer of each grain of
 memory and the last read by each agent. Lanes of a warp count as ordered (PTX ISA, 'Memory Consistency Model').
 
 Reads by the async proxy (wgmma, bulk stores) of what threads or cp.async wrote also need a fence.proxy.async between.
@@ -31,11 +31,15 @@ class Races:
         self.readers = self.stores + warps
         self.copies, self.bulk = self.readers, self.readers + warps
         self.agents = self.bulk + MBARRIERS
-        self.clock = np.zeros((blocks, warps, self.agents), np.int32)
-        self.own = np.arange(warps)
-        self.clock[:, self.own, self.own] = 1
+        self.rank = machine.rank  # of each block in its cluster
+        self.known = (machine.launch.cluster, self.agents)
+        self.clock = np.zeros((blocks, warps, *self.known), np.int32)
+        self.block, self.warp = np.arange(blocks)[:, None], np.arange(warps)[None]
+        self.release(self.block, self.warp)
         self.fenced = np.zeros_like(self.clock)
-        self.bar_clock = np.zeros((blocks, BARRIERS, self.agents), np.int32)
+        self.bar_clock = np.zeros((blocks, BARRIERS, *self.known), np.int32)
+        self.cluster_clock = np.zeros((blocks // machine.launch.cluster, *self.known), np.int32)
+        self.cluster_passed = np.zeros_like(self.cluster_clock)
         grains = len(machine.shared) // grain
         self.write_agent = np.zeros(grains, np.int16)
         self.write_epoch = np.zeros(grains, np.int32)
@@ -65,9 +69,9 @@ class Races:
             return
         block, warp = m.block_of[sel], m.thread_of[sel] // 32
         grains = self.grains(place, total)
-        known = self.clock[block, warp]
+        known = self.clock[block, warp, self.rank[block]]
         self.check_writers(grains, known, warp, write)
-        epoch = self.clock[block, warp, warp][:, None]
+        epoch = self.clock[block, warp, self.rank[block], warp][:, None]
         line = self.line()
         if not write:
             self.use(warp)
@@ -164,10 +168,10 @@ class Races:
     def join(self, sel, blocks) -> None:
         """A barrier of all warps of all blocks."""
         self.clock[:] = self.clock.max(axis=1, keepdims=True)
-        self.clock[:, self.own, self.own] += 1
+        self.release(self.block, self.warp)
 
     def release(self, block, warp) -> None:
-        self.clock[block, warp, warp] += 1
+        self.clock[block, warp, self.rank[block], warp] += 1
 
     def bar_arrive(self, ids: np.ndarray, names: np.ndarray) -> None:
         keys = np.unique((ids // 32) * BARRIERS + names)
@@ -183,6 +187,20 @@ class Races:
         self.clock[block, warp] = np.maximum(self.clock[block, warp], self.bar_clock[block, names])
         self.bar_clock[block, names] = 0
 
+    def cluster_arrived(self, ids: np.ndarray) -> None:
+        block, warp = self.warps_of(ids)
+        np.maximum.at(self.cluster_clock, block // self.m.launch.cluster, self.clock[block, warp])
+        self.release(block, warp)
+
+    def cluster_over(self, cluster: int) -> None:
+        self.cluster_passed[cluster] = self.cluster_clock[cluster]
+        self.cluster_clock[cluster] = 0
+
+    def cluster_waited(self, ids: np.ndarray) -> None:
+        block, warp = self.warps_of(ids)
+        passed = self.cluster_passed[block // self.m.launch.cluster]
+        self.clock[block, warp] = np.maximum(self.clock[block, warp], passed)
+
     def warp_sync(self, sel) -> None:
         """Lanes of a warp are ordered anyway."""
 
@@ -194,8 +212,8 @@ class Races:
     # -- mbarriers ------------------------------------------------------------------------------------------------
 
     def new_barrier(self, key) -> None:
-        self.arriving[key] = np.zeros(self.agents, np.int32)
-        self.passed[key] = np.zeros(self.agents, np.int32)
+        self.arriving[key] = np.zeros(self.known, np.int32)
+        self.passed[key] = np.zeros(self.known, np.int32)
 
     def arrived(self, key, ids: np.ndarray) -> None:
         block, warp = self.warps_of(ids)
@@ -215,7 +233,7 @@ class Races:
         """cp.async writes for its warp; the group's number is its epoch."""
         block, warp = self.m.block_of[ids], self.m.thread_of[ids] // 32
         grains = self.grains(place, total)
-        known = self.clock[block, warp].copy()
+        known = self.clock[block, warp, self.rank[block]]
         agent = self.copies + warp
         # Copies of one warp in one group are not ordered, but write what their threads chose: let them be.
         np.put_along_axis(known, agent[:, None], np.iinfo(np.int32).max, 1)
@@ -226,26 +244,27 @@ class Races:
     def copy_waited(self, sel, limit: np.ndarray) -> None:
         ids = self.m.ids[sel]
         block, warp = self.m.block_of[ids], self.m.thread_of[ids] // 32
-        np.maximum.at(self.clock, (block, warp, self.copies + warp), limit[ids].astype(np.int32))
+        np.maximum.at(self.clock, (block, warp, self.rank[block], self.copies + warp), limit[ids].astype(np.int32))
 
     def bulk_write(self, thread: int, key, place: np.ndarray, total: int) -> tuple[int, int]:
-        """A bulk load by `thread`; returns its agent and epoch."""
-        block, warp = int(self.m.block_of[thread]), int(self.m.thread_of[thread]) // 32
+        """A bulk load by `thread` into the block of `key`, its own or one of its cluster; returns its agent and epoch."""
+        block, warp, target = int(self.m.block_of[thread]), int(self.m.thread_of[thread]) // 32, key[0]
         number = self.numbers.setdefault(key[1], len(self.numbers) % MBARRIERS)
         agent = self.bulk + number
         grains = self.grains(place, total)
-        known = np.broadcast_to(self.clock[block, warp], (len(grains), self.agents))
+        known = np.broadcast_to(self.clock[block, warp, self.rank[target]], (len(grains), self.agents))
         who = np.full(len(grains), agent)
         self.check_writers(grains, known, who, True)
         self.check_readers(grains, known, who)
-        self.bulk_epoch[block, number] += 1
-        epoch = int(self.bulk_epoch[block, number])
+        self.bulk_epoch[target, number] += 1
+        epoch = int(self.bulk_epoch[target, number])
         self.record(grains, agent, epoch)
         return agent, epoch
 
     def bulk_landed(self, key, name: tuple[int, int]) -> None:
         agent, epoch = name
-        self.arriving[key][agent] = max(self.arriving[key][agent], epoch)
+        at = self.rank[key[0]], agent
+        self.arriving[key][at] = max(self.arriving[key][at], epoch)
 
     def async_read(self, block: int, known: np.ndarray, agent: int, place: np.ndarray, total: int, epoch: int) -> None:
         """A read by the async proxy, whose issuer knows `known`."""
@@ -254,7 +273,7 @@ class Races:
         self.check_writers(grains, known[None], who, False)
         writer, written = self.write_agent[grains], self.write_epoch[grains]
         generic = (writer < self.mma) | ((writer >= self.copies) & (writer < self.bulk))
-        bad = generic & (written > self.fenced[block].max(0)[writer])
+        bad = generic & (written > self.fenced[block, :, self.rank[block]].max(0)[writer])
         if bad.any():
             grain = int(grains[bad][0])
             before = f"written by {self.name(int(writer[bad][0]))} at line {self.write_line[grain]}"
@@ -269,18 +288,20 @@ class Races:
     def wgmma_read(self, ids: np.ndarray, place: np.ndarray, group: np.ndarray) -> None:
         for threads, places, number in zip(ids, place, group.tolist()):
             block, first = int(self.m.block_of[threads[0]]), int(self.m.thread_of[threads[0]]) // 32
-            known = self.clock[block, first : first + 4].min(0)
+            known = self.clock[block, first : first + 4, self.rank[block]].min(0)
             self.async_read(block, known, self.mma + first // 4, places, 16, number + 1)
 
     def wgmma_waited(self, sel, limit: np.ndarray) -> None:
         ids = self.m.ids[sel]
         block, warp = self.m.block_of[ids], self.m.thread_of[ids] // 32
-        np.maximum.at(self.clock, (block, warp, self.mma + warp // 4), limit[ids].astype(np.int32))
+        agent = self.mma + warp // 4
+        np.maximum.at(self.clock, (block, warp, self.rank[block], agent), limit[ids].astype(np.int32))
 
     def bulk_read(self, thread: int, place: np.ndarray, total: int, group: int) -> None:
         block, warp = int(self.m.block_of[thread]), int(self.m.thread_of[thread]) // 32
-        self.async_read(block, self.clock[block, warp], self.stores + warp, place, total, group + 1)
+        self.async_read(block, self.clock[block, warp, self.rank[block]], self.stores + warp, place, total, group + 1)
 
     def bulk_read_done(self, thread: int, limit: int) -> None:
         block, warp = int(self.m.block_of[thread]), int(self.m.thread_of[thread]) // 32
-        self.clock[block, warp, self.stores + warp] = max(self.clock[block, warp, self.stores + warp], limit)
+        at = block, warp, self.rank[block], self.stores + warp
+        self.clock[at] = max(self.clock[at], limit)

@@ -25,6 +25,13 @@ class Synchronization:
         self.bar_arrived = np.zeros((blocks, BARRIERS), np.int32)
         self.bar_expected = np.zeros((blocks, BARRIERS), np.int32)  # 0: all live threads
         self.alive = np.bincount(self.block_of[self.live], minlength=blocks).astype(np.int32)
+        clusters = blocks // self.launch.cluster
+        self.cluster_of = self.block_of // self.launch.cluster
+        self.cluster_missing = np.bincount(self.cluster_of[self.live], minlength=clusters)  # at barrier.cluster
+        self.cluster_phase = np.zeros(clusters, np.int32)
+        self.cluster_arrived = np.full(self.n, -1, np.int32)  # the phase that a thread last arrived at
+        self.cluster_open = np.zeros(self.n, bool)  # it has not waited since
+        self.cluster_pc = np.full(self.n, -1, np.int32)  # of a thread that waits there
         self.barriers: dict = {}  # mbarriers by (block, address)
         self.waiting: dict = {}  # threads that wait for an mbarrier's phase
         self.slow_barrier = False
@@ -160,6 +167,50 @@ class Synchronization:
                 result = {"popc": total, "and": total == size, "or": total > 0}[op]
                 self.V[slot][here] = result[inverse]
 
+    # -- barriers of a cluster ------------------------------------------------------------------------------------
+
+    def cluster_arrive(self, sel) -> None:
+        ids = self.ids[sel]
+        clusters = self.cluster_of[ids]
+        if self.cluster_open[ids].any():
+            raise PtxError("a thread arrives at barrier.cluster twice without a wait between")
+        self.cluster_open[ids] = True
+        self.cluster_arrived[ids] = self.cluster_phase[clusters]
+        if self.races is not None:
+            self.races.cluster_arrived(ids)
+        np.subtract.at(self.cluster_missing, clusters, 1)
+        self.finish_clusters()
+
+    def cluster_wait(self, sel, pc: int) -> int:
+        ids = self.ids[sel]
+        self.cluster_open[ids] = False
+        passed = self.cluster_phase[self.cluster_of[ids]] > self.cluster_arrived[ids]
+        if self.races is not None and passed.any():
+            self.races.cluster_waited(ids[passed])
+        if passed.all():
+            return pc + 1
+        self.pc[ids[passed]] = pc + 1
+        late = ids[~passed]
+        self.cluster_pc[late] = pc + 1
+        self.pc[late] = AWAY
+        return -1
+
+    def finish_clusters(self) -> None:
+        for cluster in np.flatnonzero(self.cluster_missing == 0).tolist():
+            inside = self.cluster_of == cluster
+            if not (self.live & inside).any():
+                continue
+            self.cluster_phase[cluster] += 1
+            self.cluster_missing[cluster] = np.count_nonzero(self.live & inside)
+            self.events += 1
+            if self.races is not None:
+                self.races.cluster_over(cluster)
+            ids = np.flatnonzero(inside & (self.cluster_pc >= 0))
+            if self.races is not None and len(ids):
+                self.races.cluster_waited(ids)
+            self.resume(ids, self.cluster_pc[ids])
+            self.cluster_pc[ids] = -1
+
     def check_registers(self, at: int, end: int) -> None:
         """While a wgmma runs: does anything from `at` to the control at `end` touch its registers?"""
         from .ops_wgmma import check
@@ -190,6 +241,9 @@ class Synchronization:
         self.pc[ids] = AWAY
         self.alive -= np.bincount(self.block_of[ids], minlength=len(self.alive)).astype(np.int32)
         self.events += 1
+        missing = ids[self.cluster_arrived[ids] < self.cluster_phase[self.cluster_of[ids]]]
+        np.subtract.at(self.cluster_missing, self.cluster_of[missing], 1)
+        self.finish_clusters()
         if self.bar_arrived.any():
             self.finish_barriers()
         if self.any_parked:
@@ -234,6 +288,10 @@ class Synchronization:
             expected = int(self.bar_expected[block, name]) or int(self.alive[block])
             got = int(self.bar_arrived[block, name])
             add(thread, f"barrier {name} ({got} of {expected} threads are there), line {ins.line}: {ins.text}")
+        for thread in np.flatnonzero(self.cluster_pc >= 0).tolist():
+            ins = code[self.cluster_pc[thread] - 1]
+            missing = int(self.cluster_missing[self.cluster_of[thread]])
+            add(thread, f"the cluster ({missing} threads are missing), line {ins.line}: {ins.text}")
         for (block, address), entries in self.waiting.items():
             barrier = self.barriers[block, address]
             for ids, pc, _ in entries:

@@ -196,8 +196,8 @@ def softmax(element: str, *dims: str | int) -> Program:
 
 
 def _ties(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Few different values, one of them NaN."""
-    return rng.choice([-2.0, -0.5, 0.25, 3.0, np.nan], shape)
+    """Few different values: NaN, and both zeros, which are equal."""
+    return rng.choice([-2.0, -0.5, -0.0, 0.0, 0.25, 3.0, np.nan], shape)
 
 
 def scan(element: str, kind: str) -> Program:
@@ -218,12 +218,13 @@ def scan(element: str, kind: str) -> Program:
     return Program(f"scan-{kind}-{element}", builder.module((value, tensor)), arguments, tolerance, limit=20_000)
 
 
-def sort(element: str, flags: str = "") -> Program:
-    tensor, order = Tensor(element, ("m", "n")), Tensor("i64", ("m", "n"))
+def sort(element: str, flags: str = "", first: int | None = None) -> Program:
+    """All positions or the `first` ones; rows may have fewer."""
+    tensor, order = Tensor(element, ("m", "n")), Tensor("i64", ("m", first or "n"))
     arguments = (Argument("x", tensor, _ties if element in EPSILON else integers(-3, 3)),)
     builder = Builder(*arguments)
     value = builder.value(f"dsc.sort %x {flags}: {tensor} -> {order}")
-    name = f"sort-{element}{'-descending' if flags else ''}"
+    name = f"sort-{element}{'-descending' if flags else ''}{f'-first-{first}' if first else ''}"
     return Program(name, builder.module((value, order)), arguments, within(0.0), limit=20_000)
 
 
@@ -335,6 +336,11 @@ DSC_PROGRAMS = (
     scan("bf16", "add"),
     scan("f64", "logaddexp"),
     *(sort(element, flags) for element in ("f32", "i64", "f64") for flags in ("", "{descending} ")),
+    *(
+        sort(element, flags, first)
+        for element, first in (("f32", 5), ("bf16", 1), ("i64", 40), ("i32", 3), ("f64", 2), ("i8", 33))
+        for flags in ("", "{descending} ")
+    ),
     *(scatter("f32", kind) for kind in ("set", "add", "mul", "max", "min")),
     scatter("i64", "add"),
     scatter("i8", "set"),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepseek.errors import ExecutionError, InputError
-from deepseek.sampling import Sampler, SamplingOptions, StopFilter
+from deepseek.sampling import Candidates, Sampler, SamplingOptions, StopFilter
 
 
 @pytest.mark.parametrize(
@@ -89,50 +89,94 @@ def test_same_tokens_and_probabilities_as_transformers(
     scores = chain(torch.tensor(seen)[None], torch.tensor(logits)[None])
     expected = torch.softmax(scores, -1)[0].numpy()
 
-    ids, weights = Sampler(SamplingOptions(**{"temperature": 1.0, **options}), seen).candidates(logits)
-    np.testing.assert_array_equal(ids, np.flatnonzero(expected))
-    np.testing.assert_allclose(weights / weights.sum(), expected[ids], rtol=1e-10)
+    sampler = Sampler(SamplingOptions(**{"temperature": 1.0, **options}), seen)
+    ids, weights, total = sampler.distribution(Candidates.of(logits))
+    np.testing.assert_array_equal(np.sort(ids), np.flatnonzero(expected))
+    np.testing.assert_allclose(weights / total, expected[ids], rtol=1e-10)
+    assert (np.diff(weights) <= 0).all()
 
 
 def test_equal_logits_are_kept_by_id() -> None:
-    logits = np.zeros(1000, np.float32)
-    kept, _ = Sampler(SamplingOptions(temperature=1, top_p=0.25)).candidates(logits)
+    candidates = Candidates.of(np.zeros(1000, np.float32))
+    kept = Sampler(SamplingOptions(temperature=1, top_p=0.25)).distribution(candidates)[0]
     np.testing.assert_array_equal(kept, np.arange(250))
-    kept, _ = Sampler(SamplingOptions(temperature=1, top_k=3)).candidates(logits)
+    kept = Sampler(SamplingOptions(temperature=1, top_k=3)).distribution(candidates)[0]
     assert len(kept) == 1000  # as transformers: all that are not below the third
+
+
+def found(logits: np.ndarray, count: int, temperature: float, asked: list[int]) -> Candidates:
+    """What a program finds: the greatest logits in order, and the sum of all weights in f32."""
+    order = np.argsort(-logits, kind="stable")[:count].astype(np.int32)
+    total = np.exp((logits - logits.max()) / np.float32(temperature or 1)).sum(dtype=np.float32)
+    return Candidates(order, logits[order], float(total), lambda: asked.append(1) or logits)
+
+
+@pytest.mark.parametrize(
+    ("options", "most"),
+    [
+        ({"temperature": 0.0}, 0),
+        ({"top_k": 40}, 0),
+        ({"top_k": 64}, 200),  # the next one may be equal to the last
+        ({"top_k": 100}, 200),
+        ({"top_p": 0.7}, 5),
+        ({"min_p": 0.1}, 0),
+        ({"top_k": 20, "top_p": 0.9, "min_p": 0.02}, 0),
+        ({}, 100),
+        ({"repetition_penalty": 1.2, "top_k": 30}, 400),
+        ({"repetition_penalty": 1.2}, 400),
+        ({"repetition_penalty": 0.7, "top_p": 0.8}, 400),
+        ({"repetition_penalty": 50.0}, 400),
+    ],
+)
+def test_the_first_candidates_choose_as_all_logits_do(options: dict[str, float], most: int) -> None:
+    """`most`: how often 200 steps may ask for all logits."""
+    random = np.random.default_rng(1)
+    settings = SamplingOptions(**{"temperature": 0.8, "seed": 3, **options})
+    asked: list[int] = []
+    few, many = Sampler(settings, [5]), Sampler(settings, [5])
+    for _ in range(200):
+        logits = (3 * random.standard_normal(5000)).astype(np.float32)
+        assert few.choose(found(logits, 64, settings.temperature, asked)) == many.choose(Candidates.of(logits))
+    assert len(asked) <= most
 
 
 def test_greedy_with_repetition_penalty() -> None:
     sampler = Sampler(SamplingOptions(repetition_penalty=2.0), [3])
     logits = np.array([4, 3, -1, 6, -1.5], np.float32)
     # 3 counts 3, then 0 counts 2, 1 counts 1.5; an unseen token is not changed.
-    assert [sampler.choose(logits) for _ in range(4)] == [0, 1, 3, 3]
-    assert Sampler(SamplingOptions(repetition_penalty=2.0), [0]).choose(np.array([-1, -1.5], np.float32)) == 1
-    assert Sampler(SamplingOptions()).choose(logits) == 3
+    assert [sampler.choose(Candidates.of(logits)) for _ in range(4)] == [0, 1, 3, 3]
+    assert (
+        Sampler(SamplingOptions(repetition_penalty=2.0), [0]).choose(Candidates.of(np.array([-1, -1.5], np.float32)))
+        == 1
+    )
+    assert Sampler(SamplingOptions()).choose(Candidates.of(logits)) == 3
 
 
 def test_draws_follow_the_softmax() -> None:
     logits = np.log(np.array([0.5, 0.3, 0.2], np.float32))
     draws = [Sampler(SamplingOptions(temperature=1, seed=11)) for _ in range(2)]
-    first = [draws[0].choose(logits) for _ in range(20000)]
-    assert first == [draws[1].choose(logits) for _ in range(20000)]
+    first = [draws[0].choose(Candidates.of(logits)) for _ in range(20000)]
+    assert first == [draws[1].choose(Candidates.of(logits)) for _ in range(20000)]
     # Standard deviation of each frequency: 0.0035.
     np.testing.assert_allclose(np.bincount(first) / 20000, [0.5, 0.3, 0.2], atol=0.015)
     cold = Sampler(SamplingOptions(temperature=1e-308, seed=0))
-    assert {cold.choose(logits) for _ in range(50)} == {0}
+    assert {cold.choose(Candidates.of(logits)) for _ in range(50)} == {0}
     sharp = Sampler(SamplingOptions(temperature=0.5, seed=0))
-    counts = np.bincount([sharp.choose(logits) for _ in range(20000)]) / 20000
+    counts = np.bincount([sharp.choose(Candidates.of(logits)) for _ in range(20000)]) / 20000
     np.testing.assert_allclose(counts, np.array([0.25, 0.09, 0.04]) / 0.38, atol=0.015)
     masked = np.array([-np.inf, 0, -np.inf], np.float32)
     for temperature in (0.0, 1.0):
-        assert Sampler(SamplingOptions(temperature=temperature)).choose(masked) == 1
+        assert Sampler(SamplingOptions(temperature=temperature)).choose(Candidates.of(masked)) == 1
 
 
 def test_rows_draw_independently() -> None:
     logits = np.zeros(1000, np.float32)
     options = SamplingOptions(temperature=1, seed=5)
     rows = np.array(
-        [[sampler.choose(logits) for _ in range(500)] for sampler in (Sampler(options, (), 0), Sampler(options, (), 1))]
+        [
+            [sampler.choose(Candidates.of(logits)) for _ in range(500)]
+            for sampler in (Sampler(options, (), 0), Sampler(options, (), 1))
+        ]
     )
     assert (rows[0] == rows[1]).mean() < 0.02
     assert abs(np.corrcoef(rows)[0, 1]) < 0.2
@@ -143,14 +187,16 @@ def test_stream_of_draws_is_that_of_pcg64() -> None:
     logits = np.zeros(2**16, np.float32)
     sampler = Sampler(SamplingOptions(temperature=1, seed=7), row=3)
     random = np.random.Generator(np.random.PCG64(np.random.SeedSequence(7, spawn_key=(3,))))
-    assert [sampler.choose(logits) for _ in range(100)] == [int(random.random() * 2**16) for _ in range(100)]
+    assert [sampler.choose(Candidates.of(logits)) for _ in range(100)] == [
+        int(random.random() * 2**16) for _ in range(100)
+    ]
 
 
 @pytest.mark.parametrize("logits", [[np.nan, 1], [np.inf, 1], [-np.inf, -np.inf]])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_logits_that_are_no_numbers(logits: list[float], temperature: float) -> None:
     with pytest.raises(ExecutionError, match="the greatest logit is .*, expected a finite number"):
-        Sampler(SamplingOptions(temperature=temperature)).choose(np.array(logits, np.float32))
+        Sampler(SamplingOptions(temperature=temperature)).choose(Candidates.of(np.array(logits, np.float32)))
 
 
 def ended_by_letters(text: str, stops: list[str]) -> tuple[str, bool]:

@@ -44,7 +44,7 @@ typedef struct Op {
   Event *event;
   struct Op *awaited; /* of WAIT */
   Function *function;
-  unsigned grid, block, shared;
+  unsigned grid, block, shared, cluster;
   unsigned char parameters[4096];
   struct Op *next;
 } Op;
@@ -69,7 +69,7 @@ struct Graph {
 
 /* Runs a kernel of `ptx`; nonzero: it failed. */
 typedef int Launcher(const char *name, const char *ptx, unsigned grid, unsigned block, unsigned shared,
-                     const unsigned char *parameters);
+                     unsigned cluster, const unsigned char *parameters);
 static Launcher *launcher;
 
 static char log_text[1 << 20];
@@ -206,7 +206,8 @@ static void run(Op *op) {
   case LAUNCH:
     clock_ms += 0.25;
     if (launcher) {
-      if (!sticky && launcher(op->function->name, op->function->ptx, op->grid, op->block, op->shared, op->parameters))
+      if (!sticky && launcher(op->function->name, op->function->ptx, op->grid, op->block, op->shared, op->cluster,
+                               op->parameters))
         sticky = LAUNCH_FAILED;
       return;
     }
@@ -647,6 +648,7 @@ static int launch(Function *function, const Config *config, void **parameters) {
   unsigned cluster = config->count ? config->attributes[0].dims[0] : 0;
   if (config->count && (config->attributes[0].id != 4 || config->grid[0] % cluster))
     return INVALID_VALUE;
+  op.cluster = cluster ? cluster : 1;
   write_log("launch %s grid=%u,%u,%u block=%u,%u,%u shared=%u cluster=%u s%d%s parameters=", function->name,
             config->grid[0], config->grid[1], config->grid[2], config->block[0], config->block[1], config->block[2],
             config->shared, cluster, config->stream->index, config->stream->capture ? " captured" : "");

@@ -7,6 +7,8 @@
 
 namespace mlir::dsc {
 
+constexpr unsigned kClusterSpace = 7; // of addresses: shared memory of all blocks of a cluster
+
 Value tensorMapOf(KernelBuilder &kernel, Value buffer, const TensorMap &map) {
   func::FuncOp function = kernelFunction(kernel);
   auto argument = cast<BlockArgument>(buffer);
@@ -46,20 +48,35 @@ void Barriers::arrive(Int number) {
                                  NVVM::MemScopeKindAttr::get(kernel.getContext(), NVVM::MemScopeKind::CTA));
 }
 
+void Barriers::arriveAt(Int number, Int block) {
+  auto space = LLVM::LLVMPointerType::get(kernel.getContext(), kClusterSpace);
+  Value there = NVVM::MapaOp::create(kernel, space, at(number), block);
+  NVVM::MBarrierArriveOp::create(kernel, Type(), there, Value(),
+                                 NVVM::MemScopeKindAttr::get(kernel.getContext(), NVVM::MemScopeKind::CLUSTER));
+}
+
 void Barriers::expect(Int number, int64_t bytes) {
   NVVM::MBarrierArriveExpectTxOp::create(kernel, Type(), at(number), word(kernel, bytes),
                                          NVVM::MemScopeKindAttr::get(kernel.getContext(), NVVM::MemScopeKind::CTA),
                                          kernel.getBoolAttr(false), Value());
 }
 
-void copyBox(KernelBuilder &kernel, Value target, Value map, ValueRange coordinates, Value barrier) {
-  constexpr unsigned kClusterSpace = 7;
-  Value cluster =
-      LLVM::AddrSpaceCastOp::create(kernel, LLVM::LLVMPointerType::get(kernel.getContext(), kClusterSpace), target);
+void copyBox(KernelBuilder &kernel, Value target, Value map, ValueRange coordinates, Value barrier, int64_t cluster) {
+  auto space = LLVM::LLVMPointerType::get(kernel.getContext(), kClusterSpace);
+  Value there = LLVM::AddrSpaceCastOp::create(kernel, space, target), all;
+  if (cluster > 1)
+    all = arith::ConstantOp::create(kernel, kernel.getI16IntegerAttr((1 << cluster) - 1));
   NVVM::CpAsyncBulkTensorGlobalToSharedClusterOp::create(
-      kernel, cluster, map, coordinates, barrier, ValueRange(), Value(), Value(),
+      kernel, there, map, coordinates, barrier, ValueRange(), all, Value(),
       NVVM::TMALoadModeAttr::get(kernel.getContext(), NVVM::TMALoadMode::TILE), kernel.getBoolAttr(false),
       NVVM::CTAGroupKindAttr(), Value());
+}
+
+Int blockOfCluster(KernelBuilder &kernel) { return {&kernel, NVVM::ClusterId::create(kernel, kernel.getI32Type())}; }
+
+void clusterBarrier(KernelBuilder &kernel) {
+  NVVM::ClusterArriveOp::create(kernel, UnitAttr());
+  NVVM::ClusterWaitOp::create(kernel, UnitAttr());
 }
 
 void copyBoxBack(KernelBuilder &kernel, Value source, Value map, ValueRange coordinates) {

@@ -24,17 +24,26 @@ struct Barriers {
   /// What other threads wrote before they arrived is seen after it.
   void wait(Int number, Int parity);
   void arrive(Int number);
+  /// Arrives at the same barrier of a block of the cluster (i32).
+  void arriveAt(Int number, Int block);
   /// Arrives, and expects `bytes` that copies will bring.
   void expect(Int number, int64_t bytes);
 };
 
-/// Starts to copy the box at `coordinates` (i32, fastest first) to shared memory; bytes count at the barrier.
-void copyBox(KernelBuilder &kernel, Value target, Value map, ValueRange coordinates, Value barrier);
+/// Starts to copy the box at `coordinates` (i32, fastest first) to shared memory; bytes count at the barrier. With a
+/// `cluster` all its blocks get it, at the same place, and each one's barrier counts.
+void copyBox(KernelBuilder &kernel, Value target, Value map, ValueRange coordinates, Value barrier,
+             int64_t cluster = 1);
 
 /// Starts to copy a box of shared memory, which fenceAsync must have made visible, to `coordinates`; what lies outside
 /// of the tensor is left out.
 void copyBoxBack(KernelBuilder &kernel, Value source, Value map, ValueRange coordinates);
 /// Waits until all but the last `pending` of this thread's copies have read their box.
 void waitForReads(KernelBuilder &kernel, int64_t pending);
+
+/// Number of this block in its cluster, i32.
+Int blockOfCluster(KernelBuilder &kernel);
+/// All threads of all blocks of the cluster wait for each other.
+void clusterBarrier(KernelBuilder &kernel);
 
 } // namespace mlir::dsc

@@ -186,10 +186,10 @@ LogicalResult emitAttentionWgmma(AttentionOp op, KernelBuilder &kernel, const At
   if (failed(needHopper(op, variant)))
     return failure();
   if (threads.size() != 2 || threads[0] != 3 || threads[1] != kWarpgroup || plan.rows() > 2 * kGroupRows ||
-      plan.keys % 16 != 0 || plan.keys > 256 || plan.splits != 1)
+      plan.keys % 16 != 0 || plan.keys > 256 || plan.splits != 1 || variant.getCluster() != 1)
     return op.emitOpError(
                "instruction \"wgmma\" needs three warpgroups, at most 128 rows, and keys in multiples of 16 up "
-               "to 256 without splits, got: ")
+               "to 256 without splits or clusters, got: ")
            << variant;
   WgmmaAttention(op, kernel, plan).run();
   return success();

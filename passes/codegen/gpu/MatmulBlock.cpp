@@ -53,7 +53,9 @@ MatmulBlock::MatmulBlock(MatmulOp op, KernelBuilder &kernel, VariantAttr variant
 void MatmulBlock::locate(Int number) {
   constexpr int64_t kGroup = 8;
   ArrayRef<int64_t> size = variant.getWorkgroup();
-  Int rowBlocks = (rows + (size[0] - 1)) / size[0], columnBlocks = (columns + (size[1] - 1)) / size[1];
+  // Blocks of a cluster are neighbours: the last one may have no rows.
+  int64_t cluster = variant.getCluster(), together = size[0] * cluster;
+  Int rowBlocks = (rows + (together - 1)) / together * cluster, columnBlocks = (columns + (size[1] - 1)) / size[1];
   Int perBatch = rowBlocks * columnBlocks;
   batchNumber = constant(0);
   batch.clear();
@@ -210,9 +212,9 @@ ScheduleAttr gpuMatmulSchedule(MatmulOp op, TargetAttr target, DimsAnalysis &dim
   MLIRContext *context = op.getContext();
   SmallVector<VariantAttr> variants;
   auto add = [&](int64_t maxRows, ArrayRef<int64_t> tile, ArrayRef<int64_t> workgroup, int64_t stages, int64_t depth,
-                 StringRef instruction, ArrayRef<int64_t> threads) {
-    variants.push_back(
-        VariantAttr::get(context, maxRows, tile, workgroup, stages, depth, /*stage=*/{}, instruction, threads));
+                 StringRef instruction, ArrayRef<int64_t> threads, int64_t cluster = 1) {
+    variants.push_back(VariantAttr::get(context, maxRows, tile, workgroup, stages, depth, /*stage=*/{}, instruction,
+                                        threads, cluster));
   };
   // One row is bound by memory: two steps of four columns per warp keep about 32 KiB of a multiprocessor's reads in
   // flight, twice what memory of 3.35 TB/s needs at an assumed latency of 0.6 us (Little's law).
@@ -229,7 +231,10 @@ ScheduleAttr gpuMatmulSchedule(MatmulOp op, TargetAttr target, DimsAnalysis &dim
     add(64, {32, 32}, {64, 64}, 4, kDepth, "mma", {4, kWarp});
     if (hopper && canUseWgmma(op)) {
       int64_t columns = wgmmaColumns(op);
-      add(0, {64, columns}, {128, columns}, columns > 128 ? 4 : 6, kDepth, "wgmma", {3, 128});
+      int64_t stages = columns > 128 ? 4 : 6;
+      // With more rows than a block's, two blocks share what they read of the right side.
+      add(128, {64, columns}, {128, columns}, stages, kDepth, "wgmma", {3, 128});
+      add(0, {64, columns}, {128, columns}, stages, kDepth, "wgmma", {3, 128}, /*cluster=*/2);
     } else {
       add(0, {64, 32}, {128, 128}, 3, kDepth, "mma", {8, kWarp});
     }
@@ -243,9 +248,10 @@ ScheduleAttr gpuMatmulSchedule(MatmulOp op, TargetAttr target, DimsAnalysis &dim
   const auto *chosen = llvm::find_if(variants, [&](VariantAttr variant) {
     return variant.getMaxRows() == 0 || known.getValue() <= variant.getMaxRows();
   });
-  return ScheduleAttr::get(context, VariantAttr::get(context, 0, chosen->getTile(), chosen->getWorkgroup(),
-                                                     chosen->getUnroll(), chosen->getDepth(), chosen->getStage(),
-                                                     chosen->getInstruction(), chosen->getThreads()));
+  return ScheduleAttr::get(context,
+                           VariantAttr::get(context, 0, chosen->getTile(), chosen->getWorkgroup(), chosen->getUnroll(),
+                                            chosen->getDepth(), chosen->getStage(), chosen->getInstruction(),
+                                            chosen->getThreads(), chosen->getCluster()));
 }
 
 } // namespace mlir::dsc

@@ -7,6 +7,8 @@
 // (DeepSeek-V3, arXiv 2412.19437, section 3.3.2). Barriers say which places of the
 // ring are full and which are free, across tiles: the first slices of the next
 // tile arrive while the results of this one leave, by TMA too where they can.
+// Blocks of a cluster have the same columns: each copies a part of their slice to
+// all, so a place is free once the warps of all blocks have left it.
 //
 // Fragments, and descriptors of matrices in shared memory, as in PTX ISA,
 // "Asynchronous Warpgroup Level Matrix Multiply-Accumulate Instructions".
@@ -41,7 +43,7 @@ public:
       : MatmulBlock(op, kernel, variant), codes(codeFactors(op)), elementBytes(codes ? 1 : 2),
         sliceDepth(kTileRowBytes / elementBytes), blockRows(variant.getWorkgroup()[0]),
         blockColumns(variant.getWorkgroup()[1]), stages(variant.getUnroll()), groups(blockRows / kGroupRows),
-        full{kernel, {}}, empty{kernel, {}} {
+        cluster(variant.getCluster()), sharedColumns(blockColumns / cluster), full{kernel, {}}, empty{kernel, {}} {
     int64_t taken = kBarrierBytes + stages * (stageBytes() + scaleBytes());
     places = placesOfPanels((kMostSharedBytes - taken) / (groups * kPanelBytes));
     sharedBytes = taken + groups * places * kPanelBytes;
@@ -62,11 +64,14 @@ public:
     kernel.ifThen(thread == 0, [&] {
       for (int64_t i = 0; i < stages; ++i) {
         full.init(word(i), scaleBytes() ? 2 : 1);
-        empty.init(word(i), groups * (kWarpgroup / kWarp));
+        empty.init(word(i), groups * (kWarpgroup / kWarp) * cluster);
       }
       NVVM::FenceMbarrierInitOp::create(kernel);
     });
-    barrier(kernel);
+    if (cluster > 1)
+      clusterBarrier(kernel);
+    else
+      barrier(kernel);
 
     Int group = thread / kWarpgroup;
     kernel.ifThen(group == groups, [&] {
@@ -81,6 +86,8 @@ public:
       setRegisters(kernel, scaleBytes() ? kHelpedRegisters : kConsumerRegisters, /*more=*/true);
       multiplyTiles(group);
     });
+    if (cluster > 1)
+      clusterBarrier(kernel); // others may still arrive at this block's barriers
   }
 
 private:
@@ -128,7 +135,7 @@ private:
     AffineExpr lines = rhs ? shape.columns : elementCount(shape.rows, op.getContext()),
                bytes = shape.depth * elementBytes;
     return mapOf(kernel.buffers.lookup(factorTensor(rhs)),
-                 {{shape.depth, lines}, {bytes}, {sliceDepth, rhs ? blockColumns : blockRows}});
+                 {{shape.depth, lines}, {bytes}, {sliceDepth, rhs ? sharedColumns : blockRows}});
   }
   /// With the batch as one more dimension of the map, if there is one.
   Value mapOf(Value buffer, TensorMap map) {
@@ -168,9 +175,11 @@ private:
         empty.wait(where, parity(number) ^ 1);
         full.expect(where, stageBytes());
         Value done = full.at(where);
-        for (bool rhs : {false, true})
-          copyBox(kernel, behind(kernel, ring, stageBegin(where, rhs)), maps[rhs],
-                  boxAt(slice * sliceDepth, rhs ? firstColumn : firstRow), done);
+        copyBox(kernel, behind(kernel, ring, stageBegin(where, false)), maps[0], boxAt(slice * sliceDepth, firstRow),
+                done);
+        Int part = cluster > 1 ? blockOfCluster(kernel) * sharedColumns : word(0);
+        copyBox(kernel, behind(kernel, ring, stageBegin(where, true) + part * kTileRowBytes), maps[1],
+                boxAt(slice * sliceDepth, firstColumn + part.asIndex()), done, cluster);
       });
     });
   }
@@ -220,7 +229,7 @@ private:
           next = scaled(next, scalesOfSlice(group * kGroupRows + rowOfGroup, lane % 4 * 2, where), carried[0]);
         if (scaleBytes())
           syncWarp(kernel); // all lanes have read their scales
-        kernel.ifThen(lane == 0, [&] { empty.arrive(where); });
+        leavePlace(lane, where);
         return SmallVector<Value>{next};
       })[0];
       if (codes)
@@ -229,6 +238,13 @@ private:
     });
     if (places)
       kernel.ifThen(thread % kWarpgroup == 0, [&] { waitForReads(kernel, 0); });
+  }
+
+  /// Says that this warp has read a place of the ring, to all who write it.
+  void leavePlace(Int lane, Int where) {
+    if (cluster > 1)
+      return kernel.ifThen(lane < cluster, [&] { empty.arriveAt(where, lane); });
+    kernel.ifThen(lane == 0, [&] { empty.arrive(where); });
   }
 
   void finishTile(Int group, Value sums) {
@@ -338,7 +354,8 @@ private:
 
   std::optional<CodeFactors> codes;
   int64_t elementBytes, sliceDepth;
-  int64_t blockRows, blockColumns, stages, groups;
+  int64_t blockRows, blockColumns, stages, groups, cluster;
+  int64_t sharedColumns;       // of a block's, that it copies for its cluster
   int64_t places, sharedBytes; // panels of results of a warpgroup
   Barriers full, empty;
   Value ring, panels, scaleRing, maps[2], resultMap;
@@ -371,12 +388,13 @@ LogicalResult emitMatmulWgmma(MatmulOp op, KernelBuilder &kernel, VariantAttr va
               block[0] / kGroupRows + 1 == threads[0] && threads[0] <= 3 && tile[1] == block[1] && block[1] % 8 == 0 &&
               block[1] <= (codes ? 128 : 256) && (!codes || block[1] % kWarp == 0);
   int64_t sliceDepth = kTileRowBytes / (codes ? 1 : 2), fewestStages = codes ? kFewestHelpedStages : 2;
+  fits &= block[1] % (8 * variant.getCluster()) == 0;
   if (!fits || variant.getDepth() != sliceDepth || variant.getUnroll() < fewestStages)
     return op.emitOpError("instruction \"")
            << variant.getInstruction()
            << "\" needs tiles of 64 rows and the workgroup's columns, up to 256 (of codes up to 128 in multiples of "
-              "32), one for "
-              "each warpgroup but one, at most two; depth "
+              "32), a multiple of 8 for each block of the cluster, one tile for each warpgroup but one, at most two; "
+              "depth "
            << sliceDepth << " and at least " << fewestStages << " stages, got: " << variant;
   kernelFunction(kernel)->setAttr(kBlocksPerSmAttr, kernel.getI64IntegerAttr(1));
   WgmmaEmitter(op, kernel, variant).run();

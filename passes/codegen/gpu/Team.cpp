@@ -30,7 +30,8 @@ static Value shuffle(KernelBuilder &kernel, Value value, NVVM::ShflKind kind, Va
   Type type = value.getType(), i32 = kernel.getI32Type(), i64 = kernel.getI64Type();
   auto constant = [&](int64_t v) -> Value { return arith::ConstantOp::create(kernel, kernel.getI32IntegerAttr(v)); };
   auto word = [&](Value v) -> Value {
-    return NVVM::ShflOp::create(kernel, v.getType(), constant(-1), v, lane, constant(31), kind, UnitAttr());
+    Value clamp = constant(kind == NVVM::ShflKind::up ? 0 : 31);
+    return NVVM::ShflOp::create(kernel, v.getType(), constant(-1), v, lane, clamp, kind, UnitAttr());
   };
   if (type.isF32() || type.isInteger(32))
     return word(value);
@@ -89,6 +90,40 @@ Value reduceTeam(KernelBuilder &kernel, vector::CombiningKind kind, Value value)
   value = combine(warps, cast(memref::LoadOp::create(kernel, memory, ValueRange{mine}), type));
   barrier(kernel); // the memory is written again by the next value
   return value;
+}
+
+Value beforeInTeam(KernelBuilder &kernel, Value value, function_ref<Value(Value, Value)> combine) {
+  int64_t threads = kernel.team.threads;
+  Int lane = Int{&kernel, kernel.team.thread} % kWarp;
+  auto fromBelow = [&](Value v, int64_t distance) {
+    return shuffle(kernel, v, NVVM::ShflKind::up,
+                   Value(arith::ConstantOp::create(kernel, kernel.getI32IntegerAttr(distance))));
+  };
+  for (int64_t distance = 1; distance < std::min(threads, kWarp); distance *= 2) {
+    Value joined = combine(fromBelow(value, distance), value);
+    value = arith::SelectOp::create(kernel, lane < distance, value, joined);
+  }
+  Value inWarp = fromBelow(value, 1);
+  if (threads <= kWarp)
+    return inWarp;
+  // The warps' totals in shared memory, all before this one's combined.
+  assert(kernel.team.teams == 1 && "teams beyond a warp are alone in their block");
+  Int warp = Int{&kernel, kernel.team.thread} / kWarp;
+  Type type = value.getType(), stored = type.isInteger(1) ? Type(kernel.getI8Type()) : type;
+  auto cast = [&](Value v, Type to) { return v.getType() == to ? v : Int{&kernel, v}.as(to).v; };
+  std::string name = "totals";
+  llvm::raw_string_ostream(name) << stored;
+  Value memory = sharedMemory(kernel, name, MemRefType::get({threads / kWarp}, stored));
+  kernel.ifThen(lane == kWarp - 1,
+                [&] { memref::StoreOp::create(kernel, cast(value, stored), memory, ValueRange{warp}); });
+  barrier(kernel);
+  auto total = [&](Value of) { return cast(memref::LoadOp::create(kernel, memory, ValueRange{of}), type); };
+  Value warps =
+      kernel.forLoop(kernel.constantIndex(1), warp, 1, {total(kernel.constantIndex(0))},
+                     [&](Value i, ValueRange carried) { return SmallVector<Value>{combine(carried[0], total(i))}; })[0];
+  barrier(kernel); // the memory is written again by the next value
+  Value both = arith::SelectOp::create(kernel, lane == 0, warps, combine(warps, inWarp));
+  return arith::SelectOp::create(kernel, warp == 0, inWarp, both);
 }
 
 SmallVector<Value> KernelBuilder::sharedLoop(Value begin, Value end, int64_t lanes, ValueRange initial,

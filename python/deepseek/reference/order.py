@@ -27,13 +27,18 @@ def scan(node: Node) -> np.ndarray:
 
 @operation("dsc.sort")
 def sort(node: Node) -> np.ndarray:
-    """The positions that sort the last dimension: stable, a NaN greater than all numbers."""
+    """The positions that sort the last dimension, or the first of them: stable, a NaN greater than all numbers."""
     x = node.operands[0]
-    if not node.has("descending"):
-        return node.check_shape(np.argsort(x, axis=-1, kind="stable").astype(np.int64))
-    # Stable and descending: the ascending order of the row read backwards, read backwards.
-    order = np.argsort(x[..., ::-1], axis=-1, kind="stable")[..., ::-1]
-    return node.check_shape((x.shape[-1] - 1 - order).astype(np.int64))
+    if node.has("descending"):
+        # Stable and descending: the ascending order of the row read backwards, read backwards.
+        order = x.shape[-1] - 1 - np.argsort(x[..., ::-1], axis=-1, kind="stable")[..., ::-1]
+    else:
+        order = np.argsort(x, axis=-1, kind="stable")
+    columns = node.op.results[0].type.shape[-1]
+    if columns >= 0:
+        order = order[..., :columns]
+        order = np.pad(order, [*[(0, 0)] * (x.ndim - 1), (0, columns - order.shape[-1])])
+    return node.check_shape(order.astype(np.int64))
 
 
 @operation("dsc.scatter")

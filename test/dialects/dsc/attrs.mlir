@@ -58,7 +58,7 @@ func.func private @precision_type() attributes {p = #dsc.precision<lhs = 16>}
 
 // -----
 
-// expected-error @+1 {{unknown field: tiles, known are max_rows, tile, workgroup, unroll, depth, stage, instruction, threads}}
+// expected-error @+1 {{unknown field: tiles, known are max_rows, tile, workgroup, unroll, depth, stage, instruction, threads, cluster}}
 func.func private @variant_field() attributes {v = #dsc.variant<tiles = [1], workgroup = [1]>}
 
 // -----
@@ -70,6 +70,11 @@ func.func private @variant_twice() attributes {v = #dsc.variant<tile = [1], tile
 
 // expected-error @+1 {{threads must be teams and threads of a team, together at most 1024, got: 8, 256}}
 func.func private @variant_threads() attributes {v = #dsc.variant<tile = [1], workgroup = [1], threads = [8, 256]>}
+
+// -----
+
+// expected-error @+1 {{cluster must be 1 to 8 blocks, got: 16}}
+func.func private @variant_cluster() attributes {v = #dsc.variant<tile = [1], workgroup = [1], cluster = 16>}
 
 // -----
 

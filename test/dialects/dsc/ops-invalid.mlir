@@ -630,8 +630,24 @@ func.func @scan_integers(%x: tensor<4xi32>) {
 // -----
 
 func.func @sort_sizes(%x: tensor<2x4xf32>) {
-  // expected-error @+1 {{inferred and written result sizes must match, got: 4 != 5}}
+  // expected-error @+1 {{result must have at most as many columns as the input, got: 5 > 4}}
   %0 = dsc.sort %x : tensor<2x4xf32> -> tensor<2x5xi64>
+  return
+}
+
+// -----
+
+func.func @sort_rows(%x: tensor<2x4xf32>) {
+  // expected-error @+1 {{inferred and written result sizes must match, got: 2 != 3}}
+  %0 = dsc.sort %x : tensor<2x4xf32> -> tensor<3x4xi64>
+  return
+}
+
+// -----
+
+func.func @sort_too_many(%x: tensor<2x?xf32>) {
+  // expected-error @+1 {{result must hold all positions or the first 256 at most, got: 300}}
+  %0 = dsc.sort %x : tensor<2x?xf32> -> tensor<2x300xi64>
   return
 }
 

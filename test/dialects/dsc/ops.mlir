@@ -238,11 +238,13 @@ func.func @dequantize(%a: tensor<6x36xi8>, %b: tensor<576x360xi8>, %c: tensor<6x
 // CHECK: dsc.scan %{{.*}} {kind = "logaddexp"} : tensor<?x7xf32>
 // CHECK: dsc.sort %{{.*}} : tensor<?x7xf32> -> tensor<?x7xi64>
 // CHECK: dsc.sort %{{.*}} {descending} : tensor<?x7xf32> -> tensor<?x7xi64>
+// CHECK: dsc.sort %{{.*}} {descending} : tensor<?x7xf32> -> tensor<?x3xi64>
 // CHECK: dsc.scatter %{{.*}}, %{{.*}}, %{{.*}} {kind = "add"} : (tensor<?x7xf32>, tensor<3xi64>, tensor<3x7xf32>) -> tensor<?x7xf32>
 func.func @order(%x: tensor<?x7xf32>, %i: tensor<3xi64>, %u: tensor<3x7xf32>) {
   %0 = dsc.scan %x {kind = "logaddexp"} : tensor<?x7xf32>
   %1 = dsc.sort %x : tensor<?x7xf32> -> tensor<?x7xi64>
   %2 = dsc.sort %x {descending} : tensor<?x7xf32> -> tensor<?x7xi64>
+  %4 = dsc.sort %x {descending} : tensor<?x7xf32> -> tensor<?x3xi64>
   %3 = dsc.scatter %x, %i, %u {kind = "add"} : (tensor<?x7xf32>, tensor<3xi64>, tensor<3x7xf32>) -> tensor<?x7xf32>
   return
 }

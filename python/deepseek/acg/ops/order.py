@@ -19,6 +19,8 @@ from .layout import broadcast_to, expand_dims, reshape, swapaxes
 from .pointwise import broadcast_map, broadcast_shapes, convert
 from .reduce import normalize_axis
 
+_MOST_SELECTED = 256  # first positions that dsc.sort gives without the others
+
 
 def _along(x: Array, axis: int, apply: Any) -> Array:
     """`apply` on the last axis, with `axis` exchanged with it."""
@@ -85,18 +87,22 @@ def logcumsumexp(x: Any, axis: int = -1) -> Array:
     return _scan(as_array(x), axis, "logaddexp")
 
 
+def _positions(x: Array, axis: int, descending: bool, count: int | None = None) -> Array:
+    """Positions that sort an axis, or the first `count` of them."""
+    attributes = " {{descending}}" if descending else ""
+
+    def apply(v: Array) -> Array:
+        shape = v.sizes if count is None else [*v.sizes[:-1], count]
+        return make(ir.Op(f"dsc.sort {{0}}{attributes} : {{t0}} -> {{r}}", [v.acg_value], shape, I64), v)
+
+    return _along(_signed(x), axis, apply)
+
+
 @function
 def argsort(x: Any, axis: int = -1, descending: bool = False) -> Array:
     """Positions (int64) that sort an axis; equal elements keep their order, NaN is the greatest."""
     x = as_array(x)
-    if not x.ndim:
-        return convert(elementwise.multiply(x, 0), I64)
-    attributes = " {{descending}}" if descending else ""
-
-    def apply(v: Array) -> Array:
-        return make(ir.Op(f"dsc.sort {{0}}{attributes} : {{t0}} -> {{r}}", [v.acg_value], v.sizes, I64), v)
-
-    return _along(_signed(x), axis, apply)
+    return _positions(x, axis, descending) if x.ndim else convert(elementwise.multiply(x, 0), I64)
 
 
 @function
@@ -115,7 +121,11 @@ def topk(x: Any, k: Any, axis: int = -1, largest: bool = True) -> tuple[Array, A
     at = normalize_axis(axis, x.ndim)
     if not active().dims.at_least(sizes.sub(x.sizes[at], _size(k)), 0):
         fail(f"topk needs at least {k} elements along axis {at} of {describe(x)}")
-    positions = argsort(x, at, largest)[(*[slice(None)] * at, slice(0, k))]
+    count = _size(k)
+    if isinstance(count, int) and count <= _MOST_SELECTED:
+        positions = _positions(x, at, largest, count)
+    else:
+        positions = argsort(x, at, largest)[(*[slice(None)] * at, slice(0, k))]
     return take_along_axis(x, positions, at), positions
 
 
