@@ -21,7 +21,6 @@ __all__ = ["Session", "integers"]
 
 _FIRST_CAPACITY = 128
 _LEAST_TEMPERATURE = 1e-30  # that f32 tells from 0; all but the greatest logits are nothing long before
-_RANKED_RESULTS = 4  # logits, and candidates: ids, logits, totals
 _NUMPY = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16)}  # what caches are made of
 
 
@@ -134,7 +133,8 @@ class Session:
             caches = [cache[rows.start : rows.stop] for cache in self._caches]
             if self._ranks:
                 at = np.full(len(rows), max(temperature, _LEAST_TEMPERATURE) if temperature else 1.0, np.float32)
-                results = list(self._program(ids, after, at, *caches, leave=(0,))[:_RANKED_RESULTS])
+                logits, *_, top_ids, top_logits, totals = self._program(ids, after, *caches, at, leave=(0,))
+                results = [logits, top_ids, top_logits, totals]
             else:
                 results = [self._program(ids, after, *caches)[0]]
             if guard is None:

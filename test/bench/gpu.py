@@ -247,7 +247,7 @@ def decode(folder: Path, report: Report) -> None:
         for spec in program._signature.inputs
         if spec.tied
     ]
-    launcher.bind([np.array([[1]], np.int32), np.array([positions], np.int32), np.ones(1, np.float32), *caches])
+    launcher.bind([np.array([[1]], np.int32), np.array([positions], np.int32), *caches, np.ones(1, np.float32)])
     launcher.launch()
     with device.graph() as graph:
         launcher.launch()

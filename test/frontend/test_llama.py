@@ -118,6 +118,7 @@ def test_graph_arguments_and_results(tmp_path: Path, small_llama: Any) -> None:
         ("lengths", "i32", ("b",), False),
         ("cache.0", "f16", cache, True),
         ("cache.1", "f16", cache, True),
+        ("temperature", "f32", ("b",), False),
     ]
     weights = {a.name: (a.dtype, a.shape) for a in graph.arguments if a.kind == "weight"}
     assert weights.keys() == small_llama.tensors.keys()  # the tied table is one argument
@@ -127,6 +128,9 @@ def test_graph_arguments_and_results(tmp_path: Path, small_llama: Any) -> None:
         ("logits", ("b", 50), None),
         ("cache.0", cache, 2),
         ("cache.1", cache, 3),
+        ("top_ids", ("b", 50), None),
+        ("top_logits", ("b", 50), None),
+        ("totals", ("b",), None),
     ]
     for scope in ("embed_tokens", "layers.1/self_attn/q_proj", "layers.0/mlp/down_proj", "norm", "lm_head"):
         assert f'"{scope}"' in graph.mlir

@@ -101,6 +101,7 @@ def test_matmul_of_hopper(tmp_path):
     assert assembled.spills == 0
     assert assembled.sass.count("HGMMA.64x256x16.F32.BF16") == 4
     assert assembled.sass.count("UTMALDG.2D") == 2
+    assert assembled.sass.count("UTMALDG.2D.MULTICAST") == 1  # of the right side, to both blocks of a cluster
     assert assembled.sass.count("UTMASTG.2D") == 256 * 4 // 128  # one for each panel of results
     assert "SYNCS.PHASECHK" in assembled.sass
     assert "LDL" not in assembled.sass

@@ -116,13 +116,13 @@ def init(d, ins):
 
     def run(m, sel):
         values = count(m, sel)
-        for key, _, here in groups(m, sel, m.V[base][sel].astype(np.int64) + offset):
+        for key, ids, here in groups(m, sel, m.V[base][sel].astype(np.int64) + offset):
             expected = int(values[here][0])
             if not 1 <= expected <= LIMIT:
                 raise PtxError(f"an mbarrier for {expected} arrivals")
             m.barriers[key] = MBarrier(expected, expected)
             if m.races is not None:
-                m.races.new_barrier(key)
+                m.races.new_barrier(key, ids)
 
     return run
 

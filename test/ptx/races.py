@@ -55,6 +55,9 @@ class Races:
         self.bulk_epoch = np.zeros((blocks, MBARRIERS), np.int32)
         self.arriving: dict[tuple[int, int], np.ndarray] = {}
         self.passed: dict[tuple[int, int], np.ndarray] = {}
+        self.made: dict[tuple[int, int], tuple[int, int]] = {}  # the warp that initialised an mbarrier, and its epoch
+        # When warps of other blocks last arrived at a block's mbarriers.
+        self.told = np.zeros((blocks, machine.launch.cluster, warps), np.int32)
 
     # -- accesses -------------------------------------------------------------------------------------------------
 
@@ -211,12 +214,41 @@ class Races:
 
     # -- mbarriers ------------------------------------------------------------------------------------------------
 
-    def new_barrier(self, key) -> None:
+    def new_barrier(self, key, ids: np.ndarray) -> None:
+        warp = int(self.m.thread_of[ids[0]]) // 32
+        self.made[key] = warp, int(self.clock[key[0], warp, self.rank[key[0]], warp])
+        self.release(key[0], warp)
         self.arriving[key] = np.zeros(self.known, np.int32)
         self.passed[key] = np.zeros(self.known, np.int32)
 
+    def check_made(self, key, block: np.ndarray, warp: np.ndarray) -> None:
+        """Who uses an mbarrier must know that it was initialised."""
+        maker, epoch = self.made[key]
+        late = self.clock[block, warp, self.rank[key[0]], maker] < epoch
+        if late.any():
+            who = f"warp {int(warp[late][0])} of block {int(self.m.blocks[block[late][0]])}"
+            raise PtxError(
+                f"race on mbarrier {key[1]:#x} (block {int(self.m.blocks[key[0]])}): {who} uses it, warp {maker} "
+                "initialised it, nothing orders them"
+            )
+
+    def block_ended(self, block: int) -> None:
+        """A block must not end before others have left its barriers alone."""
+        known = self.clock[block].max(0)[:, : self.warps]
+        late = np.argwhere(self.told[block] > known)
+        if len(late):
+            rank, warp = late[0].tolist()
+            raise PtxError(
+                f"block {int(self.m.blocks[block])} ends, and nothing says that warp {warp} of block {rank} of its "
+                "cluster has arrived at its mbarriers before"
+            )
+
     def arrived(self, key, ids: np.ndarray) -> None:
         block, warp = self.warps_of(ids)
+        self.check_made(key, block, warp)
+        away = block != key[0]
+        own = self.clock[block, warp, self.rank[block], warp]
+        np.maximum.at(self.told, (key[0], self.rank[block[away]], warp[away]), own[away])
         self.arriving[key] = np.maximum(self.arriving[key], self.clock[block, warp].max(0))
         self.release(block, warp)
 
@@ -225,6 +257,7 @@ class Races:
 
     def waited(self, key, ids: np.ndarray) -> None:
         block, warp = self.warps_of(ids)
+        self.check_made(key, block, warp)
         self.clock[block, warp] = np.maximum(self.clock[block, warp], self.passed[key])
 
     # -- copies ---------------------------------------------------------------------------------------------------
@@ -249,6 +282,7 @@ class Races:
     def bulk_write(self, thread: int, key, place: np.ndarray, total: int) -> tuple[int, int]:
         """A bulk load by `thread` into the block of `key`, its own or one of its cluster; returns its agent and epoch."""
         block, warp, target = int(self.m.block_of[thread]), int(self.m.thread_of[thread]) // 32, key[0]
+        self.check_made(key, np.array([block]), np.array([warp]))
         number = self.numbers.setdefault(key[1], len(self.numbers) % MBARRIERS)
         agent = self.bulk + number
         grains = self.grains(place, total)

@@ -241,6 +241,10 @@ class Synchronization:
         self.pc[ids] = AWAY
         self.alive -= np.bincount(self.block_of[ids], minlength=len(self.alive)).astype(np.int32)
         self.events += 1
+        if self.races is not None:
+            for block in np.unique(self.block_of[ids]).tolist():
+                if not self.alive[block]:
+                    self.races.block_ended(block)
         missing = ids[self.cluster_arrived[ids] < self.cluster_phase[self.cluster_of[ids]]]
         np.subtract.at(self.cluster_missing, self.cluster_of[missing], 1)
         self.finish_clusters()

@@ -142,9 +142,9 @@ def build_graph(config: DecoderConfig, precision: str = "as-stored", *, all_logi
     """Traces the forward pass; needs no weights.
 
     Arguments: ids [b, s] i32; lengths [b] i32, the valid positions of each row including the s current ones;
-    temperature [b] f32, positive; per layer one tied cache [b, 2, kv_heads, c, head_dim] of `cache_type`. Results: logits
-    [b, vocabulary] f32 of the last position; of the 64 greatest ones (`_CANDIDATES`), in order, ids [b, 64] i32 and logits
-    [b, 64]; totals [b], the sums of exp((logit - greatest) / temperature); the caches. With `all_logits`: logits
+    per layer one tied cache [b, 2, kv_heads, c, head_dim] of `cache_type`; temperature [b] f32, positive. Results: logits
+    [b, vocabulary] f32 of the last position; the caches; of the 64 greatest logits (`_CANDIDATES`), in order, ids [b, 64]
+    i32 and logits [b, 64]; totals [b], the sums of exp((logit - greatest) / temperature). With `all_logits`: logits
     [b, s, vocabulary] and the caches, and no temperature.
     """
     check_precision(precision)
@@ -153,11 +153,11 @@ def build_graph(config: DecoderConfig, precision: str = "as-stored", *, all_logi
         _Forward(config, precision, all_logits),
         acg.spec("i32", ("b", acg.dim("s", min=1, max=config.context)), "ids"),
         acg.spec("i32", ("b",), "lengths"),
-        [] if all_logits else [acg.spec("f32", ("b",), "temperature")],
         [
             acg.spec(cache_type(config, precision, layer), cache_shape, f"cache.{layer}", tied=True)
             for layer in range(config.layers)
         ],
+        [] if all_logits else [acg.spec("f32", ("b",), "temperature")],
     )
 
 
@@ -178,7 +178,7 @@ class _Forward:
         self.precision = precision
         self.all_logits = all_logits
 
-    def __call__(self, ids: Any, lengths: Any, temperature: Sequence[Any], cache: Sequence[Any]) -> dict[str, Any]:
+    def __call__(self, ids: Any, lengths: Any, cache: Sequence[Any], temperature: Sequence[Any]) -> dict[str, Any]:
         config = self.config
         _, s = ids.shape
         with acg.scope("embed_tokens"):
@@ -204,7 +204,7 @@ class _Forward:
             stored = config.tensors[f"{head}.weight"]
             head = matrix(config.tensors, f"{head}.weight", self.precision)
             logits = acg.matmul(x, head, transpose_rhs=True, factors=factors(stored, self.precision))
-        return {"logits": logits, **(self.candidates(logits, *temperature) if temperature else {}), "cache": caches}
+        return {"logits": logits, "cache": caches, **(self.candidates(logits, *temperature) if temperature else {})}
 
     def candidates(self, logits: Any, temperature: Any) -> dict[str, Any]:
         with acg.scope("candidates"):
@@ -212,7 +212,7 @@ class _Forward:
             parts = math.gcd(self.config.vocabulary, _PARTS)
             logits = logits.reshape(logits.shape[0], parts, self.config.vocabulary // parts)
             weights = acg.exp((logits - top[:, :1, None]) / temperature[:, None, None])
-            return {"ids": ids.astype("i32"), "top": top, "totals": acg.sum(acg.sum(weights, -1), -1)}
+            return {"top_ids": ids.astype("i32"), "top_logits": top, "totals": acg.sum(acg.sum(weights, -1), -1)}
 
     def linear(self, x: Any, name: str, layer: int) -> Any:
         scope = name.rpartition(".")[2]

@@ -38,11 +38,12 @@ def static_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
     Weights are rounded to nearest. Raises `InputError` for a budget: without data nothing says what may be given up.
     """
     from deepseek.compiler import lower_text
-    from deepseek.package import describe
+    from deepseek.package import describe, kind_of
 
     if options.max_bytes is not None or options.max_perplexity_increase is not None:
         raise InputError("a plan without data keeps no budget: leave the budget out, or give a model with its weights")
-    info, text = describe(checkpoint, precision="f32")
+    # With the logits of all positions, as plans with data: what finds a sampler's candidates is no decision.
+    info, text = describe(checkpoint, precision="f32", all_logits=kind_of(checkpoint) == "decoder")
     text = lower_text(text, target=options.target, to_phase="import")
     operations = operations_of(text)
     groups = group_operations(operations)
