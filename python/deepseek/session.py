@@ -37,6 +37,7 @@ class Session:
         self._ranks = _ranks(self._program)
         self._passes = 0
         self._caches: list[Any] = []  # arrays, or DeviceArrays that stay on the GPU
+        self._seen: tuple[range, list[Any]] = range(0), []  # the rows of the last pass, of all caches
         self._counter: SaturationCounter | None = None  # of these caches
 
     @property
@@ -130,7 +131,7 @@ class Session:
         while True:
             if self._program is not self.model.executable:
                 self._adopt(self.model.executable)
-            caches = [cache[rows.start : rows.stop] for cache in self._caches]
+            caches = self._views(rows)
             if self._ranks:
                 at = np.full(len(rows), max(temperature, _LEAST_TEMPERATURE) if temperature else 1.0, np.float32)
                 logits, *_, top_ids, top_logits, totals = self._program(ids, after, *caches, at, leave=(0,))
@@ -148,6 +149,12 @@ class Session:
             if guard.admits(self._program, seen, self._counter, begins, ends):
                 return results
 
+    def _views(self, rows: range) -> list[Any]:
+        """Those rows of all caches: the same arrays as before for the same rows, whose addresses are known."""
+        if self._seen[0] != rows or not self._seen[1]:
+            self._seen = rows, [cache[rows.start : rows.stop] for cache in self._caches]
+        return self._seen[1]
+
     def _adopt(self, program: Executable) -> None:
         """Goes on with another program, whose caches may be of other types."""
         self._program, self._planes, self._ranks = program, _planes(program), _ranks(program)
@@ -162,6 +169,7 @@ class Session:
 
     def _allocate(self, capacity: int) -> None:
         """Caches of `capacity` positions as the program has them, with what is held. Raises `ExecutionError`."""
+        self._seen = range(0), []  # views would keep the old ones
         held = int(self.lengths.max())
         try:
             for index, (heads, size, dtype) in enumerate(self._planes):

@@ -211,7 +211,7 @@ class _Forward:
             top, ids = acg.topk(logits, min(_CANDIDATES, self.config.vocabulary))
             parts = math.gcd(self.config.vocabulary, _PARTS)
             logits = logits.reshape(logits.shape[0], parts, self.config.vocabulary // parts)
-            weights = acg.exp((logits - top[:, :1, None]) / temperature[:, None, None])
+            weights = acg.exp((logits - top[:, :1, None]) * (1 / temperature)[:, None, None])
             return {"top_ids": ids.astype("i32"), "top_logits": top, "totals": acg.sum(acg.sum(weights, -1), -1)}
 
     def linear(self, x: Any, name: str, layer: int) -> Any:
