@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -116,16 +116,16 @@ class Executable:
         stays on the GPU. Raises MemoryError."""
         return self._memory.zeros(shape, np.dtype(dtype))
 
-    def __call__(self, *inputs: Any, leave: Collection[int] = ()) -> tuple[Any, ...]:
+    def __call__(self, *inputs: Any, out: Mapping[int, Any] | None = None) -> tuple[Any, ...]:
         """Run the program; raises InputError for arguments that do not fit, ExecutionError when out of memory.
 
-        Arguments are numpy arrays; a program of a GPU takes DeviceArrays, too. `leave`: numbers of results that a GPU
-        keeps: they are DeviceArrays whose memory the next call writes again.
+        Arguments are numpy arrays; a program of a GPU takes DeviceArrays, too. `out`: DeviceArrays by the number of the
+        result that goes there and stays on the GPU.
         """
         arrays, binding = self._signature.check(inputs, self._memory.kinds)
         if not self._bound:
             raise ExecutionError("the program has no weights yet: call bind_weights first")
-        results = self._memory.run(self._main, self._signature, self._buffers, arrays, binding, leave)
+        results = self._memory.run(self._main, self._signature, self._buffers, arrays, binding, out or {})
         # The caller's own objects, even where a subclass of ndarray was given.
         specs = self._signature.results
         return tuple([inputs[r.slot] if r.tied else a for r, a in zip(specs, results, strict=True)])

@@ -7,7 +7,7 @@ import math
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -149,9 +149,9 @@ class GpuMemory:
         buffers: ctypes.Array,
         arrays: Sequence[np.ndarray | DeviceArray],
         binding: Binding,
-        leave: Collection[int] = (),
+        out: Mapping[int, DeviceArray],
     ) -> list[Any]:
-        """Run dsc_main; the results on the host but for those to `leave`, a tied one being its argument."""
+        """Run dsc_main; the results on the host but for those that go to `out`, a tied one being its argument."""
         for spec, array in zip(signature.inputs, arrays, strict=True):
             if isinstance(array, DeviceArray) and array.device is not self.context:
                 raise InputError(f"{spec.label}: lies on another device than the program")
@@ -165,17 +165,25 @@ class GpuMemory:
                 if result.tied:
                     results.append(placed[result.slot])
                     continue
-                nbytes = math.prod(shape) * result.dtype.itemsize
-                results.append(DeviceArray(self._staged("result", index, nbytes), shape, result.dtype))
+                if index in out:
+                    results.append(self._checked(index, out[index], shape, result.dtype))
+                else:
+                    nbytes = math.prod(shape) * result.dtype.itemsize
+                    results.append(DeviceArray(self._staged("result", index, nbytes), shape, result.dtype))
                 buffers[result.slot] = results[-1].address
             self._launch(main, buffers, binding)
             for spec, array, inside in zip(signature.inputs, arrays, placed, strict=True):
                 if spec.tied and isinstance(array, np.ndarray):
                     _download(inside, array)
             return [
-                arrays[result.slot] if result.tied else array if index in leave else array.numpy()
+                arrays[result.slot] if result.tied else array if index in out else array.numpy()
                 for index, (result, array) in enumerate(zip(signature.results, results, strict=True))
             ]
+
+    def _checked(self, index: int, array: DeviceArray, shape: tuple[int, ...], dtype: np.dtype) -> DeviceArray:
+        if array.device is not self.context or array.shape != shape or array.dtype != dtype:
+            raise InputError(f"result {index} is {shape} {dtype}, but goes to {array.shape} {array.dtype}")
+        return array
 
     def _enter(self, index: int, array: np.ndarray | DeviceArray) -> DeviceArray:
         if isinstance(array, DeviceArray):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from deepseek.buffers import ResultPool, address_of, aligned_parts, aligned_zeros, mapped_files
-from deepseek.errors import ExecutionError
+from deepseek.errors import ExecutionError, InputError
 from deepseek.runtime import Context
 from deepseek.signature import Binding, Entry, Signature
 
@@ -64,9 +64,11 @@ class HostMemory:
         buffers: ctypes.Array,
         arrays: Sequence[np.ndarray],
         binding: Binding,
-        leave: Collection[int] = (),
+        out: Mapping[int, object],
     ) -> list[np.ndarray]:
-        """Run dsc_main; the results, a tied one being its argument. There is nowhere to `leave` one."""
+        """Run dsc_main; the results, a tied one being its argument. Raises InputError for memory of a GPU."""
+        if out:
+            raise InputError(f"result {min(out)} cannot stay on a GPU: the program runs on the CPU")
         addresses = self._addresses(arrays)
         signature.check_overlap(arrays, addresses)
         results, result_addresses = self._make_results(signature, arrays, binding)

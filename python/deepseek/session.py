@@ -37,6 +37,7 @@ class Session:
         self._ranks = _ranks(self._program)
         self._passes = 0
         self._caches: list[Any] = []  # arrays, or DeviceArrays that stay on the GPU
+        self._logits: Any = None  # of the last pass, on a GPU
         self._seen: tuple[range, list[Any]] = range(0), []  # the rows of the last pass, of all caches
         self._counter: SaturationCounter | None = None  # of these caches
 
@@ -75,12 +76,11 @@ class Session:
     ) -> list[Candidates]:
         """As `forward`, but what a sampler of that temperature chooses the next token of each row from.
 
-        A GPU keeps the logits: those of all tokens are there until the next step.
+        A GPU keeps the logits: those of all tokens are there until the next pass of this session.
         """
         logits, *found = self._append(ids, lengths, rows, temperature)
         if not found:
             return [Candidates.of(own if own.ndim == 1 else own[-1]) for own in logits]
-        self._passes += 1
         number = self._passes
 
         def everything(row: int) -> np.ndarray:
@@ -128,13 +128,14 @@ class Session:
         Logits, and the other results of a program that looks for candidates.
         """
         guard = self.model.guard
+        self._passes += 1
         while True:
             if self._program is not self.model.executable:
                 self._adopt(self.model.executable)
             caches = self._views(rows)
             if self._ranks:
                 at = np.full(len(rows), max(temperature, _LEAST_TEMPERATURE) if temperature else 1.0, np.float32)
-                logits, *_, top_ids, top_logits, totals = self._program(ids, after, *caches, at, leave=(0,))
+                logits, *_, top_ids, top_logits, totals = self._program(ids, after, *caches, at, out=self._kept(rows))
                 results = [logits, top_ids, top_logits, totals]
             else:
                 results = [self._program(ids, after, *caches)[0]]
@@ -154,6 +155,14 @@ class Session:
         if self._seen[0] != rows or not self._seen[1]:
             self._seen = rows, [cache[rows.start : rows.stop] for cache in self._caches]
         return self._seen[1]
+
+    def _kept(self, rows: range) -> dict[int, Any] | None:
+        """Where a GPU keeps the logits of those rows; other sessions of the program have theirs."""
+        if isinstance(self._caches[0], np.ndarray):
+            return None
+        if self._logits is None:
+            self._logits = self._program.zeros((self.batch, self.model.vocabulary), np.dtype(np.float32))
+        return {0: self._logits[rows.start : rows.stop]}
 
     def _adopt(self, program: Executable) -> None:
         """Goes on with another program, whose caches may be of other types."""

@@ -261,9 +261,18 @@ def test_sampling_leaves_the_logits_on_the_device(gpu: VirtualGpu, tiny: Path) -
     session = there.session(2)
     first = session.step([[1], [2]])
     np.testing.assert_array_equal(first[1].everything()[first[1].ids], first[1].logits)
-    session.step([[1]], rows=range(1))
+    expected = first[1].everything()
+    there.session().step([[3]])  # another session has memory of its own
+    np.testing.assert_array_equal(first[1].everything(), expected)
+    session.forward([[1]], rows=range(1))
     with pytest.raises(ExecutionError, match="the logits of an earlier step are gone"):
         first[1].everything()
+    program, held = there.executable, session._logits
+    arguments = [np.array([[1]], np.int32), np.array([1], np.int32), *session._views(range(1)), np.ones(1, np.float32)]
+    with pytest.raises(InputError, match=r"result 0 is \(1, 512\) float32, but goes to \(2, 512\) float32"):
+        program(*arguments, out={0: held})
+    with pytest.raises(InputError, match="result 0 cannot stay on a GPU: the program runs on the CPU"):
+        executable(matmul(1, 64, 64))(*[np.ones((n, 64), ml_dtypes.bfloat16) for n in (1, 64)], out={0: held})
 
 
 def test_generation_and_artifacts(gpu: VirtualGpu, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
