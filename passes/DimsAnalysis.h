@@ -20,7 +20,7 @@ inline constexpr llvm::StringLiteral kDimsAttr = "dsc.dims", kSymbolsAttr = "dsc
                                      kPhaseAttr = "dsc.phase", kManifestAttr = "dsc.manifest", kMergeAttr = "dsc.merge",
                                      kCostAttr = "dsc.cost", kRangeAttr = "dsc.range",
                                      kSharedBytesAttr = "dsc.shared_bytes", kBlocksPerSmAttr = "dsc.blocks_per_sm",
-                                     kTensorMapAttr = "dsc.tensor_map";
+                                     kTensorMapAttr = "dsc.tensor_map", kExchangedAttr = "dsc.exchanged";
 
 class DimsAnalysis {
 public:

@@ -248,8 +248,10 @@ private:
     for (auto [i, type] : llvm::enumerate(types)) {
       auto names = function.getArgAttrOfType<DimsAttr>(i, kDimsAttr);
       function.getArgument(i).replaceAllUsesWith(bindBuffer(entry->getArgument(maps + i), type, names));
-      // Buffers of a launch do not overlap.
-      lowered.setArgAttr(maps + i, LLVM::LLVMDialect::getNoAliasAttrName(), b.getUnitAttr());
+      // Buffers of a launch do not overlap. Of one that threads pass values through that would say too much: that a
+      // barrier changes nothing in it.
+      if (!function.getArgAttr(i, kExchangedAttr))
+        lowered.setArgAttr(maps + i, LLVM::LLVMDialect::getNoAliasAttrName(), b.getUnitAttr());
       lowered.setArgAttr(maps + i, LLVM::LLVMDialect::getAlignAttrName(), b.getI64IntegerAttr(16));
     }
     Value block = LLVM::ZExtOp::create(b, loc, i64, NVVM::BlockIdXOp::create(b, loc, b.getI32Type()));

@@ -262,8 +262,8 @@ LogicalResult VariantAttr::verify(function_ref<InFlightDiagnostic()> emitError, 
       if (size < 1)
         return emitError() << "schedule sizes must be positive, got: " << size;
   constexpr int64_t mostBlocks = 8; // of a cluster that every device takes
-  if (cluster < 1 || cluster > mostBlocks)
-    return emitError() << "cluster must be 1 to " << mostBlocks << " blocks, got: " << cluster;
+  if (cluster < 1 || cluster > mostBlocks || !llvm::isPowerOf2_64(cluster))
+    return emitError() << "cluster must be a power of two, at most " << mostBlocks << ", got: " << cluster;
   constexpr int64_t mostThreads = 1024; // of a block: CUDA C++ Programming Guide, technical specifications
   bool block = threads.size() == 2 && threads[0] > 0 && threads[1] > 0;
   if (!threads.empty() && (!block || threads[0] > mostThreads || threads[1] > mostThreads / threads[0]))

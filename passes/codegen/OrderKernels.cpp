@@ -58,6 +58,9 @@ struct OrderedRowModel : KernelOpInterface::ExternalModel<Model, ConcreteOp> {
     return elementCount(rows, op->getContext()).ceilDiv(variant.getWorkgroup()[0]);
   }
   LogicalResult emitKernel(Operation *op, KernelBuilder &kernel, VariantAttr variant) const {
+    ArrayRef<int64_t> threads = variant.getThreads();
+    if (!threads.empty() && (threads[0] != 1 || threads[1] < 32))
+      return op->emitOpError("needs one team of at least 32 threads for a row, got: ") << threads;
     Dims rows = kernel.dims.get(op->getOperand(0));
     rows.pop_back();
     forRows(kernel, rows, variant.getWorkgroup()[0],
@@ -97,8 +100,8 @@ struct ScanModel : OrderedRowModel<ScanModel, ScanOp> {
       return;
     }
     // Each thread has a part of the row: its total first, then its elements from the total of all before it on.
-    Value part = kernel.add(kernel.floorDiv(kernel.sub(columns, kernel.constantIndex(1)), kernel.team.threads),
-                            kernel.constantIndex(1));
+    int64_t threads = kernel.team.threads;
+    Value part = kernel.floorDiv(kernel.add(columns, kernel.constantIndex(threads - 1)), threads);
     Value begin = kernel.mul(kernel.team.thread, part), end = kernel.min(kernel.add(begin, part), columns);
     Value own = run(begin, end, begin, kernel.zero(type), [](Value, Value) {});
     Value before = beforeInTeam(kernel, own, [&](Value a, Value b) { return combine(kernel, op.getKind(), a, b); });

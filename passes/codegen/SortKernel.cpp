@@ -89,6 +89,8 @@ Value SortEmitter::less(Value x, Value y) {
 /// result's buffer: the exchanges of a step touch different ones.
 void SortEmitter::exchangeAll() {
   Type i64 = kernel.getI64Type();
+  if (kernel.team.shares())
+    kernelFunction(kernel).setArgAttr(cast<BlockArgument>(buffer).getArgNumber(), kExchangedAttr, kernel.getUnitAttr());
   auto shiftLeft = [&](Value v, Value bits) -> Value { return arith::ShLIOp::create(kernel, v, bits); };
   auto shiftRight = [&](Value v, Value bits) -> Value { return arith::ShRUIOp::create(kernel, v, bits); };
   forEach(zero, columns, [&](Value i) { setPosition(i, i); });

@@ -156,6 +156,7 @@ class GpuMemory:
             if isinstance(array, DeviceArray) and array.device is not self.context:
                 raise InputError(f"{spec.label}: lies on another device than the program")
         signature.check_overlap(arrays, [_address(array) for array in arrays])
+        self._check_out(out, signature, binding, arrays)
         with self.context.lock:
             placed = [self._enter(index, array) for index, array in enumerate(arrays)]
             for spec, array in zip(signature.inputs, placed, strict=True):
@@ -166,7 +167,7 @@ class GpuMemory:
                     results.append(placed[result.slot])
                     continue
                 if index in out:
-                    results.append(self._checked(index, out[index], shape, result.dtype))
+                    results.append(out[index])
                 else:
                     nbytes = math.prod(shape) * result.dtype.itemsize
                     results.append(DeviceArray(self._staged("result", index, nbytes), shape, result.dtype))
@@ -180,10 +181,21 @@ class GpuMemory:
                 for index, (result, array) in enumerate(zip(signature.results, results, strict=True))
             ]
 
-    def _checked(self, index: int, array: DeviceArray, shape: tuple[int, ...], dtype: np.dtype) -> DeviceArray:
-        if array.device is not self.context or array.shape != shape or array.dtype != dtype:
-            raise InputError(f"result {index} is {shape} {dtype}, but goes to {array.shape} {array.dtype}")
-        return array
+    def _check_out(
+        self, out: Mapping[int, DeviceArray], signature: Signature, binding: Binding, arrays: Sequence[Any]
+    ) -> None:
+        """Raises InputError where results cannot go to these arrays: of other shapes, or what the call reads or writes."""
+        taken = [array for array in arrays if isinstance(array, DeviceArray)]
+        for index, array in out.items():
+            if not 0 <= index < len(signature.results) or signature.results[index].tied:
+                raise InputError(f"there is no result {index} of its own")
+            shape, dtype = binding.shapes[index], signature.results[index].dtype
+            if array.device is not self.context or array.shape != shape or array.dtype != dtype:
+                raise InputError(f"result {index} is {shape} {dtype}, but goes to {array.shape} {array.dtype}")
+            for other in taken:
+                if array.address < other.address + other.nbytes and other.address < array.address + array.nbytes:
+                    raise InputError(f"result {index} must not share memory with an argument or another result")
+            taken.append(array)
 
     def _enter(self, index: int, array: np.ndarray | DeviceArray) -> DeviceArray:
         if isinstance(array, DeviceArray):

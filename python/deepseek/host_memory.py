@@ -69,7 +69,7 @@ class HostMemory:
         """Run dsc_main; the results, a tied one being its argument. Raises InputError for memory of a GPU."""
         if out:
             raise InputError(f"result {min(out)} cannot stay on a GPU: the program runs on the CPU")
-        addresses = self._addresses(arrays)
+        addresses = self._addresses(signature, arrays)
         signature.check_overlap(arrays, addresses)
         results, result_addresses = self._make_results(signature, arrays, binding)
         with self.context.lock:
@@ -82,17 +82,19 @@ class HostMemory:
             check_code(code, "running the program")
         return results
 
-    def _addresses(self, arrays: Sequence[np.ndarray]) -> list[int]:
-        """Of each argument. Caches are the same arrays in every call: asking numpy takes a microsecond for each."""
+    def _addresses(self, signature: Signature, arrays: Sequence[np.ndarray]) -> list[int]:
+        """Of each argument. Tied ones, as caches, are often the same arrays in every call: asking numpy takes a
+        microsecond for each."""
         known = self._known
         if len(known) != len(arrays):
             known = self._known = [(_NOTHING, 0)] * len(arrays)
         addresses = []
-        for index, array in enumerate(arrays):
+        for index, (spec, array) in enumerate(zip(signature.inputs, arrays, strict=True)):
             reference, address = known[index]
             if reference() is not array:
                 address = address_of(array)
-                known[index] = weakref.ref(array), address
+                if spec.tied:  # numpy does not resize an array that is referred to
+                    known[index] = weakref.ref(array), address
             addresses.append(address)
         return addresses
 

@@ -157,7 +157,7 @@ class Sampler:
         if len(candidates.ids):
             _check_peak(candidates.logits[0])
             first = self._penalized_first(candidates) if self._penalizes else candidates
-            if len(first.ids):
+            if len(first.ids) and math.isfinite(first.total):
                 yield first.ids, first.logits, first.total, False
         logits = self._penalized(candidates.everything())
         total = float(self._weights(logits, logits.max()).sum())

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Session", "integers"]
 
 _FIRST_CAPACITY = 128
-_LEAST_TEMPERATURE = 1e-30  # that f32 tells from 0; all but the greatest logits are nothing long before
+_TEMPERATURES = 1e-30, 1e30  # beyond, all tokens but the first weigh nothing, or all the same
 _NUMPY = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16)}  # what caches are made of
 
 
@@ -134,7 +134,7 @@ class Session:
                 self._adopt(self.model.executable)
             caches = self._views(rows)
             if self._ranks:
-                at = np.full(len(rows), max(temperature, _LEAST_TEMPERATURE) if temperature else 1.0, np.float32)
+                at = np.full(len(rows), _in_f32(temperature), np.float32)
                 logits, *_, top_ids, top_logits, totals = self._program(ids, after, *caches, at, out=self._kept(rows))
                 results = [logits, top_ids, top_logits, totals]
             else:
@@ -145,7 +145,7 @@ class Session:
             ends[rows.start : rows.stop] = after
             begins[rows.start : rows.stop] = after - np.int32(ids.shape[1])
             self._counter = self._counter or guard.watch(self._program, self._caches)
-            # The greatest logits, where they are known: a NaN or infinity among all is the first of them.
+            # The greatest logits, where they are known: a NaN is the first of them, or infinity.
             seen = results[2] if self._ranks else results[0]
             if guard.admits(self._program, seen, self._counter, begins, ends):
                 return results
@@ -197,6 +197,10 @@ class Session:
         grown, self.capacity, self._counter = self.capacity > 0, capacity, None
         if grown:
             trim_heap()  # the old caches are as large as all that follows
+
+
+def _in_f32(temperature: float) -> float:
+    return min(max(temperature, _TEMPERATURES[0]), _TEMPERATURES[1]) if temperature else 1.0
 
 
 def _ranks(program: Executable) -> bool:

@@ -271,6 +271,11 @@ def test_sampling_leaves_the_logits_on_the_device(gpu: VirtualGpu, tiny: Path) -
     arguments = [np.array([[1]], np.int32), np.array([1], np.int32), *session._views(range(1)), np.ones(1, np.float32)]
     with pytest.raises(InputError, match=r"result 0 is \(1, 512\) float32, but goes to \(2, 512\) float32"):
         program(*arguments, out={0: held})
+    with pytest.raises(InputError, match="result 0 must not share memory with an argument or another result"):
+        program(*arguments, out={0: DeviceArray(session._caches[0].buffer, (1, 512), np.float32)})
+    for missing in (1, 99):  # a cache is an argument
+        with pytest.raises(InputError, match=f"there is no result {missing} of its own"):
+            program(*arguments, out={missing: held[:1]})
     with pytest.raises(InputError, match="result 0 cannot stay on a GPU: the program runs on the CPU"):
         executable(matmul(1, 64, 64))(*[np.ones((n, 64), ml_dtypes.bfloat16) for n in (1, 64)], out={0: held})
 

@@ -94,6 +94,25 @@ def test_products(gpu: VirtualGpu, activation: str, weight: str, columns: int, d
     assert re.findall(r"m64n(\d+)k32", ran) == ([str(wide)] * 4 if wide else [])
 
 
+@pytest.mark.parametrize("cluster", [2, 4])
+def test_clusters_share_codes(gpu: VirtualGpu, cluster: int) -> None:
+    """Not what is chosen by default: the schedule is changed in the IR."""
+    gpu.set(capability=90, multiprocessors=8)
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((300, 1280), np.float32), rng.standard_normal((192, 1280), np.float32)
+    stored, w_values = stored_weight(w, "fp8_e4m3_g128")
+    x_values = rounded(x, "fp8_e4m3_g128")[0]
+    ir = lower_text(program("?", 192, 1280, "fp8_e4m3_g128", "fp8_e4m3_g128"), target="sm_90a", to_phase="schedule")
+    assert ir.count('instruction = "wgmma8", threads = [3, 128]>') == 2
+    ir = ir.replace('"wgmma8", threads = [3, 128]>', f'"wgmma8", threads = [3, 128], cluster = {cluster}>')
+    code = compile_text(ir, target="sm_90a")
+    executable = Executable(code.object, code.manifest)
+    executable.bind_weights({"w": stored})
+    (found,) = executable(x)
+    assert np.all(np.abs(found - x_values @ w_values.T) <= 1e-6 * (np.abs(x_values) @ np.abs(w_values).T))
+    assert any("multicast::cluster" in code.manifest["kernels"][name]["ptx"] for name in gpu.launches)
+
+
 def test_the_same_codes_as_on_the_cpu(gpu: VirtualGpu) -> None:
     """Numbers at ties between codes, tiny and huge ones: both round them to the same codes."""
     gpu.set(capability=90)

@@ -82,7 +82,7 @@ def test_all_positions(gpu: VirtualGpu, kind: str, descending: bool) -> None:
         np.testing.assert_array_equal(program(x)[0], order(x, descending))
 
 
-@pytest.mark.parametrize("columns", [1, 31, 1000, 2500])
+@pytest.mark.parametrize("columns", [0, 1, 31, 1000, 2500])
 @pytest.mark.parametrize(
     ("kind", "total"), [("add", np.add), ("max", np.maximum), ("min", np.minimum), ("logaddexp", np.logaddexp)]
 )

@@ -182,6 +182,18 @@ func.func @main(%x: tensor<?x128xbf16>, %w: tensor<64x128xbf16>) -> tensor<?x64x
 
 // -----
 
+func.func @main(%x: tensor<?x512xf32>) -> tensor<?x8xi64> {
+  %0 = dsc.dispatch (%x) schedule <<tile = [1], workgroup = [4], threads = [4, 32]>> : (tensor<?x512xf32>) -> tensor<?x8xi64> {
+  ^bb0(%a: tensor<?x512xf32>):
+    // expected-error @+1 {{needs one team of at least 32 threads for a row, got: 4, 32}}
+    %1 = dsc.sort %a : tensor<?x512xf32> -> tensor<?x8xi64>
+    dsc.yield %1 : tensor<?x8xi64>
+  }
+  return %0 : tensor<?x8xi64>
+}
+
+// -----
+
 func.func @main(%x: tensor<?x4096xf32>, %w: tensor<4096xf32>) -> tensor<?x4096xf32> {
   // expected-error @+1 {{schedule may have several teams of at most 32 threads, or one team, got: 2 of 128}}
   %0 = dsc.dispatch (%x, %w) schedule <<tile = [1, 4], workgroup = [2], threads = [2, 128]>> : (tensor<?x4096xf32>, tensor<4096xf32>) -> tensor<?x4096xf32> {

@@ -241,10 +241,13 @@ class Synchronization:
         self.pc[ids] = AWAY
         self.alive -= np.bincount(self.block_of[ids], minlength=len(self.alive)).astype(np.int32)
         self.events += 1
-        if self.races is not None:
-            for block in np.unique(self.block_of[ids]).tolist():
-                if not self.alive[block]:
-                    self.races.block_ended(block)
+        for block in np.unique(self.block_of[ids]).tolist():
+            if self.alive[block]:
+                continue
+            if self.launch.cluster > 1 and any(key[0] == block for key in self.bulk.loads):
+                raise PtxError(f"block {int(self.blocks[block])} ends before the copies of its cluster have come")
+            if self.races is not None:
+                self.races.block_ended(block)
         missing = ids[self.cluster_arrived[ids] < self.cluster_phase[self.cluster_of[ids]]]
         np.subtract.at(self.cluster_missing, self.cluster_of[missing], 1)
         self.finish_clusters()

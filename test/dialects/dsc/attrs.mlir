@@ -73,8 +73,8 @@ func.func private @variant_threads() attributes {v = #dsc.variant<tile = [1], wo
 
 // -----
 
-// expected-error @+1 {{cluster must be 1 to 8 blocks, got: 16}}
-func.func private @variant_cluster() attributes {v = #dsc.variant<tile = [1], workgroup = [1], cluster = 16>}
+// expected-error @+1 {{cluster must be a power of two, at most 8, got: 3}}
+func.func private @variant_cluster() attributes {v = #dsc.variant<tile = [1], workgroup = [1], cluster = 3>}
 
 // -----
 
