@@ -184,7 +184,7 @@ class GpuMemory:
     def _check_out(
         self, out: Mapping[int, DeviceArray], signature: Signature, binding: Binding, arrays: Sequence[Any]
     ) -> None:
-        """Raises InputError where results cannot go to these arrays: of other shapes, or what the call reads or writes."""
+        """Raises InputError where results cannot go: to arrays of other shapes, or that the call reads or writes."""
         taken = [array for array in arrays if isinstance(array, DeviceArray)]
         for index, array in out.items():
             if not 0 <= index < len(signature.results) or signature.results[index].tied:

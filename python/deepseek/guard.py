@@ -24,8 +24,8 @@ class Guard:
     """Decides which of two programs runs: the planned one, or the safer one from the first value on that did not fit.
 
     Keys and values saturate when a cache of f16 takes them, so a number at the limit is one that did not fit; a NaN or
-    infinity among the greatest logits is another sign, and on a GPU the only one: caches stay there. `hits` counts such values by the
-    name of the cache (or "logits").
+    infinity among the greatest logits is another sign, and on a GPU the only one: caches stay there. `hits` counts such
+    values by the name of the cache (or "logits").
     """
 
     hits: dict[str, int]

@@ -28,9 +28,8 @@ class HostMemory:
     def __init__(self, threads: int | None) -> None:
         self.context = Context.default(threads)
         self._pool = ResultPool()
-        self._known: list[
-            tuple[Callable[[], np.ndarray | None], int]
-        ] = []  # the last call's arguments and their addresses
+        # The last call's tied arguments, and their addresses.
+        self._known: list[tuple[Callable[[], np.ndarray | None], int]] = []
 
     @staticmethod
     def address(array: np.ndarray) -> int:

@@ -171,8 +171,9 @@ class Kernel:
         for what would be undefined on a GPU: accesses out of bounds, races, deadlock, early reads of accumulators.
         check_fences: also a wgmma whose registers were used after the last wgmma.fence (PTX ISA, 'wgmma.fence'). Off, since
         LLVM moves constants and copies behind the fence, which ptxas 13.0 accepts.
-        `cluster`: blocks of a cluster. Blocks run in batches of `batch_threads` threads: those that wait for each other must fit into one. A batch that
-        takes more than `max_steps` steps is an error. `memory` holds what addresses among the parameters mean.
+        `cluster`: blocks of a cluster. Blocks run in batches of `batch_threads` threads: those that wait for each other
+        must fit into one. A batch that takes more than `max_steps` steps is an error. `memory` holds what addresses among
+        the parameters mean.
         """
         grid, block = triple(grid), triple(block)
         self.check_block(block)

@@ -2,8 +2,9 @@
 
 Agents of a block are its warps, the cp.async of each warp, the bulk loads of each mbarrier, the wgmma of each
 warpgroup and the bulk stores of each warp. Every warp has a vector clock: how far it knows each agent of each block of
-its cluster to be. Barriers and mbarriers pass clocks on, waits for groups add those of the copies. A shadow holds the last writer of each grain of
-memory and the last read by each agent. Lanes of a warp count as ordered (PTX ISA, 'Memory Consistency Model').
+its cluster to be. Barriers and mbarriers pass clocks on, waits for groups add those of the copies. A shadow holds the
+last writer of each grain of memory and the last read by each agent. Lanes of a warp count as ordered (PTX ISA, 'Memory
+Consistency Model').
 
 Reads by the async proxy (wgmma, bulk stores) of what threads or cp.async wrote also need a fence.proxy.async between.
 """

@@ -142,10 +142,10 @@ def build_graph(config: DecoderConfig, precision: str = "as-stored", *, all_logi
     """Traces the forward pass; needs no weights.
 
     Arguments: ids [b, s] i32; lengths [b] i32, the valid positions of each row including the s current ones;
-    per layer one tied cache [b, 2, kv_heads, c, head_dim] of `cache_type`; temperature [b] f32, positive. Results: logits
-    [b, vocabulary] f32 of the last position; the caches; of the 64 greatest logits (`_CANDIDATES`), in order, ids [b, 64]
-    i32 and logits [b, 64]; totals [b], the sums of exp((logit - greatest) / temperature). With `all_logits`: logits
-    [b, s, vocabulary] and the caches, and no temperature.
+    per layer one tied cache [b, 2, kv_heads, c, head_dim] of `cache_type`; temperature [b] f32, positive. Results:
+    logits [b, vocabulary] f32 of the last position; the caches; of the 64 greatest logits (`_CANDIDATES`), in order,
+    ids [b, 64] i32 and logits [b, 64]; totals [b], the sums of exp((logit - greatest) / temperature). With
+    `all_logits`: logits [b, s, vocabulary] and the caches, and no temperature.
     """
     check_precision(precision)
     cache_shape = (acg.dim("b"), 2, config.kv_heads, acg.dim("c", min=1), config.head_dim)

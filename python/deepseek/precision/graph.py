@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deepseek.frontend.checkpoint.checkpoint import Checkpoint
+    from deepseek.package import ModelInfo
 
 __all__ = [
     "STORED_OPERANDS",
     "Operation",
     "argument_attributes",
+    "describe_to_plan",
     "location_name",
     "main_of",
     "operations_of",
@@ -18,6 +23,14 @@ __all__ = [
 ]
 
 _DYNAMIC = -(2**63)
+
+
+def describe_to_plan(checkpoint: Checkpoint) -> tuple[ModelInfo, str]:
+    """What the model is, and its graph in f32: of a decoder with the logits of all positions, by which plans are
+    compared. What finds a sampler's candidates is not in it, and no decision."""
+    from deepseek.package import describe, kind_of
+
+    return describe(checkpoint, precision="f32", all_logits=kind_of(checkpoint) == "decoder")
 
 
 @dataclass(frozen=True)

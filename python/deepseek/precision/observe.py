@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deepseek.errors import InputError
+from deepseek.precision.graph import describe_to_plan
 from deepseek.precision.plan import fingerprint, write_safetensors
 
 if TYPE_CHECKING:
@@ -155,9 +156,8 @@ def _module(checkpoint: Checkpoint) -> tuple[ModelInfo, str, str]:
     """What the model is, its module at the end of `import`, and the digest of what it was made from: the module names
     the machine that it is for, what was observed does not depend on it."""
     from deepseek.compiler import lower_text
-    from deepseek.package import describe, kind_of
 
-    info, text = describe(checkpoint, precision="f32", all_logits=kind_of(checkpoint) == "decoder")
+    info, text = describe_to_plan(checkpoint)
     return info, lower_text(text, to_phase="import"), _digest(text)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from deepseek.errors import InputError
 from deepseek.formats import find_format
 from deepseek.precision.assemble import CacheDecision, Decisions, assemble, undecided_bytes
-from deepseek.precision.graph import operations_of, weight_elements
+from deepseek.precision.graph import describe_to_plan, operations_of, weight_elements
 from deepseek.precision.groups import DecisionGroup, formats_for, group_operations, stored_bytes
 from deepseek.precision.memory import predicted_memory
 from deepseek.precision.plan import Plan
@@ -38,12 +38,10 @@ def static_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
     Weights are rounded to nearest. Raises `InputError` for a budget: without data nothing says what may be given up.
     """
     from deepseek.compiler import lower_text
-    from deepseek.package import describe, kind_of
 
     if options.max_bytes is not None or options.max_perplexity_increase is not None:
         raise InputError("a plan without data keeps no budget: leave the budget out, or give a model with its weights")
-    # With the logits of all positions, as plans with data: what finds a sampler's candidates is no decision.
-    info, text = describe(checkpoint, precision="f32", all_logits=kind_of(checkpoint) == "decoder")
+    info, text = describe_to_plan(checkpoint)
     text = lower_text(text, target=options.target, to_phase="import")
     operations = operations_of(text)
     groups = group_operations(operations)
