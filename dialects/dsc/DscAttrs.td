@@ -86,7 +86,8 @@ def Dsc_VariantAttr : Dsc_Attr<"Variant", "variant"> {
     so that what they share stays in the first-level cache. Operands whose numbers stand in
     `stage` are computed into memory near the thread first. `instruction` names
     what multiplies: `fma` on widened elements, `dot` of adjacent elements along
-    the reduction, `tile`, whole matrices in the machine's registers, or those of a
+    the reduction, `bfp` (block floating point) of integers that share a scale with
+    their neighbours, `tile`, whole matrices in the machine's registers, or those of a
     GPU's warp (`mma`) or four warps (`wgmma`, of 8-bit floats `wgmma8`). With `max_rows` the variant runs only while the number
     of rows is at most that; the host program tests variants in order, and the
     last one has no bound. On a GPU `threads` are the block's: how many teams, and
@@ -148,6 +149,8 @@ def Dsc_TargetAttr : Dsc_Attr<"Target", "target"> {
   let extraClassDeclaration = [{
     /// Whether the machine has a feature, as LLVM spells it.
     bool hasFeature(::llvm::StringRef feature) const;
+    /// Whether no instruction may flush subnormals or add in an order of its own.
+    bool isStrict() const { return getName().ends_with("+strict"); }
     /// Whether kernels run on an NVIDIA GPU; the host program then runs on an x86-64 CPU.
     bool isGpu() const { return getTriple().starts_with("nvptx"); }
   }];

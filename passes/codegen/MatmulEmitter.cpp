@@ -58,6 +58,12 @@ MatmulEmitter::MatmulEmitter(MatmulOp op, KernelBuilder &kernel, const MatmulPla
     rhsStage = kernel.allocate(rhsStageType);
   else if (run)
     runSums = kernel.allocate(MemRefType::get({tilesPerWorkgroup * tileRows, staticDepth() / run}, accType));
+  if (scaled) {
+    int64_t blocks = llvm::divideCeil(staticDepth(), kScaledSteps);
+    lhsScales = kernel.allocate(MemRefType::get({tilesPerWorkgroup * tileRows, blocks}, accType));
+    rhsScales = kernel.allocate(MemRefType::get({block ? block / kScaledSteps : blocks, vectors * lanes}, accType));
+    lines = kernel.allocate(MemRefType::get({kScaledSteps, lanes}, accType));
+  }
   if (block || tiles)
     partial = kernel.allocate(MemRefType::get({(block ? tilesPerWorkgroup : 1) * tileRows, vectors * lanes}, accType));
   if (tiles && staticDepth() % chunk())
@@ -66,8 +72,10 @@ MatmulEmitter::MatmulEmitter(MatmulOp op, KernelBuilder &kernel, const MatmulPla
 }
 
 Value multiplyGroups(KernelBuilder &kernel, Value a, Value b, Value acc) {
-  bool floats = isa<FloatType>(getElementTypeOrSelf(acc));
-  StringRef name = floats ? "llvm.x86.avx512bf16.dpbf16ps.512" : "llvm.x86.avx512.vpdpbusd.512";
+  Type element = getElementTypeOrSelf(a);
+  StringRef name = element.isBF16()        ? "llvm.x86.avx512bf16.dpbf16ps.512"
+                   : element.isInteger(16) ? "llvm.x86.avx512.vpdpwssd.512"
+                                           : "llvm.x86.avx512.vpdpbusd.512";
   return LLVM::CallIntrinsicOp::create(kernel, acc.getType(), kernel.getStringAttr(name), ValueRange{acc, a, b})
       .getResults();
 }
@@ -108,8 +116,21 @@ SmallVector<Value> MatmulEmitter::columnMasks(Value column) {
   return masks;
 }
 
+/// Adds the products of the group at `k`.
+void MatmulEmitter::addStep(const Tile &tile, Value k, MutableArrayRef<Value> acc) {
+  SmallVector<SmallVector<Value>> right;
+  for (int64_t v = 0; v < vectors; ++v)
+    right.push_back(loadRhs(tile.column, v, k, tile.masks[v]));
+  for (int64_t r = 0; r < tileRows; ++r)
+    for (auto [i, left] : llvm::enumerate(loadLhs(tile, r, k)))
+      for (int64_t v = 0; v < vectors; ++v)
+        acc[r * vectors + v] = multiplyAdd(left, right[v][i], acc[r * vectors + v]);
+}
+
 /// `sums` (of row r and column vector v at r * vectors + v) plus the products of k in [begin, end), whole groups.
 SmallVector<Value> MatmulEmitter::accumulate(const Tile &tile, Value begin, Value end, ArrayRef<Value> sums) {
+  if (scaled)
+    return accumulateScaled(tile, begin, end, sums);
   Prefetch next = prefetchAfter(tile, begin, end);
   stageK = begin;
   stageBlock = block ? kernel.floorDiv(begin, block) : begin;
@@ -117,15 +138,6 @@ SmallVector<Value> MatmulEmitter::accumulate(const Tile &tile, Value begin, Valu
   int64_t perStep = tileRows * vectors;
   SmallVector<Value> start(sums);
   start.resize(unroll * perStep, kernel.splat(kernel.zero(accType)));
-  auto step = [&](Value k, MutableArrayRef<Value> acc) {
-    SmallVector<SmallVector<Value>> right;
-    for (int64_t v = 0; v < vectors; ++v)
-      right.push_back(loadRhs(tile.column, v, k, tile.masks[v]));
-    for (int64_t r = 0; r < tileRows; ++r)
-      for (auto [i, left] : llvm::enumerate(loadLhs(tile, r, k)))
-        for (int64_t v = 0; v < vectors; ++v)
-          acc[r * vectors + v] = multiplyAdd(left, right[v][i], acc[r * vectors + v]);
-  };
   int64_t steps = stepsPerTurn(), stride = steps * group;
   Value whole =
       kernel.add(begin, kernel.mul(kernel.floorDiv(kernel.sub(end, begin), stride), kernel.constantIndex(stride)));
@@ -138,7 +150,8 @@ SmallVector<Value> MatmulEmitter::accumulate(const Tile &tile, Value begin, Valu
     prefetchNext(next, turn);
     for (int64_t i = 0; i < steps; ++i) {
       int64_t u = i % unroll;
-      step(kernel.add(k, kernel.constantIndex(i * group)), MutableArrayRef(values).slice(u * perStep, perStep));
+      addStep(tile, kernel.add(k, kernel.constantIndex(i * group)),
+              MutableArrayRef(values).slice(u * perStep, perStep));
     }
     return values;
   });
@@ -150,7 +163,7 @@ SmallVector<Value> MatmulEmitter::accumulate(const Tile &tile, Value begin, Valu
   acc.resize(perStep);
   return kernel.forLoop(whole, end, group, acc, [&](Value k, ValueRange carried) {
     SmallVector<Value> values(carried);
-    step(k, values);
+    addStep(tile, k, values);
     return values;
   });
 }
@@ -263,9 +276,10 @@ void MatmulEmitter::forTiles(Value begin, Value end, function_ref<void(Value, bo
 void MatmulEmitter::columnTile(Value column, Value rowBegin, Value rowEnd) {
   kernel.width = lanes;
   // Groups are whole: the last one is padded with zeros on both sides.
+  int64_t together = scaled ? kScaledSteps / 2 : group;
   Value zero = kernel.constantIndex(0);
-  Value end = kernel.mul(kernel.floorDiv(kernel.add(depth, kernel.constantIndex(group - 1)), group),
-                         kernel.constantIndex(group));
+  Value end = kernel.mul(kernel.floorDiv(kernel.add(depth, kernel.constantIndex(together - 1)), together),
+                         kernel.constantIndex(together));
   SmallVector<Value> start, first = startOf(column);
   for (int64_t i = 0; i < tileRows * vectors; ++i)
     start.push_back(first[i % vectors]);
@@ -357,8 +371,11 @@ void MatmulEmitter::workgroup() {
     Value otherRows = equal(position.back(), kernel.constantIndex(0));
     Value first = equal(kernel.workgroup, kernel.firstWorkgroup);
     if (stageType)
-      kernel.ifThen(arith::OrIOp::create(kernel, otherRows, first),
-                    [&] { tiles ? fillTileStage(rowBegin, rowEnd) : fillStage(rowBegin, rowEnd); });
+      kernel.ifThen(arith::OrIOp::create(kernel, otherRows, first), [&] {
+        tiles    ? fillTileStage(rowBegin, rowEnd)
+        : scaled ? fillScaledStage(rowBegin, rowEnd)
+                 : fillStage(rowBegin, rowEnd);
+      });
   }
   kernel.forLoop(columnBegin, columnEnd, lanes * vectors, [&](Value column) {
     tiles ? tileColumns(column, rowBegin, rowEnd) : columnTile(column, rowBegin, rowEnd);

@@ -23,6 +23,9 @@ int64_t runOf(MatmulOp op);
 /// Rows of a machine tile, each of 64 bytes; there are eight (Intel SDM vol. 1, chapter 18).
 constexpr int64_t kMachineTileRows = 16, kMachineTiles = 8;
 
+/// Integers along the reduction that share a scale (MatmulScaled.cpp).
+constexpr int64_t kScaledSteps = 128;
+
 /// What a schedule means for one product.
 struct MatmulPlan {
   int64_t lanes, vectors, tileRows, tilesPerWorkgroup, unroll;
@@ -31,6 +34,7 @@ struct MatmulPlan {
   int64_t run;   // elements that share a scale, which is applied to their sum; 0: elements are read as they are
   bool dots;     // else multiply-add on widened elements
   bool tiles;    // whole tiles of the machine are multiplied
+  bool scaled;   // dots are of integers under scales, which are applied to the sum of kScaledSteps
   VariantAttr variant;
   MemRefType stageType;    // [block of k, tile of rows, k by row], or null: the left side is read where it lies;
                            // of machine tiles: [block of k, tile of rows, 64 bytes of k by row by 64 bytes]
@@ -61,7 +65,8 @@ private:
 
   // Operands (MatmulOperands.cpp).
   SmallVector<Value> loadRhs(Value column, int64_t v, Value k, Value columnMask);
-  SmallVector<Value> loadGroup(Value panel, int64_t v, Value step);
+  Value loadGroup(Value panel, int64_t v, Value step);
+  SmallVector<Value> loadWidened(Value panel, int64_t v, Value step);
   SmallVector<Value> loadLhs(const Tile &tile, int64_t r, Value k);
   SmallVector<Value> stageIndex(Value firstRow, int64_t r, Value k);
   void fillStage(Value begin, Value end);
@@ -70,6 +75,7 @@ private:
   void addToRun(Value row, Value k, Value value);
   void fillRhsStage(Value column, Value begin, Value end);
   ScaledRun runAt(Value column, int64_t v, Value number);
+  Value runValue(ScaledRun &part, int64_t i);
   SmallVector<Value> startOf(Value column);
   void prefetchStage(const Tile &tile, Value k);
   Prefetch prefetchAfter(const Tile &tile, Value begin, Value end);
@@ -77,6 +83,7 @@ private:
   // Tiles (MatmulEmitter.cpp).
   Tile tileAt(Value firstRow, Value column, bool checked);
   SmallVector<Value> columnMasks(Value column);
+  void addStep(const Tile &tile, Value k, MutableArrayRef<Value> acc);
   SmallVector<Value> accumulate(const Tile &tile, Value begin, Value end, ArrayRef<Value> sums);
   SmallVector<Value> accumulateRuns(const Tile &tile, ArrayRef<Value> sums);
   void prefetchResults(const Tile &tile, Value number);
@@ -85,6 +92,15 @@ private:
   void finish(const Tile &tile, ArrayRef<Value> sums, bool checked);
   void forTiles(Value begin, Value end, function_ref<void(Value, bool)> body);
   void columnTile(Value column, Value rowBegin, Value rowEnd);
+
+  // Integers under scales (MatmulScaled.cpp).
+  Value greaterMagnitude(Value most, Value value);
+  std::pair<Value, Value> scaleOf(Value most);
+  Value scaledIntegers(Value value, Value factor);
+  Value gatherScaledRow(ArrayRef<Index> row, Value k);
+  void fillScaledStage(Value begin, Value end);
+  void fillScaledRhsStage(Value column, Value begin, Value end);
+  SmallVector<Value> accumulateScaled(const Tile &tile, Value begin, Value end, ArrayRef<Value> sums);
 
   // Tiles of the machine (MatmulTiles.cpp).
   void configureTiles();
@@ -131,6 +147,9 @@ private:
   Value tileShare;          // elements of the next panel that a tile of rows fetches per turn of its loop
   Value partial;            // sums of the workgroup's rows by one tile of columns
   Value lastChunk;          // of the right side by one tile of columns, behind its end zeros
+  Value lhsScales;          // of the staged rows: the scale of each block of integers
+  Value rhsScales;          // of the staged columns, block by block
+  Value lines;              // floats on their way to integers: kScaledSteps of 16 columns, or of one row
 };
 
 } // namespace mlir::dsc

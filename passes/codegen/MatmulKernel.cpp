@@ -21,7 +21,8 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
   bool isMain(Operation *) const { return true; }
   bool canStage(Operation *op, unsigned operand) const {
     auto matmul = cast<MatmulOp>(op);
-    return operand == 0 ? depthOf(matmul) > 0 && !matmul.getPackedRows() : operand == 1 && runOf(matmul) > 0;
+    return operand == 0 ? depthOf(matmul) > 0 && !matmul.getPackedRows()
+                        : operand == 1 && (runOf(matmul) > 0 || inPairs(matmul));
   }
 
   /// Steps of the reduction where rows of the left side are contiguous and their length is known, else 0.
@@ -32,17 +33,26 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     return op.getTransposeLhs() || ShapedType::isDynamic(lhs.getShape().back()) ? 0 : lhs.getShape().back();
   }
   /// Elements of a staged row: whole vectors. 0: not stageable, its rows being columns or of unknown length.
-  static int64_t stageWidth(MatmulOp op) { return llvm::alignTo(depthOf(op), 64); }
+  static int64_t stageWidth(MatmulOp op, StringRef instruction) {
+    return llvm::alignTo(depthOf(op), instruction == "bfp" ? kScaledSteps : 64);
+  }
+  /// Whether the right side has neighbours along the reduction side by side, in 16 bits each.
+  static bool inPairs(MatmulOp op) {
+    return groupOf(op) == 2 && getElementTypeOrSelf(op.getRhs()).getIntOrFloatBitWidth() == 16;
+  }
   /// What the instruction multiplies.
   static Type factorType(MatmulOp op, StringRef instruction) {
     if (instruction == "fma")
       return accumulatorOf(op);
+    if (instruction == "bfp")
+      return IntegerType::get(op.getContext(), 16);
     Type stored = getElementTypeOrSelf(op.getRhs());
     return stored.isInteger(8) ? stored : BFloat16Type::get(op.getContext());
   }
   static bool stages(VariantAttr variant, int64_t operand) { return llvm::is_contained(variant.getStage(), operand); }
-  static int64_t stageRowBytes(MatmulOp op, Type element) {
-    return stageWidth(op) * std::max(8u, element.getIntOrFloatBitWidth()) / 8;
+  static int64_t stageRowBytes(MatmulOp op, StringRef instruction) {
+    unsigned bits = factorType(op, instruction).getIntOrFloatBitWidth();
+    return stageWidth(op, instruction) * std::max(8u, bits) / 8;
   }
 
   ScheduleAttr getDefaultSchedule(Operation *op, TargetAttr target, DimsAnalysis &dims) const {
@@ -69,22 +79,25 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
       instruction = "tile";
       rows = 2 * kMachineTileRows;
     }
+    bool scaled = !machineTiles && instruction == "fma" && scaledPays(matmul, target);
+    if (scaled)
+      instruction = "bfp";
     int64_t tiles = 8, depth = 0, wanted = machineTiles ? kTilePanelBytes : kPanelBytes;
     SmallVector<int64_t> stage;
     Type staged = factorType(matmul, instruction);
-    int64_t bytes = rows * stageRowBytes(matmul, staged);
+    int64_t bytes = rows * stageRowBytes(matmul, instruction);
     if (bytes > 0 && (bytes <= kMaxStageBytes || matmul.getPackedRows())) {
       if (!matmul.getPackedRows())
         stage = {0};
       int64_t panelBytes = panel * std::max(8u, staged.getIntOrFloatBitWidth()) / 8;
       int64_t length = depthOf(matmul);
       int64_t blocks = std::max<int64_t>(1, (length * panelBytes + wanted / 2) / wanted);
-      depth = blocks == 1 ? 0 : llvm::alignTo(llvm::divideCeil(length, blocks), 64);
+      depth = blocks == 1 ? 0 : llvm::alignTo(llvm::divideCeil(length, blocks), scaled ? kScaledSteps : 64);
       // What all tiles read for a panel stays in half of the cache, beside that panel and the next.
       int64_t block = depth ? depth : length, rowBlock = bytes / length * block;
       int64_t near = (target.getL2Bytes() / 2 - 2 * panelBytes * block) / std::max<int64_t>(1, rowBlock);
       int64_t most = machineTiles ? 8 : kTilesPerWorkgroup;
-      if (!machineTiles && (matmul.getPackedRows() || run))
+      if (!machineTiles && (matmul.getPackedRows() || run || scaled))
         most *= 2; // panels of rows are nobody's stage, panels of blocks are decoded once for all rows
       if (!matmul.getPackedRows())
         most = std::min(most, kMaxStageBytes / bytes);
@@ -104,8 +117,13 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
       return ScheduleAttr::get(context, many);
     // One row leaves room for four independent sums, which hide the latency of the multiply-add. A workgroup of many
     // columns pays for its stage.
-    return ScheduleAttr::get(context,
-                             {VariantAttr::get(context, 1, {1, panel}, {1, 2 * panel}, 4, 0, stage, single), many});
+    VariantAttr one = VariantAttr::get(context, 1, {1, panel}, {1, 2 * panel}, 4, 0, stage, single);
+    if (!scaled)
+      return ScheduleAttr::get(context, {one, many});
+    // So few rows do not pay for what turns the right side into integers.
+    VariantAttr some = VariantAttr::get(context, 16, {rows, panel}, {rows * 2, panel * 4}, 1, 0, {0}, "fma");
+    many = VariantAttr::get(context, 0, {rows, panel}, {rows * tiles, panel * 32}, 1, depth, {0, 1}, instruction);
+    return ScheduleAttr::get(context, {one, some, many});
   }
 
   /// Whether factors may be rounded to bf16: they are bf16, or the operation's precision says so.
@@ -125,6 +143,13 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     bool bytes = stored.isInteger(8);
     return bytes ? target.hasFeature("avx512vnni") : hasFastBf16Dots(target) && !stored.isF16() && mayRound(op);
   }
+
+  /// Whether integers under scales are multiplied faster than floats, where factors may be rounded.
+  static bool scaledPays(MatmulOp op, TargetAttr target) {
+    return target.hasFeature("avx512vnni") && !target.isStrict() && mayRoundFactors(op.getPrecision()) &&
+           canScale(op) && !op.getPackedRows();
+  }
+  static bool canScale(MatmulOp op) { return (runOf(op) || inPairs(op)) && accumulatorOf(op).isF32(); }
 
   AffineExpr getRows(Operation *op, DimsAnalysis &dims) const {
     return elementCount(matmulShape(cast<MatmulOp>(op), dims).rows, op->getContext());
@@ -157,6 +182,8 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
       return op.emitOpError("a rhs in blocks needs a staged lhs, unroll 1, and depth 0 unless it is staged itself");
     if (runOf(op) && fma)
       return verifyStage(op, variant);
+    if (variant.getInstruction() == "bfp")
+      return failed(verifyScaled(op, variant, lanes)) ? failure() : verifyStage(op, variant);
     int64_t members = rhs.getElementType().isInteger(8)                    ? 4
                       : rhs.getElementType().getIntOrFloatBitWidth() == 16 ? 2
                                                                            : 0;
@@ -172,6 +199,18 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     if (fma && group > 1 && (!stages(variant, 0) || group != 2 || members != 2))
       return op.emitOpError("instruction \"fma\" reads groups of 2 bf16 with a staged lhs only, got: ") << rhs;
     return verifyStage(op, variant);
+  }
+
+  static LogicalResult verifyScaled(MatmulOp op, VariantAttr variant, int64_t lanes) {
+    auto target = op->getParentOfType<ModuleOp>()->getAttrOfType<TargetAttr>(kTargetAttr);
+    bool both = stages(variant, 0) && stages(variant, 1);
+    if (!target.hasFeature("avx512vnni") || !both || !canScale(op) || lanes != 16 || variant.getUnroll() != 1 ||
+        variant.getDepth() % kScaledSteps != 0)
+      return op.emitOpError("instruction \"bfp\" needs a target with the feature avx512vnni, both operands staged, 16 "
+                            "lanes of f32, unroll 1, a depth that is a multiple of 128, and a rhs in blocks or in groups "
+                            "of 2 elements of 16 bits, got: ")
+             << variant;
+    return success();
   }
 
   /// Sums, and what is multiplied for one step of them, stay in the machine's tiles.
@@ -190,7 +229,7 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
 
   static LogicalResult verifyStage(MatmulOp op, VariantAttr variant) {
     bool staged = stages(variant, 0), panels = op.getPackedRows().has_value();
-    int64_t bytes = variant.getWorkgroup()[0] * stageRowBytes(op, factorType(op, variant.getInstruction()));
+    int64_t bytes = variant.getWorkgroup()[0] * stageRowBytes(op, variant.getInstruction());
     if (variant.getDepth() % 64 != 0 || (variant.getDepth() && !staged && !panels))
       return op.emitOpError("depth must be a multiple of 64 and needs a staged lhs, got: ") << variant.getDepth();
     if (staged && bytes > kMaxStageBytes)
@@ -223,8 +262,9 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
                     /*block=*/0,
                     decoded && !fma ? 2 : groupOf(matmul),
                     runOf(matmul),
-                    variant.getInstruction() == "dot",
+                    variant.getInstruction() == "dot" || variant.getInstruction() == "bfp",
                     variant.getInstruction() == "tile",
+                    variant.getInstruction() == "bfp",
                     variant,
                     /*stageType=*/{},
                     /*rhsStageType=*/{}};
@@ -235,11 +275,12 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
       int64_t blocks = plan.block ? llvm::divideCeil(depth, plan.block) : 1;
       Type element = factorType(matmul, variant.getInstruction());
       // Behind a tile is room for one vector, which stores of interleaved rows write beyond their end.
-      int64_t perTile = (plan.block ? plan.block : stageWidth(matmul)) * tileRows + 64;
+      int64_t perTile = (plan.block ? plan.block : stageWidth(matmul, variant.getInstruction())) * tileRows + 64;
       plan.stageType = MemRefType::get({blocks, plan.tilesPerWorkgroup, perTile}, element);
-      if (decoded)
-        plan.rhsStageType =
-            MemRefType::get({(plan.block ? plan.block : depth) / plan.group, panel * plan.group}, element);
+      if (decoded) {
+        int64_t length = plan.block ? plan.block : plan.scaled ? stageWidth(matmul, variant.getInstruction()) : depth;
+        plan.rhsStageType = MemRefType::get({length / plan.group, panel * plan.group}, element);
+      }
     }
     MatmulEmitter(matmul, kernel, plan).workgroup();
     return success();

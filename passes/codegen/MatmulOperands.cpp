@@ -29,8 +29,10 @@ SmallVector<Value> MatmulEmitter::loadRhs(Value column, int64_t v, Value k, Valu
     return {vector::LoadOp::create(kernel, vectorOf(lanes * group, element), rhsStage,
                                    ValueRange{at, kernel.constantIndex(v * lanes * group)})};
   }
-  if (group > 1)
-    return loadGroup(kernel.floorDiv(column, vectors * lanes), v, kernel.floorDiv(k, group));
+  if (group > 1) {
+    Value panel = kernel.floorDiv(column, vectors * lanes), step = kernel.floorDiv(k, group);
+    return dots ? SmallVector<Value>{loadGroup(panel, v, step)} : loadWidened(panel, v, step);
+  }
   Index depthIndex = Index::uniform(k);
   SmallVector<Index> at;
   if (op.getPackedColumns()) {
@@ -47,15 +49,18 @@ SmallVector<Value> MatmulEmitter::loadRhs(Value column, int64_t v, Value k, Valu
   return {kernel.splat(value)};
 }
 
-SmallVector<Value> MatmulEmitter::loadGroup(Value panel, int64_t v, Value step) {
+Value MatmulEmitter::loadGroup(Value panel, int64_t v, Value step) {
   Value buffer = kernel.buffers.lookup(op.getRhs());
   Value flat = memref::CollapseShapeOp::create(kernel, buffer, SmallVector<ReassociationIndices>{{0}, {1}, {2, 3}});
   Type element = getElementTypeOrSelf(op.getRhs());
-  Value value = vector::LoadOp::create(kernel, vectorOf(lanes * group, element), flat,
-                                       ValueRange{panel, step, kernel.constantIndex(v * lanes * group)});
-  if (dots)
-    return {value};
-  Value pairs = bitcast(value, lanes, kernel.getI32Type());
+  return vector::LoadOp::create(kernel, vectorOf(lanes * group, element), flat,
+                                ValueRange{panel, step, kernel.constantIndex(v * lanes * group)});
+}
+
+/// The members of a group of two, widened.
+SmallVector<Value> MatmulEmitter::loadWidened(Value panel, int64_t v, Value step) {
+  Type element = getElementTypeOrSelf(op.getRhs());
+  Value pairs = bitcast(loadGroup(panel, v, step), lanes, kernel.getI32Type());
   auto bits = [&](int32_t pattern) {
     return Value(arith::ConstantOp::create(
         kernel, DenseElementsAttr::get(vectorOf(lanes, kernel.getI32Type()), kernel.getI32IntegerAttr(pattern))));
@@ -226,8 +231,18 @@ ScaledRun MatmulEmitter::runAt(Value column, int64_t v, Value number) {
                kernel.constantIndex(v * lanes));
 }
 
+/// Element `i` of a run.
+Value MatmulEmitter::runValue(ScaledRun &part, int64_t i) {
+  Value quant = part.quant(i);
+  if (part.offset)
+    return vector::FMAOp::create(kernel, quant, part.scale, part.offset);
+  return arith::MulFOp::create(kernel, quant, part.scale);
+}
+
 /// Decodes elements [begin, end) of the reduction for the tile at `column`, whole runs of them.
 void MatmulEmitter::fillRhsStage(Value column, Value begin, Value end) {
+  if (scaled)
+    return fillScaledRhsStage(column, begin, end);
   rhsBegin = begin;
   Type element = cast<MemRefType>(rhsStage.getType()).getElementType();
   kernel.forLoop(begin, end, run, [&](Value k) {
@@ -236,13 +251,8 @@ void MatmulEmitter::fillRhsStage(Value column, Value begin, Value end) {
       ScaledRun part = runAt(column, v, kernel.floorDiv(k, run));
       for (int64_t i = 0; i < run; i += group) {
         SmallVector<Value> members;
-        for (int64_t j = i; j < i + group; ++j) {
-          Value quant = part.quant(j);
-          members.push_back(kernel.convert(part.offset
-                                               ? Value(vector::FMAOp::create(kernel, quant, part.scale, part.offset))
-                                               : Value(arith::MulFOp::create(kernel, quant, part.scale)),
-                                           element));
-        }
+        for (int64_t j = i; j < i + group; ++j)
+          members.push_back(kernel.convert(runValue(part, j), element));
         Value value = group == 1 ? members[0] : Value(vector::InterleaveOp::create(kernel, members[0], members[1]));
         vector::StoreOp::create(
             kernel, value, rhsStage,

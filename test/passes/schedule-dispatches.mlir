@@ -100,3 +100,8 @@ module attributes {dsc.symbols = ["n"]} {
 // TILES: <tile = [12, 32], workgroup = [144, 128], stage = [0]>> :
 // TILES-LABEL: func.func @groups
 // TILES: schedule <<max_rows = 1, tile = [1, 32], workgroup = [1, 64], unroll = 4, stage = [0]>, <tile = [32, 32], workgroup = [256, 128], depth = 320, stage = [0], instruction = "tile">> :
+
+// Where dots of bf16 are slow, integers under scales are multiplied, if there are rows enough.
+// RUN: sed -e 's/^module attributes {/&dsc.target = #dsc.target<"cpu:native", triple = "x86_64-unknown-linux-gnu", cpu = "x86-64-v4", features = "+avx512f,+avx512vnni,+avx512bf16,+avx512fp16", vector_bytes = 64, vector_registers = 32>, /' %s | dsc-opt --dsc-schedule-dispatches | FileCheck %s --check-prefix=VNNI
+// VNNI-LABEL: func.func @groups
+// VNNI: instruction = "bfp">> :

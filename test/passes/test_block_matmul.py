@@ -13,6 +13,7 @@ from deepseek.compiler import compile_text, lower_text
 from deepseek.executable import Executable
 
 _ROWS = (1, 2, 7, 16, 17, 127, 1000)
+_MAY_ROUND = "precision <lhs = bf16, rhs = bf16>"
 
 
 def _module(format: str, n: int, k: int, attributes: str = "", precision: str = "") -> str:
@@ -29,12 +30,12 @@ def _module(format: str, n: int, k: int, attributes: str = "", precision: str = 
     }}"""
 
 
-def _mixed(element: str, n: int, k: int) -> str:
+def _mixed(element: str, n: int, k: int, precision: str = "") -> str:
     types = f"(tensor<?x{k}xf32>, tensor<{n}x{k}x{element}>) -> tensor<?x{n}xf32>"
     return f"""module {{
       func.func @main(%x: tensor<?x{k}xf32> {{dsc.dims = #dsc.dims<["m", "_"]>}},
                       %b: tensor<{n}x{k}x{element}> {{dsc.weight = "b"}}) -> tensor<?x{n}xf32> {{
-        %c = dsc.matmul %x, %b {{transpose_rhs}} : {types}
+        %c = dsc.matmul %x, %b {precision} {{transpose_rhs}} : {types}
         return %c : tensor<?x{n}xf32>
       }}
     }}"""
@@ -101,24 +102,79 @@ def test_long_rows(format: str) -> None:
         _check(_run(executable, x), x, weight, _unit(_module(format, 65, k), m))
 
 
+# Of what multiplies decoded tiles: the feature it needs, and `_check`'s unit. Pairs of bf16 round each factor once, by 2^-9
+# of itself; integers under scales, by 1 / 8190 of the greatest of 128 neighbours.
+_INSTRUCTIONS = {"dot": ("avx512bf16", 2**-9), "bfp": ("avx512vnni", 2**-12)}
+
+
+def _with_instruction(text: str, instruction: str, depth: int) -> str:
+    """The schedule for many rows replaced by one that decodes tiles of `depth` steps for `instruction`."""
+    module = lower_text(text, to_phase="schedule")
+    if "+" + _INSTRUCTIONS[instruction][0] not in module:
+        pytest.skip(f"the CPU has no {_INSTRUCTIONS[instruction][0]}")
+    rest = f'depth = {depth}, stage = [0, 1], instruction = "{instruction}"'
+    schedule = f"tile = [12, 32], workgroup = [96, 128], {rest}"
+    module, count = re.subn(
+        r"(func private @matmul_\w+\([^\n]*\n?[^\n]*#dsc\.variant<)tile = [^>]*>", rf"\1{schedule}>", module
+    )
+    assert count == 1, module
+    return module
+
+
+@pytest.mark.parametrize("instruction", _INSTRUCTIONS)
 @pytest.mark.parametrize("format", BLOCKS)
-def test_blocks_with_dot_products(format: str) -> None:
-    """Tiles decoded to bf16: one rounding of each factor, 2^-9, and sums in f32."""
-    module = lower_text(_module(format, 96, 768), to_phase="schedule")
-    if "+avx512bf16" not in module:
-        pytest.skip("the CPU has no bf16 dot product")
-    schedule = 'tile = [12, 32], workgroup = [96, 128], depth = 384, stage = [0, 1], instruction = "dot"'
-    text = re.sub(r'tile = \[[^>]*stage = \[0, 1\](, instruction = "\w+")?', schedule, module)
-    assert 'instruction = "dot"' in text
-    raw, weight = _weights(format, 96, 768)
-    x = _lhs(130, 768)
-    _check(_run(_executable(text, raw), x), x, weight, unit=2**-9)
+def test_blocks_decoded_for_an_instruction(format: str, instruction: str) -> None:
+    for n, k, depth in ((96, 768, 384), (33, 1280, 0), (65, 1280 if BLOCKS[format][1] == 256 else 1056, 256)):
+        text = _with_instruction(_module(format, n, k), instruction, depth)
+        raw, weight = _weights(format, n, k)
+        executable = _executable(text, raw, threads=2)
+        for m in (17, 130):
+            x = _lhs(m, k)
+            _check(_run(executable, x), x, weight, _INSTRUCTIONS[instruction][1])
+
+
+@pytest.mark.parametrize("element", ["bf16", "f16"])
+def test_half_precision_weights_as_scaled_integers(element: str) -> None:
+    """Ragged sizes: a row of 7 is less than a block of integers, 1000 is not a multiple of one."""
+    dtype = np.dtype(ml_dtypes.bfloat16 if element == "bf16" else np.float16)
+    for n, k in ((1, 7), (33, 127), (127, 1000)):
+        module = lower_text(_mixed(element, n, k, _MAY_ROUND), to_phase="schedule")
+        if '"bfp"' not in module:
+            pytest.skip("the CPU has no avx512vnni, or instructions that are preferred to it")
+        weight = np.random.default_rng(n + k).standard_normal((n, k), np.float32).astype(dtype)
+        executable = _executable(module, weight, threads=2)
+        for m in (1, 7, 16, 17, 127, 1000):
+            x = _lhs(m, k)
+            _check(_run(executable, x), x, weight.astype(np.float32), 2**-12 if m > 16 else 2e-7)
+
+
+def test_scaled_integers_of_any_magnitude() -> None:
+    """Rows that are zero stay zero, tiny and huge ones keep their digits, and what is not finite spoils its row only."""
+    n, k, m = 40, 320, 24
+    text = _with_instruction(_module("q8_0", n, k), "bfp", 128)
+    raw, weight = _weights("q8_0", n, k)
+    x = _lhs(m, k)
+    x[0] = 0
+    x[1] *= 1e-30
+    x[2] *= 1e30
+    x[3, 5], x[4, 200], x[5, 319] = np.nan, np.inf, -np.inf
+    x[6, 17] = 1e6  # its neighbours lose digits, the row's product does not
+    result = _run(_executable(text, raw), x)
+    assert not np.isfinite(result[3:6]).any()
+    assert (result[0] == 0).all()
+    finite = np.r_[0:3, 6:m]
+    _check(result[finite], x[finite], weight, 2**-12)
+
+
+def test_strict_targets_have_no_scaled_integers() -> None:
+    text = _module("q4_0", 64, 128, precision=_MAY_ROUND)
+    assert "bfp" not in lower_text(text, target="cpu+strict", to_phase="schedule")
 
 
 @pytest.mark.parametrize("format", BLOCKS)
 def test_blocks_rounded_to_bf16(format: str) -> None:
     """Where the precision allows it, many rows use the machine's products of bf16; one row does not."""
-    text = _module(format, 127, 768, precision="precision <lhs = bf16, rhs = bf16>")
+    text = _module(format, 127, 768, precision=_MAY_ROUND)
     raw, weight = _weights(format, 127, 768)
     executable = _executable(text, raw)
     for m in _ROWS:

@@ -103,7 +103,7 @@ func.func private @variant_stage() attributes {v = #dsc.variant<tile = [1], work
 
 // -----
 
-// expected-error @+1 {{unknown instruction "amx", known are fma, dot, tile, mma, wgmma, wgmma8}}
+// expected-error @+1 {{unknown instruction "amx", known are fma, dot, bfp, tile, mma, wgmma, wgmma8}}
 func.func private @variant_instruction() attributes {v = #dsc.variant<tile = [1], workgroup = [1], instruction = "amx">}
 
 // -----

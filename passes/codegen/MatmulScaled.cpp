@@ -1,0 +1,238 @@
+//===- MatmulScaled.cpp - products of integers that share scales -----------===//
+//
+// Block floating point: 128 neighbours along the reduction, of a row or of a
+// column, become integers under one scale, so large that the sum of 128
+// products fits 32 bits. Integers of 16 bits are multiplied in pairs at twice
+// the rate of f32 wherever there is AVX512-VNNI. Both errors together are
+// smaller than that of one rounding to bf16, measured by a block's norm.
+//
+//===----------------------------------------------------------------------===//
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
+#include "passes/codegen/MatmulEmitter.h"
+
+namespace mlir::dsc {
+
+constexpr double kLargest = 4095;         // the greatest integer n with kScaledSteps n^2 < 2^31
+constexpr double kSmallestScaled = 1e-34; // kLargest divided by it is finite
+
+namespace {
+
+Value constantVector(KernelBuilder &kernel, Type element, Attribute value, int64_t count) {
+  return arith::ConstantOp::create(kernel, DenseElementsAttr::get(VectorType::get({count}, element), value));
+}
+
+} // namespace
+
+/// The greater of `most` and the magnitude of `value`, as bits: what is not finite is greater than all else.
+Value MatmulEmitter::greaterMagnitude(Value most, Value value) {
+  Type word = kernel.getI32Type();
+  Value bits = bitcast(value, lanes, word);
+  Value sign = constantVector(kernel, word, kernel.getI32IntegerAttr(0x7fffffff), lanes);
+  return arith::MaxUIOp::create(kernel, most, arith::AndIOp::create(kernel, bits, sign));
+}
+
+/// Scale of integers up to kLargest for floats up to `most`, bits of f32, and what turns the floats into them. Scales of
+/// what is not finite are not finite either.
+std::pair<Value, Value> MatmulEmitter::scaleOf(Value most) {
+  Type f32 = kernel.getF32Type();
+  auto constant = [&](double value) -> Value {
+    FloatAttr attr = kernel.getF32FloatAttr(value);
+    if (kernel.isVector(most))
+      return constantVector(kernel, f32, attr, lanes);
+    return arith::ConstantOp::create(kernel, attr);
+  };
+  Value smallest = constant(kSmallestScaled);
+  most = arith::MaxUIOp::create(kernel, most, arith::BitcastOp::create(kernel, most.getType(), smallest));
+  Value magnitude = arith::BitcastOp::create(kernel, smallest.getType(), most);
+  return {arith::MulFOp::create(kernel, magnitude, constant(1 / kLargest)),
+          arith::DivFOp::create(kernel, constant(kLargest), magnitude)};
+}
+
+/// 16 floats times `factor`, to the nearest integers; 32 bits each.
+Value MatmulEmitter::scaledIntegers(Value value, Value factor) {
+  VectorType type = vectorOf(lanes, kernel.getI32Type());
+  Value none = arith::ConstantOp::create(kernel, kernel.getZeroAttr(type));
+  Value all = arith::ConstantOp::create(kernel, kernel.getIntegerAttr(kernel.getI16Type(), -1));
+  Value rounding = arith::ConstantOp::create(kernel, kernel.getI32IntegerAttr(4)); // the current mode, to nearest
+  return LLVM::CallIntrinsicOp::create(
+             kernel, type, kernel.getStringAttr("llvm.x86.avx512.mask.cvtps2dq.512"),
+             ValueRange{arith::MulFOp::create(kernel, value, factor), none, all, rounding})
+      .getResults();
+}
+
+/// Writes one row's `kScaledSteps` elements from `k` on into `lines`, behind the last one zeros; the greatest magnitude,
+/// as bits.
+Value MatmulEmitter::gatherScaledRow(ArrayRef<Index> row, Value k) {
+  Type f32 = kernel.getF32Type(), word = kernel.getI32Type();
+  auto loadLine = [&](int64_t i) {
+    return vector::LoadOp::create(kernel, vectorOf(lanes, f32), lines,
+                                  ValueRange{kernel.constantIndex(i), kernel.constantIndex(0)});
+  };
+  int64_t count = kScaledSteps / lanes;
+  if (staticDepth() % kScaledSteps)
+    for (int64_t i = 0; i < count; ++i)
+      vector::StoreOp::create(kernel, constantVector(kernel, f32, kernel.getF32FloatAttr(0), lanes), lines,
+                              ValueRange{kernel.constantIndex(i), kernel.constantIndex(0)});
+  Value flat = memref::CollapseShapeOp::create(kernel, lines, SmallVector<ReassociationIndices>{{0, 1}});
+  int64_t width = std::min(kernel.kernelLanes(*op->getParentRegion()), lanes);
+  Value end = kernel.add(k, kernel.constantIndex(kScaledSteps));
+  if (staticDepth() % kScaledSteps)
+    end = kernel.min(end, depth);
+  SmallVector<Index> at(batch);
+  llvm::append_range(at, row);
+  at.emplace_back();
+  kernel.vectorLoop(k, end, width, [&](Value element) {
+    at.back() = Index::lanes(element);
+    Value value = stagedValue(at, f32);
+    SmallVector<Value> position{kernel.sub(element, k)};
+    if (kernel.isVector(value))
+      vector::StoreOp::create(kernel, value, flat, position);
+    else
+      memref::StoreOp::create(kernel, value, flat, position);
+  });
+  Value most = constantVector(kernel, word, kernel.getI32IntegerAttr(0), lanes);
+  for (int64_t i = 0; i < count; ++i)
+    most = greaterMagnitude(most, loadLine(i));
+  return vector::ReductionOp::create(kernel, vector::CombiningKind::MAXUI, most);
+}
+
+/// As `fillStage`, for integers under scales.
+void MatmulEmitter::fillScaledStage(Value begin, Value end) {
+  Type element = kernel.getI16Type();
+  int64_t length = block ? block : llvm::alignTo(staticDepth(), kScaledSteps), together = 2 * lanes;
+  Value zero = kernel.constantIndex(0), last = kernel.sub(rows, kernel.constantIndex(1));
+  Value tiles = kernel.floorDiv(kernel.add(kernel.sub(end, begin), kernel.constantIndex(tileRows - 1)), tileRows);
+  kernel.forLoop(zero, tiles, 1, [&](Value tile) {
+    Value first = kernel.mul(tile, kernel.constantIndex(tileRows));
+    kernel.forLoop(zero, depth, kScaledSteps, [&](Value k) {
+      Value number = kernel.floorDiv(k, length);
+      Value inBlock = kernel.sub(k, kernel.mul(number, kernel.constantIndex(length)));
+      SmallVector<SmallVector<Value>> values(kScaledSteps / together);
+      for (int64_t r = 0; r < tileRows; ++r) {
+        Value row = kernel.add(first, kernel.constantIndex(r));
+        Value most = gatherScaledRow(rowIndex(kernel.min(kernel.add(begin, row), last)), k);
+        auto [scale, factor] = scaleOf(most);
+        memref::StoreOp::create(kernel, scale, lhsScales, ValueRange{row, kernel.floorDiv(k, kScaledSteps)});
+        Value factors = vector::BroadcastOp::create(kernel, vectorOf(lanes, factor.getType()), factor);
+        for (auto [i, parts] : llvm::enumerate(values)) {
+          SmallVector<Value> halves;
+          for (int64_t half = 0; half < 2; ++half) {
+            Value line = vector::LoadOp::create(kernel, vectorOf(lanes, kernel.getF32Type()), lines,
+                                                ValueRange{kernel.constantIndex(2 * i + half), zero});
+            halves.push_back(arith::TruncIOp::create(kernel, vectorOf(lanes, element), scaledIntegers(line, factors)));
+          }
+          auto order = llvm::to_vector(llvm::seq<int64_t>(0, together));
+          parts.push_back(vector::ShuffleOp::create(kernel, halves[0], halves[1], order));
+        }
+      }
+      int64_t outer = std::exchange(kernel.width, together);
+      for (auto [i, parts] : llvm::enumerate(values))
+        storeInterleaved(parts, number, tile, kernel.add(inBlock, kernel.constantIndex(i * together)));
+      kernel.width = outer;
+    });
+  });
+}
+
+/// Decodes elements [begin, end) of the reduction for the tile at `column` to integers under scales, whole blocks of
+/// them.
+void MatmulEmitter::fillScaledRhsStage(Value column, Value begin, Value end) {
+  rhsBegin = begin;
+  Type f32 = kernel.getF32Type(), word = kernel.getI32Type();
+  VectorType floats = vectorOf(lanes, f32);
+  Value zero = kernel.constantIndex(0);
+  auto storeLine = [&](Value value, Value number) {
+    vector::StoreOp::create(kernel, value, lines, ValueRange{number, zero});
+  };
+  kernel.forLoop(begin, end, kScaledSteps, [&](Value k) {
+    Value last = kernel.add(k, kernel.constantIndex(kScaledSteps));
+    if (staticDepth() % kScaledSteps)
+      last = kernel.min(last, depth);
+    for (int64_t v = 0; v < vectors; ++v) {
+      if (staticDepth() % kScaledSteps)
+        kernel.forLoop(zero, kernel.constantIndex(kScaledSteps), 1, [&](Value line) {
+          storeLine(constantVector(kernel, f32, kernel.getF32FloatAttr(0), lanes), line);
+        });
+      SmallVector<Value> none{constantVector(kernel, word, kernel.getI32IntegerAttr(0), lanes)};
+      // Floats first: how great they are decides about their scale.
+      Value most = kernel.forLoop(k, last, run ? run : group, none, [&](Value at, ValueRange carried) {
+        Value inner = carried[0], line = kernel.sub(at, k);
+        auto keep = [&](Value value, int64_t i) {
+          inner = greaterMagnitude(inner, value);
+          storeLine(value, kernel.add(line, kernel.constantIndex(i)));
+        };
+        if (!run)
+          for (auto [i, value] : llvm::enumerate(
+                   loadWidened(kernel.floorDiv(column, vectors * lanes), v, kernel.floorDiv(at, group))))
+            keep(value, i);
+        ScaledRun part = run ? runAt(column, v, kernel.floorDiv(at, run)) : ScaledRun();
+        for (int64_t i = 0; i < run; ++i)
+          keep(runValue(part, i), i);
+        return SmallVector<Value>{inner};
+      })[0];
+      auto [scale, factor] = scaleOf(most);
+      vector::StoreOp::create(
+          kernel, scale, rhsScales,
+          ValueRange{kernel.floorDiv(kernel.sub(k, begin), kScaledSteps), kernel.constantIndex(v * lanes)});
+      Value firstPair = kernel.floorDiv(kernel.sub(k, begin), group), factors = factor;
+      kernel.forLoop(zero, kernel.constantIndex(kScaledSteps), group, [&](Value line) {
+        auto integers = [&](int64_t i) {
+          Value value = vector::LoadOp::create(kernel, floats, lines,
+                                               ValueRange{kernel.add(line, kernel.constantIndex(i)), zero});
+          return scaledIntegers(value, factors);
+        };
+        Value low = constantVector(kernel, word, kernel.getI32IntegerAttr(0xffff), lanes);
+        Value high = constantVector(kernel, word, kernel.getI32IntegerAttr(16), lanes);
+        Value pairs = arith::OrIOp::create(kernel, arith::AndIOp::create(kernel, integers(0), low),
+                                           arith::ShLIOp::create(kernel, integers(1), high));
+        vector::StoreOp::create(
+            kernel, bitcast(pairs, lanes * group, kernel.getI16Type()), rhsStage,
+            ValueRange{kernel.add(firstPair, kernel.floorDiv(line, group)), kernel.constantIndex(v * lanes * group)});
+      });
+    }
+  });
+}
+
+/// `sums` plus the products of k in [begin, end), whole blocks of integers: the sum of each is scaled once.
+SmallVector<Value> MatmulEmitter::accumulateScaled(const Tile &tile, Value begin, Value end, ArrayRef<Value> sums) {
+  Prefetch next = prefetchAfter(tile, begin, end);
+  stageK = begin;
+  stageBlock = block ? kernel.floorDiv(begin, block) : begin;
+  int64_t steps = stepsPerTurn(), stride = steps * group;
+  Value none = constantVector(kernel, kernel.getI32Type(), kernel.getI32IntegerAttr(0), lanes);
+  return kernel.forLoop(begin, end, kScaledSteps, sums, [&](Value first, ValueRange carried) {
+    SmallVector<Value> start(sums.size(), none);
+    Value last = kernel.min(kernel.add(first, kernel.constantIndex(kScaledSteps)), end);
+    SmallVector<Value> integers = kernel.forLoop(first, last, stride, start, [&](Value k, ValueRange inner) {
+      SmallVector<Value> acc(inner);
+      Value turn = kernel.floorDiv(kernel.sub(k, begin), stride);
+      prefetchStage(tile, k);
+      if (tile.fetchesResults)
+        prefetchResults(tile, turn);
+      prefetchNext(next, turn);
+      for (int64_t i = 0; i < steps; ++i)
+        addStep(tile, kernel.add(k, kernel.constantIndex(i * group)), acc);
+      return acc;
+    });
+    SmallVector<Value> acc(carried);
+    for (int64_t r = 0; r < tileRows; ++r) {
+      Value row = kernel.sub(tile.rowNumbers[r], stageBegin);
+      Value left = memref::LoadOp::create(kernel, lhsScales, ValueRange{row, kernel.floorDiv(first, kScaledSteps)});
+      for (int64_t v = 0; v < vectors; ++v) {
+        Value right = vector::LoadOp::create(
+            kernel, vectorOf(lanes, accType), rhsScales,
+            ValueRange{kernel.floorDiv(kernel.sub(first, rhsBegin), kScaledSteps), kernel.constantIndex(v * lanes)});
+        Value scale = arith::MulFOp::create(kernel, right, kernel.splat(left));
+        Value &sum = acc[r * vectors + v];
+        Value product = arith::SIToFPOp::create(kernel, sum.getType(), integers[r * vectors + v]);
+        sum = vector::FMAOp::create(kernel, product, scale, sum);
+      }
+    }
+    return acc;
+  });
+}
+
+} // namespace mlir::dsc

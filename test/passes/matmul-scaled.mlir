@@ -1,0 +1,32 @@
+// RUN: dsc-opt %s --split-input-file --dsc-generate-kernels --verify-diagnostics | FileCheck %s
+
+// Each row's 128 elements, and each column's, become integers: their greatest magnitude, a scale, a conversion to the
+// nearest. Sums of integers begin at 0 for every block; then they are scaled.
+// CHECK-LABEL: func.func private @pairs(
+// CHECK: vector.reduction <maxui>
+// CHECK: llvm.call_intrinsic "llvm.x86.avx512.mask.cvtps2dq.512"
+// CHECK: arith.trunci
+// CHECK: arith.maxui
+// CHECK: llvm.call_intrinsic "llvm.x86.avx512.mask.cvtps2dq.512"
+// CHECK: scf.for
+// CHECK: scf.for {{.*}} -> (vector<16xi32>, vector<16xi32>, vector<16xi32>, vector<16xi32>)
+// CHECK-COUNT-16: llvm.call_intrinsic "llvm.x86.avx512.vpdpwssd.512"
+// CHECK-COUNT-4: arith.sitofp
+module attributes {dsc.symbols = ["m"], dsc.target = #dsc.target<"cpu:native", triple = "x86_64-unknown-linux-gnu", cpu = "x86-64-v4", features = "+avx512f,+avx512vnni", vector_bytes = 64, vector_registers = 32>} {
+  func.func private @pairs(%x: tensor<?x256xf32> {dsc.dims = #dsc.dims<["m", "_"]>}, %w: tensor<2x128x32x2xbf16>) -> (tensor<?x64xf32> {dsc.dims = #dsc.dims<["m", "_"]>})
+      attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [2, 32], workgroup = [64, 64], stage = [0, 1], instruction = "bfp">} {
+    %0 = dsc.matmul %x, %w {packed_columns = 64 : i64} : (tensor<?x256xf32>, tensor<2x128x32x2xbf16>) -> tensor<?x64xf32>
+    return %0 : tensor<?x64xf32>
+  }
+}
+
+// -----
+
+module attributes {dsc.target = #dsc.target<"cpu:native", triple = "x86_64-unknown-linux-gnu", cpu = "x86-64-v4", features = "+avx512f", vector_bytes = 64, vector_registers = 32>} {
+  func.func private @no_instruction(%x: tensor<4x256xf32>, %w: tensor<2x128x32x2xbf16>) -> tensor<4x64xf32>
+      attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [2, 32], workgroup = [64, 64], stage = [0, 1], instruction = "bfp">} {
+    // expected-error @+1 {{instruction "bfp" needs a target with the feature avx512vnni, both operands staged, 16 lanes of f32, unroll 1, a depth that is a multiple of 128, and a rhs in blocks or in groups of 2 elements of 16 bits, got:}}
+    %0 = dsc.matmul %x, %w {packed_columns = 64 : i64} : (tensor<4x256xf32>, tensor<2x128x32x2xbf16>) -> tensor<4x64xf32>
+    return %0 : tensor<4x64xf32>
+  }
+}
