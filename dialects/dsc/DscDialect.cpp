@@ -282,7 +282,8 @@ LogicalResult VariantAttr::verify(function_ref<InFlightDiagnostic()> emitError, 
     if (operand < 0)
       return emitError() << "stage must list operand numbers, got: " << operand;
   if (!llvm::is_contained({"fma", "dot", "bfp", "tile", "mma", "wgmma", "wgmma8"}, instruction))
-    return emitError() << "unknown instruction \"" << instruction << "\", known are fma, dot, bfp, tile, mma, wgmma, wgmma8";
+    return emitError() << "unknown instruction \"" << instruction
+                       << "\", known are fma, dot, bfp, tile, mma, wgmma, wgmma8";
   return success();
 }
 

@@ -74,14 +74,18 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     // One row is bound by memory: bf16 is widened, bytes have no cheaper way.
     StringRef single = isa<FloatType>(sum) ? "fma" : instruction;
     bool machineTiles = !matmul.getPackedRows() && hasTiles(matmul, target) && (groupOf(matmul) > 1 || run) &&
-                        lanes == kMachineTileRows && (sum.isInteger() || mayRound(matmul));
+                        lanes == kMachineTileRows && (sum.isInteger() || mayRound(matmul)) &&
+                        2 * kMachineTileRows * stageRowBytes(matmul, "tile") <= kMaxStageBytes;
     if (machineTiles) {
       instruction = "tile";
       rows = 2 * kMachineTileRows;
     }
-    bool scaled = !machineTiles && instruction == "fma" && scaledPays(matmul, target);
+    bool scaled = !machineTiles && instruction == "fma" && scaledPays(matmul, target) &&
+                  rows * stageRowBytes(matmul, "bfp") <= kMaxStageBytes;
     if (scaled)
       instruction = "bfp";
+    if (run) // its rows must be staged, however long they are
+      rows = std::clamp<int64_t>(kMaxStageBytes / std::max<int64_t>(1, stageRowBytes(matmul, instruction)), 1, rows);
     int64_t tiles = 8, depth = 0, wanted = machineTiles ? kTilePanelBytes : kPanelBytes;
     SmallVector<int64_t> stage;
     Type staged = factorType(matmul, instruction);
@@ -103,27 +107,33 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
         most = std::min(most, kMaxStageBytes / bytes);
       tiles = std::clamp<int64_t>(near, 1, most);
     }
-    if (run) {
-      // Few rows decode blocks in registers, many share a tile that is decoded once.
-      int64_t few = std::max<int64_t>(1, std::min<int64_t>(4, rows / 3)), wide = machineTiles ? 4 : 32;
-      return ScheduleAttr::get(context, {VariantAttr::get(context, 1, {1, panel}, {1, panel}, 1, 0, {0}, "fma"),
-                                         VariantAttr::get(context, 16, {few, panel}, {16, panel}, 1, 0, {0}, "fma"),
-                                         VariantAttr::get(context, 0, {rows, panel}, {rows * tiles, panel * wide}, 1,
-                                                          depth, {0, 1}, instruction)});
-    }
-    VariantAttr many = VariantAttr::get(context, 0, {rows, panel}, {rows * tiles, panel * (bytes > 0 ? 4 : 2)}, 1,
-                                        depth, stage, instruction);
+    auto variant = [&](int64_t maxRows, int64_t high, int64_t rowsOfAll, int64_t wide, ArrayRef<int64_t> stage,
+                       StringRef instruction, int64_t unroll = 1, int64_t depth = 0) {
+      return VariantAttr::get(context, maxRows, {high, panel}, {rowsOfAll, wide * panel}, unroll, depth, stage,
+                              instruction);
+    };
+    // A workgroup is as narrow as a tile: the next one finds its rows in the stage, and few rows are work for all
+    // threads.
+    int64_t wide = machineTiles ? 4 : bytes > 0 ? 1 : 2;
+    SmallVector<int64_t> both{0, 1};
+    VariantAttr many = variant(0, rows, rows * tiles, wide, run || scaled ? ArrayRef(both) : stage, instruction,
+                               /*unroll=*/1, depth);
     if (matmul.getPackedRows())
       return ScheduleAttr::get(context, many);
-    // One row leaves room for four independent sums, which hide the latency of the multiply-add. A workgroup of many
-    // columns pays for its stage.
-    VariantAttr one = VariantAttr::get(context, 1, {1, panel}, {1, 2 * panel}, 4, 0, stage, single);
+    // Few rows decode blocks in registers and do not pay for integers, many share a tile that is decoded once.
+    int64_t fit = std::max<int64_t>(1, kMaxStageBytes / std::max<int64_t>(1, stageRowBytes(matmul, "fma")));
+    if (run) {
+      int64_t few = std::clamp<int64_t>(rows / 3, 1, std::min<int64_t>(4, fit));
+      return ScheduleAttr::get(context, {variant(1, 1, 1, 1, {0}, "fma"),
+                                         variant(16, few, std::min<int64_t>(16, fit), 1, {0}, "fma"), many});
+    }
+    // One row leaves room for four independent sums, which hide the latency of the multiply-add.
+    VariantAttr one = variant(1, 1, 1, 2, stage, single, /*unroll=*/4);
     if (!scaled)
       return ScheduleAttr::get(context, {one, many});
-    // So few rows do not pay for what turns the right side into integers.
-    VariantAttr some = VariantAttr::get(context, 16, {rows, panel}, {rows * 2, panel * 4}, 1, 0, {0}, "fma");
-    many = VariantAttr::get(context, 0, {rows, panel}, {rows * tiles, panel * 32}, 1, depth, {0, 1}, instruction);
-    return ScheduleAttr::get(context, {one, some, many});
+    int64_t few = std::min(rows, fit);
+    return ScheduleAttr::get(context,
+                             {one, variant(16, few, std::min(2 * few, std::max(few, fit)), 1, {0}, "fma"), many});
   }
 
   /// Whether factors may be rounded to bf16: they are bf16, or the operation's precision says so.
@@ -149,7 +159,9 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     return target.hasFeature("avx512vnni") && !target.isStrict() && mayRoundFactors(op.getPrecision()) &&
            canScale(op) && !op.getPackedRows();
   }
-  static bool canScale(MatmulOp op) { return (runOf(op) || inPairs(op)) && accumulatorOf(op).isF32(); }
+  static bool canScale(MatmulOp op) {
+    return depthOf(op) > 0 && (runOf(op) || inPairs(op)) && accumulatorOf(op).isF32();
+  }
 
   AffineExpr getRows(Operation *op, DimsAnalysis &dims) const {
     return elementCount(matmulShape(cast<MatmulOp>(op), dims).rows, op->getContext());
@@ -206,9 +218,10 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     bool both = stages(variant, 0) && stages(variant, 1);
     if (!target.hasFeature("avx512vnni") || !both || !canScale(op) || lanes != 16 || variant.getUnroll() != 1 ||
         variant.getDepth() % kScaledSteps != 0)
-      return op.emitOpError("instruction \"bfp\" needs a target with the feature avx512vnni, both operands staged, 16 "
-                            "lanes of f32, unroll 1, a depth that is a multiple of 128, and a rhs in blocks or in groups "
-                            "of 2 elements of 16 bits, got: ")
+      return op.emitOpError(
+                 "instruction \"bfp\" needs a target with the feature avx512vnni, both operands staged, 16 "
+                 "lanes of f32, unroll 1, a depth that is a multiple of 128, and a rhs in blocks or in groups "
+                 "of 2 elements of 16 bits, got: ")
              << variant;
     return success();
   }

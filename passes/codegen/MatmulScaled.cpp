@@ -35,8 +35,8 @@ Value MatmulEmitter::greaterMagnitude(Value most, Value value) {
   return arith::MaxUIOp::create(kernel, most, arith::AndIOp::create(kernel, bits, sign));
 }
 
-/// Scale of integers up to kLargest for floats up to `most`, bits of f32, and what turns the floats into them. Scales of
-/// what is not finite are not finite either.
+/// Scale of integers up to kLargest for floats up to `most`, bits of f32, and what turns the floats into them. Scales
+/// of what is not finite are not finite either.
 std::pair<Value, Value> MatmulEmitter::scaleOf(Value most) {
   Type f32 = kernel.getF32Type();
   auto constant = [&](double value) -> Value {
@@ -58,14 +58,13 @@ Value MatmulEmitter::scaledIntegers(Value value, Value factor) {
   Value none = arith::ConstantOp::create(kernel, kernel.getZeroAttr(type));
   Value all = arith::ConstantOp::create(kernel, kernel.getIntegerAttr(kernel.getI16Type(), -1));
   Value rounding = arith::ConstantOp::create(kernel, kernel.getI32IntegerAttr(4)); // the current mode, to nearest
-  return LLVM::CallIntrinsicOp::create(
-             kernel, type, kernel.getStringAttr("llvm.x86.avx512.mask.cvtps2dq.512"),
-             ValueRange{arith::MulFOp::create(kernel, value, factor), none, all, rounding})
+  return LLVM::CallIntrinsicOp::create(kernel, type, kernel.getStringAttr("llvm.x86.avx512.mask.cvtps2dq.512"),
+                                       ValueRange{arith::MulFOp::create(kernel, value, factor), none, all, rounding})
       .getResults();
 }
 
-/// Writes one row's `kScaledSteps` elements from `k` on into `lines`, behind the last one zeros; the greatest magnitude,
-/// as bits.
+/// Writes one row's `kScaledSteps` elements from `k` on into `lines`, behind the last one zeros; the greatest
+/// magnitude, as bits.
 Value MatmulEmitter::gatherScaledRow(ArrayRef<Index> row, Value k) {
   Type f32 = kernel.getF32Type(), word = kernel.getI32Type();
   auto loadLine = [&](int64_t i) {
@@ -165,8 +164,8 @@ void MatmulEmitter::fillScaledRhsStage(Value column, Value begin, Value end) {
           storeLine(value, kernel.add(line, kernel.constantIndex(i)));
         };
         if (!run)
-          for (auto [i, value] : llvm::enumerate(
-                   loadWidened(kernel.floorDiv(column, vectors * lanes), v, kernel.floorDiv(at, group))))
+          for (auto [i, value] :
+               llvm::enumerate(loadWidened(kernel.floorDiv(column, vectors * lanes), v, kernel.floorDiv(at, group))))
             keep(value, i);
         ScaledRun part = run ? runAt(column, v, kernel.floorDiv(at, run)) : ScaledRun();
         for (int64_t i = 0; i < run; ++i)

@@ -4,7 +4,7 @@
 // RUN: dsc-opt %s --dsc-set-target=target=cpu:x86-64-v3 --dsc-schedule-dispatches=record=recorded.json -o /dev/null
 // RUN: dsc-opt %s --dsc-compile="target=cpu:x86-64-v4 to=schedule record=recorded.json" -o /dev/null
 // RUN: FileCheck %s --check-prefix=FILE --input-file=recorded.json
-// RUN: sed -e 's/workgroup = .144, 128./workgroup = [48, 64]/' recorded.json > edited.json
+// RUN: sed -e 's/workgroup = .144, 32./workgroup = [48, 64]/' recorded.json > edited.json
 // RUN: dsc-opt %s --dsc-compile="target=cpu:x86-64-v4 to=schedule schedules=edited.json" | FileCheck %s --check-prefix=EDITED
 // RUN: dsc-opt %s --dsc-set-target=target=cpu:x86-64-v4 --dsc-schedule-dispatches=schedules=edited.json --mlir-pass-statistics -o /dev/null 2>&1 | FileCheck %s --check-prefix=STATS
 // Another target's schedules are not taken.
@@ -16,7 +16,7 @@
 // FILE-NEXT: "kernel": "{{[0-9a-f]+}}",
 // FILE-NEXT: "where": "layer/up_proj",
 // FILE-NEXT: "op": "dsc.matmul",
-// FILE-NEXT: "schedule": "#dsc.schedule<<max_rows = 1, {{.*}}>, <tile = [12, 32], workgroup = [144, 128], stage = [0]>>"
+// FILE-NEXT: "schedule": "#dsc.schedule<<max_rows = 1, {{.*}}>, <tile = [12, 32], workgroup = [144, 32], stage = [0]>>"
 // FILE-NOT: "kernel"
 // EDITED: func.func private @matmul_0({{.*}}dsc.schedule = #dsc.variant<tile = [12, 32], workgroup = [48, 64], stage = [0]>
 // STATS: (S) 2 from-file
@@ -30,9 +30,9 @@
 // RUN: echo '{"version": 1, "schedules": [{"kernel": "0", "target": "cpu"}]}' > entry.json
 // RUN: not dsc-opt %s --dsc-set-target --dsc-schedule-dispatches=schedules=entry.json 2>&1 | FileCheck %s --check-prefix=ERR-ENTRY
 // RUN: not dsc-opt %s --dsc-set-target --dsc-schedule-dispatches=record=missing/x.json 2>&1 | FileCheck %s --check-prefix=ERR-WRITE
-// RUN: sed -e 's/workgroup = .144, 128./workgroup = [0, 64]/' recorded.json > zero.json
+// RUN: sed -e 's/workgroup = .144, 32./workgroup = [0, 64]/' recorded.json > zero.json
 // RUN: not dsc-opt %s --dsc-compile="target=cpu:x86-64-v4 to=schedule schedules=zero.json" 2>&1 | FileCheck %s --check-prefix=ERR-ZERO
-// RUN: sed -e 's/workgroup = .144, 128./workgroup = [144]/' recorded.json > rank.json
+// RUN: sed -e 's/workgroup = .144, 32./workgroup = [144]/' recorded.json > rank.json
 // RUN: not dsc-opt %s --dsc-compile="target=cpu:x86-64-v4 to=schedule schedules=rank.json" 2>&1 | FileCheck %s --check-prefix=ERR-RANK
 
 // ERR-MISSING: error: the schedules in missing cannot be used: No such file or directory

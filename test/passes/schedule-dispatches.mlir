@@ -7,8 +7,8 @@
 module attributes {dsc.symbols = ["n"]} {
   // One row has a variant of its own. The tile is two vectors wide and as high as the registers allow.
   // CHECK-LABEL: func.func @example
-  // V4: dsc.dispatch(%{{.*}}, %{{.*}}) schedule <<max_rows = 1, tile = [1, 32], workgroup = [1, 64], unroll = 4, stage = [0]>, <tile = [12, 32], workgroup = [144, 128], stage = [0]>> :
-  // V3: dsc.dispatch(%{{.*}}, %{{.*}}) schedule <<max_rows = 1, tile = [1, 16], workgroup = [1, 32], unroll = 4, stage = [0]>, <tile = [5, 16], workgroup = [60, 64], stage = [0]>> :
+  // V4: dsc.dispatch(%{{.*}}, %{{.*}}) schedule <<max_rows = 1, tile = [1, 32], workgroup = [1, 64], unroll = 4, stage = [0]>, <tile = [12, 32], workgroup = [144, 32], stage = [0]>> :
+  // V3: dsc.dispatch(%{{.*}}, %{{.*}}) schedule <<max_rows = 1, tile = [1, 16], workgroup = [1, 32], unroll = 4, stage = [0]>, <tile = [5, 16], workgroup = [60, 16], stage = [0]>> :
   func.func @example(%x: tensor<?x576xf32> {dsc.dims = #dsc.dims<["n", "_"]>}, %w: tensor<576x64xf32>) -> tensor<?x64xf32> {
     %y = dsc.dispatch (%x, %w) : (tensor<?x576xf32>, tensor<576x64xf32>) -> tensor<?x64xf32> {
     ^bb0(%a: tensor<?x576xf32>, %b: tensor<576x64xf32>):
@@ -31,7 +31,7 @@ module attributes {dsc.symbols = ["n"]} {
 
   // Pairs of bf16 go to matrix tiles where the machine has them, and the left side may be rounded.
   // CHECK-LABEL: func.func @groups
-  // V4: <tile = [12, 32], workgroup = [144, 128], stage = [0]>> :
+  // V4: <tile = [12, 32], workgroup = [144, 32], stage = [0]>> :
   func.func @groups(%x: tensor<?x576xf32> {dsc.dims = #dsc.dims<["n", "_"]>}, %w: tensor<2x288x32x2xbf16>) -> tensor<?x64xf32> {
     %y = dsc.dispatch (%x, %w) : (tensor<?x576xf32>, tensor<2x288x32x2xbf16>) -> tensor<?x64xf32> {
     ^bb0(%a: tensor<?x576xf32>, %b: tensor<2x288x32x2xbf16>):
@@ -97,7 +97,7 @@ module attributes {dsc.symbols = ["n"]} {
 
 // RUN: sed -e 's/^module attributes {/&dsc.target = #dsc.target<"cpu:native", triple = "x86_64-unknown-linux-gnu", cpu = "x86-64-v4", features = "+avx512f,+amx-tile,+amx-bf16", vector_bytes = 64, vector_registers = 32>, /' %s | dsc-opt --dsc-schedule-dispatches | FileCheck %s --check-prefix=TILES
 // TILES-LABEL: func.func @example
-// TILES: <tile = [12, 32], workgroup = [144, 128], stage = [0]>> :
+// TILES: <tile = [12, 32], workgroup = [144, 32], stage = [0]>> :
 // TILES-LABEL: func.func @groups
 // TILES: schedule <<max_rows = 1, tile = [1, 32], workgroup = [1, 64], unroll = 4, stage = [0]>, <tile = [32, 32], workgroup = [256, 128], depth = 320, stage = [0], instruction = "tile">> :
 

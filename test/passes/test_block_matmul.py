@@ -166,6 +166,18 @@ def test_scaled_integers_of_any_magnitude() -> None:
     _check(result[finite], x[finite], weight, 2**-12)
 
 
+@pytest.mark.parametrize("precision", ["", _MAY_ROUND])
+def test_rows_that_fill_the_stage(precision: str) -> None:
+    """So long that no more than a few rows fit: tiles become lower."""
+    for n, k in ((3, 65536), (2, 131072)):
+        raw, weight = _weights("q4_0", n, k)
+        text = _module("q4_0", n, k, precision=precision)
+        executable = _executable(text, raw)
+        for m in (1, 9, 20):
+            x = _lhs(m, k)
+            _check(_run(executable, x), x, weight, _unit(text, m))
+
+
 def test_strict_targets_have_no_scaled_integers() -> None:
     text = _module("q4_0", 64, 128, precision=_MAY_ROUND)
     assert "bfp" not in lower_text(text, target="cpu+strict", to_phase="schedule")
