@@ -63,6 +63,7 @@ MatmulEmitter::MatmulEmitter(MatmulOp op, KernelBuilder &kernel, const MatmulPla
     lhsScales = kernel.allocate(MemRefType::get({tilesPerWorkgroup * tileRows, blocks}, accType));
     rhsScales = kernel.allocate(MemRefType::get({block ? block / kScaledSteps : blocks, vectors * lanes}, accType));
     lines = kernel.allocate(MemRefType::get({kScaledSteps, lanes}, accType));
+    integerRows = kernel.allocate(MemRefType::get({tileRows, kScaledSteps}, kernel.getI16Type()));
   }
   if (block || tiles)
     partial = kernel.allocate(MemRefType::get({(block ? tilesPerWorkgroup : 1) * tileRows, vectors * lanes}, accType));

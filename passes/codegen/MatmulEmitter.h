@@ -150,6 +150,7 @@ private:
   Value lhsScales;          // of the staged rows: the scale of each block of integers
   Value rhsScales;          // of the staged columns, block by block
   Value lines;              // floats on their way to integers: kScaledSteps of 16 columns, or of one row
+  Value integerRows;        // integers of a tile's rows on their way to the stage
 };
 
 } // namespace mlir::dsc

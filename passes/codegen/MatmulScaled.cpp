@@ -108,29 +108,29 @@ void MatmulEmitter::fillScaledStage(Value begin, Value end) {
   kernel.forLoop(zero, tiles, 1, [&](Value tile) {
     Value first = kernel.mul(tile, kernel.constantIndex(tileRows));
     kernel.forLoop(zero, depth, kScaledSteps, [&](Value k) {
-      Value number = kernel.floorDiv(k, length);
-      Value inBlock = kernel.sub(k, kernel.mul(number, kernel.constantIndex(length)));
-      SmallVector<SmallVector<Value>> values(kScaledSteps / together);
-      for (int64_t r = 0; r < tileRows; ++r) {
-        Value row = kernel.add(first, kernel.constantIndex(r));
+      kernel.forLoop(zero, kernel.constantIndex(tileRows), 1, [&](Value r) {
+        Value row = kernel.add(first, r);
         Value most = gatherScaledRow(rowIndex(kernel.min(kernel.add(begin, row), last)), k);
         auto [scale, factor] = scaleOf(most);
         memref::StoreOp::create(kernel, scale, lhsScales, ValueRange{row, kernel.floorDiv(k, kScaledSteps)});
         Value factors = vector::BroadcastOp::create(kernel, vectorOf(lanes, factor.getType()), factor);
-        for (auto [i, parts] : llvm::enumerate(values)) {
-          SmallVector<Value> halves;
-          for (int64_t half = 0; half < 2; ++half) {
-            Value line = vector::LoadOp::create(kernel, vectorOf(lanes, kernel.getF32Type()), lines,
-                                                ValueRange{kernel.constantIndex(2 * i + half), zero});
-            halves.push_back(arith::TruncIOp::create(kernel, vectorOf(lanes, element), scaledIntegers(line, factors)));
-          }
-          auto order = llvm::to_vector(llvm::seq<int64_t>(0, together));
-          parts.push_back(vector::ShuffleOp::create(kernel, halves[0], halves[1], order));
+        for (int64_t i = 0; i < kScaledSteps / lanes; ++i) {
+          Value line = vector::LoadOp::create(kernel, vectorOf(lanes, factor.getType()), lines,
+                                              ValueRange{kernel.constantIndex(i), zero});
+          Value integers = arith::TruncIOp::create(kernel, vectorOf(lanes, element), scaledIntegers(line, factors));
+          vector::StoreOp::create(kernel, integers, integerRows, ValueRange{r, kernel.constantIndex(i * lanes)});
         }
-      }
+      });
+      Value number = kernel.floorDiv(k, length);
+      Value inBlock = kernel.sub(k, kernel.mul(number, kernel.constantIndex(length)));
       int64_t outer = std::exchange(kernel.width, together);
-      for (auto [i, parts] : llvm::enumerate(values))
-        storeInterleaved(parts, number, tile, kernel.add(inBlock, kernel.constantIndex(i * together)));
+      kernel.forLoop(zero, kernel.constantIndex(kScaledSteps), together, [&](Value part) {
+        SmallVector<Value> values;
+        for (int64_t r = 0; r < tileRows; ++r)
+          values.push_back(vector::LoadOp::create(kernel, vectorOf(together, element), integerRows,
+                                                  ValueRange{kernel.constantIndex(r), part}));
+        storeInterleaved(values, number, tile, kernel.add(inBlock, part));
+      });
       kernel.width = outer;
     });
   });
