@@ -123,8 +123,8 @@ def texts(svg: ElementTree.Element) -> list[tuple[str, float, float, str]]:
 
 
 def scale(ticks: list[tuple[float, float]], value: float) -> float:
-    """Pixel of a value on the logarithmic axis that two ticks (value, pixel) fix."""
-    (v0, p0), (v1, p1) = ticks[:2]
+    """Pixel of a value on the logarithmic axis that two ticks (value, pixel to a tenth) fix: those farthest apart."""
+    (v0, p0), (v1, p1) = min(ticks), max(ticks)
     return p0 + (p1 - p0) * math.log(value / v0) / math.log(v1 / v0)
 
 
@@ -138,13 +138,13 @@ def test_roofline(files: Path, report: dict[str, Any]) -> None:
     numbers = [(float(text), x, y, anchor) for text, x, y, anchor in written if re.fullmatch(r"[\d.]+|1e[-+]\d+", text)]
     columns = [(value, x) for value, x, _, anchor in numbers if anchor == "middle"]
     rows = [(value, y - 4) for value, _, y, anchor in numbers if anchor == "end"]
-    circles = {(float(c.get("cx")), float(c.get("cy"))): c[0].text for c in svg.iter() if len(c) and c.get("cx")}
+    circles = [((float(c.get("cx")), float(c.get("cy"))), c[0].text) for c in svg.iter() if len(c) and c.get("cx")]
     drawn = 0
     for phase in ("prefill", "decode"):
         for row in report[phase]["kernels"]:
             if row["share"] >= 0.001 and row["operations"]:
                 x, y = scale(columns, row["operations"] / row["bytes"]), scale(rows, row["gflops"])
-                near = [title for at, title in circles.items() if math.dist(at, (x, y)) < 0.5]
+                near = [title for at, title in circles if math.dist(at, (x, y)) < 0.5]
                 assert any(title.startswith(f"{row['kernel']}: ") for title in near)
                 label = row["kernel"] if "self_attn" in row["locations"][0].split("/")[-1] else None
                 place = ", ".join(location.rsplit("/", 1)[-1] for location in row["locations"])
