@@ -144,11 +144,7 @@ SmallVector<Value> MatmulEmitter::accumulate(const Tile &tile, Value begin, Valu
       kernel.add(begin, kernel.mul(kernel.floorDiv(kernel.sub(end, begin), stride), kernel.constantIndex(stride)));
   SmallVector<Value> acc = kernel.forLoop(begin, whole, stride, start, [&](Value k, ValueRange carried) {
     SmallVector<Value> values(carried);
-    Value turn = kernel.floorDiv(kernel.sub(k, begin), stride);
-    prefetchStage(tile, k);
-    if (tile.fetchesResults)
-      prefetchResults(tile, turn);
-    prefetchNext(next, turn);
+    prefetchTurn(tile, next, k, kernel.floorDiv(kernel.sub(k, begin), stride));
     for (int64_t i = 0; i < steps; ++i) {
       int64_t u = i % unroll;
       addStep(tile, kernel.add(k, kernel.constantIndex(i * group)),
@@ -225,6 +221,14 @@ void MatmulEmitter::prefetchResults(const Tile &tile, Value number) {
   });
 }
 
+/// What one turn of a tile's loop, which begins at `k`, fetches of all that comes later.
+void MatmulEmitter::prefetchTurn(const Tile &tile, const Prefetch &next, Value k, Value turn) {
+  prefetchStage(tile, k);
+  if (tile.fetchesResults)
+    prefetchResults(tile, turn);
+  prefetchNext(next, turn);
+}
+
 void MatmulEmitter::prefetchNext(const Prefetch &next, Value turn) {
   if (!next.panels)
     return;
@@ -276,7 +280,7 @@ void MatmulEmitter::forTiles(Value begin, Value end, function_ref<void(Value, bo
 /// The rows of a workgroup by one tile of columns.
 void MatmulEmitter::columnTile(Value column, Value rowBegin, Value rowEnd) {
   kernel.width = lanes;
-  // Groups are whole: the last one is padded with zeros on both sides.
+  // Groups are whole: the last one is padded with zeros on both sides. Of integers, the last block may be half a one.
   int64_t together = scaled ? kScaledSteps / 2 : group;
   Value zero = kernel.constantIndex(0);
   Value end = kernel.mul(kernel.floorDiv(kernel.add(depth, kernel.constantIndex(together - 1)), together),

@@ -87,6 +87,7 @@ private:
   SmallVector<Value> accumulate(const Tile &tile, Value begin, Value end, ArrayRef<Value> sums);
   SmallVector<Value> accumulateRuns(const Tile &tile, ArrayRef<Value> sums);
   void prefetchResults(const Tile &tile, Value number);
+  void prefetchTurn(const Tile &tile, const Prefetch &next, Value k, Value turn);
   void prefetchNext(const Prefetch &next, Value turn);
   void finishRow(const Tile &tile, ArrayRef<Index> row, ArrayRef<Value> sums);
   void finish(const Tile &tile, ArrayRef<Value> sums, bool checked);

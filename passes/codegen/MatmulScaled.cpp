@@ -207,11 +207,7 @@ SmallVector<Value> MatmulEmitter::accumulateScaled(const Tile &tile, Value begin
     Value last = kernel.min(kernel.add(first, kernel.constantIndex(kScaledSteps)), end);
     SmallVector<Value> integers = kernel.forLoop(first, last, stride, start, [&](Value k, ValueRange inner) {
       SmallVector<Value> acc(inner);
-      Value turn = kernel.floorDiv(kernel.sub(k, begin), stride);
-      prefetchStage(tile, k);
-      if (tile.fetchesResults)
-        prefetchResults(tile, turn);
-      prefetchNext(next, turn);
+      prefetchTurn(tile, next, k, kernel.floorDiv(kernel.sub(k, begin), stride));
       for (int64_t i = 0; i < steps; ++i)
         addStep(tile, kernel.add(k, kernel.constantIndex(i * group)), acc);
       return acc;
