@@ -8,10 +8,12 @@ class DimsAnalysis;
 class KernelBuilder;
 struct Index;
 
-/// Adjacent elements of a column, for one vector of columns: element i is `scale * quant(i) + offset`.
+/// Adjacent elements of a column, for one vector of columns: element i is `scale * quant(i) + offset`. Where the
+/// elements are integer codes that stand for `scale * (code - zero)`, or with a zero of 0 for `scale * code + offset`,
+/// `codes(i)` is those of 4 elements from 4 i on, in a byte each.
 struct ScaledRun {
   Value scale, offset; // f32 vectors; `offset` is null where there is none
-  std::function<Value(int64_t)> quant;
+  std::function<Value(int64_t)> quant, codes;
 };
 
 /// What the workgroups of a launch leave to a second one, which merges it into the results.

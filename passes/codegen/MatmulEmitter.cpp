@@ -41,8 +41,16 @@ int64_t runOf(MatmulOp op) {
   return source && op.getPackedColumns() ? source.getRunLength(cast<OpResult>(op.getRhs()).getResultNumber()) : 0;
 }
 
+std::optional<int64_t> codeZeroOf(MatmulOp op) {
+  if (!runOf(op))
+    return std::nullopt;
+  auto result = cast<OpResult>(op.getRhs());
+  return cast<KernelOpInterface>(result.getOwner()).getCodeZero(result.getResultNumber());
+}
+
 MatmulEmitter::MatmulEmitter(MatmulOp op, KernelBuilder &kernel, const MatmulPlan &plan)
-    : MatmulPlan(plan), op(op), kernel(kernel), shape(matmulShape(op, kernel.dims)), accType(accumulatorOf(op)) {
+    : MatmulPlan(plan), op(op), kernel(kernel), shape(matmulShape(op, kernel.dims)), accType(accumulatorOf(op)),
+      codeZero(codeZeroOf(op).value_or(0)) {
   for (AffineExpr size : shape.rows)
     rowSizes.push_back(kernel.materialize(size));
   rows = kernel.materialize(elementCount(shape.rows, op.getContext()));
@@ -57,7 +65,12 @@ MatmulEmitter::MatmulEmitter(MatmulOp op, KernelBuilder &kernel, const MatmulPla
   if (rhsStageType)
     rhsStage = kernel.allocate(rhsStageType);
   else if (run)
-    runSums = kernel.allocate(MemRefType::get({tilesPerWorkgroup * tileRows, staticDepth() / run}, accType));
+    runSums = kernel.allocate(MemRefType::get({tilesPerWorkgroup * tileRows, staticDepth() / run},
+                                              codes && codeZero ? Type(kernel.getI32Type()) : accType));
+  if (codes) {
+    lhsScales = kernel.allocate(MemRefType::get({tilesPerWorkgroup * tileRows, staticDepth() / run}, accType));
+    lines = kernel.allocate(MemRefType::get({run / lanes, lanes}, accType));
+  }
   if (scaled) {
     int64_t blocks = llvm::divideCeil(staticDepth(), kScaledSteps);
     lhsScales = kernel.allocate(MemRefType::get({tilesPerWorkgroup * tileRows, blocks}, accType));
@@ -168,6 +181,8 @@ SmallVector<Value> MatmulEmitter::accumulate(const Tile &tile, Value begin, Valu
 /// `sums` plus all products with a right side in runs: the sum of each run is scaled once, and what the offset adds is
 /// the run's sum of the left side.
 SmallVector<Value> MatmulEmitter::accumulateRuns(const Tile &tile, ArrayRef<Value> sums) {
+  if (codes)
+    return accumulateCodes(tile, sums);
   stageK = stageBlock = kernel.constantIndex(0);
   Value count = kernel.floorDiv(depth, run);
   return kernel.forLoop(kernel.constantIndex(0), count, 1, sums, [&](Value number, ValueRange carried) {
@@ -379,6 +394,7 @@ void MatmulEmitter::workgroup() {
       kernel.ifThen(arith::OrIOp::create(kernel, otherRows, first), [&] {
         tiles    ? fillTileStage(rowBegin, rowEnd)
         : scaled ? fillScaledStage(rowBegin, rowEnd)
+        : codes  ? fillCodeStage(rowBegin, rowEnd)
                  : fillStage(rowBegin, rowEnd);
       });
   }

@@ -20,6 +20,9 @@ int64_t groupOf(MatmulOp op);
 /// Elements along the reduction that share a scale in the right side, 0: it has none.
 int64_t runOf(MatmulOp op);
 
+/// The code of 0 where such elements are integer codes, else nothing.
+std::optional<int64_t> codeZeroOf(MatmulOp op);
+
 /// Rows of a machine tile, each of 64 bytes; there are eight (Intel SDM vol. 1, chapter 18).
 constexpr int64_t kMachineTileRows = 16, kMachineTiles = 8;
 
@@ -35,6 +38,7 @@ struct MatmulPlan {
   bool dots;     // else multiply-add on widened elements
   bool tiles;    // whole tiles of the machine are multiplied
   bool scaled;   // dots are of integers under scales, which are applied to the sum of kScaledSteps
+  bool codes;    // dots are of the right side's codes and integers under scales, which are applied to the sum of a run
   VariantAttr variant;
   MemRefType stageType;    // [block of k, tile of rows, k by row], or null: the left side is read where it lies;
                            // of machine tiles: [block of k, tile of rows, 64 bytes of k by row by 64 bytes]
@@ -67,6 +71,7 @@ private:
   SmallVector<Value> loadRhs(Value column, int64_t v, Value k, Value columnMask);
   Value loadGroup(Value panel, int64_t v, Value step);
   SmallVector<Value> loadWidened(Value panel, int64_t v, Value step);
+  Value splatMembers(ArrayRef<Value> at, int64_t count);
   SmallVector<Value> loadLhs(const Tile &tile, int64_t r, Value k);
   SmallVector<Value> stageIndex(Value firstRow, int64_t r, Value k);
   void fillStage(Value begin, Value end);
@@ -96,12 +101,17 @@ private:
 
   // Integers under scales (MatmulScaled.cpp).
   Value greaterMagnitude(Value most, Value value);
-  std::pair<Value, Value> scaleOf(Value most);
+  std::pair<Value, Value> scaleOf(Value most, double largest);
   Value scaledIntegers(Value value, Value factor);
-  Value gatherScaledRow(ArrayRef<Index> row, Value k);
+  Value gatherScaledRow(ArrayRef<Index> row, Value k, int64_t steps);
   void fillScaledStage(Value begin, Value end);
   void fillScaledRhsStage(Value column, Value begin, Value end);
   SmallVector<Value> accumulateScaled(const Tile &tile, Value begin, Value end, ArrayRef<Value> sums);
+
+  // Integer codes as they are stored (MatmulCodes.cpp).
+  Value codeStageAt(Value r, Value number);
+  void fillCodeStage(Value begin, Value end);
+  SmallVector<Value> accumulateCodes(const Tile &tile, ArrayRef<Value> sums);
 
   // Tiles of the machine (MatmulTiles.cpp).
   void configureTiles();
@@ -141,6 +151,7 @@ private:
   SmallVector<Value> rowSizes;
   Value rows, columns, depth;
   bool masksColumns;
+  int64_t codeZero;         // of the right side's codes
   Value stage, stageBegin;  // the left side from row `stageBegin` on; packed, all of it
   Value stageBlock, stageK; // the block of k that is read, and its first k
   Value runSums;            // of the staged rows: the sum of each run
@@ -150,7 +161,7 @@ private:
   Value lastChunk;          // of the right side by one tile of columns, behind its end zeros
   Value lhsScales;          // of the staged rows: the scale of each block of integers
   Value rhsScales;          // of the staged columns, block by block
-  Value lines;              // floats on their way to integers: kScaledSteps of 16 columns, or of one row
+  Value lines;              // floats on their way to integers, of 16 columns or of one row
   Value integerRows;        // integers of a tile's rows on their way to the stage
 };
 

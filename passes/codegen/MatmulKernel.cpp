@@ -120,12 +120,13 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
                                /*unroll=*/1, depth);
     if (matmul.getPackedRows())
       return ScheduleAttr::get(context, many);
-    // Few rows decode blocks in registers and do not pay for integers, many share a tile that is decoded once.
+    // Few rows multiply blocks in registers, many share a tile that is decoded once.
     int64_t fit = std::max<int64_t>(1, kMaxStageBytes / std::max<int64_t>(1, stageRowBytes(matmul, "fma")));
     if (run) {
       int64_t few = std::clamp<int64_t>(rows / 3, 1, std::min<int64_t>(4, fit));
-      return ScheduleAttr::get(context, {variant(1, 1, 1, 1, {0}, "fma"),
-                                         variant(16, few, std::min<int64_t>(16, fit), 1, {0}, "fma"), many});
+      StringRef inRegisters = codesPay(matmul, target) ? "bfp" : "fma";
+      return ScheduleAttr::get(context, {variant(1, 1, 1, 1, {0}, inRegisters),
+                                         variant(16, few, std::min<int64_t>(16, fit), 1, {0}, inRegisters), many});
     }
     // One row leaves room for four independent sums, which hide the latency of the multiply-add.
     VariantAttr one = variant(1, 1, 1, 2, stage, single, /*unroll=*/4);
@@ -159,6 +160,8 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     return target.hasFeature("avx512vnni") && !target.isStrict() && mayRoundFactors(op.getPrecision()) &&
            canScale(op) && !op.getPackedRows();
   }
+  /// Whether codes are multiplied faster as they are than decoded, where factors may be rounded.
+  static bool codesPay(MatmulOp op, TargetAttr target) { return codeZeroOf(op) && scaledPays(op, target); }
   static bool canScale(MatmulOp op) {
     return depthOf(op) > 0 && (runOf(op) || inPairs(op)) && accumulatorOf(op).isF32();
   }
@@ -215,13 +218,12 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
 
   static LogicalResult verifyScaled(MatmulOp op, VariantAttr variant, int64_t lanes) {
     auto target = op->getParentOfType<ModuleOp>()->getAttrOfType<TargetAttr>(kTargetAttr);
-    bool both = stages(variant, 0) && stages(variant, 1);
-    if (!target.hasFeature("avx512vnni") || !both || !canScale(op) || lanes != 16 || variant.getUnroll() != 1 ||
+    bool staged = stages(variant, 0) && (stages(variant, 1) || codeZeroOf(op));
+    if (!target.hasFeature("avx512vnni") || !staged || !canScale(op) || lanes != 16 || variant.getUnroll() != 1 ||
         variant.getDepth() % kScaledSteps != 0)
-      return op.emitOpError(
-                 "instruction \"bfp\" needs a target with the feature avx512vnni, both operands staged, 16 "
-                 "lanes of f32, unroll 1, a depth that is a multiple of 128, and a rhs in blocks or in groups "
-                 "of 2 elements of 16 bits, got: ")
+      return op.emitOpError("instruction \"bfp\" needs a target with the feature avx512vnni, both operands staged or a "
+                            "rhs of integer codes, 16 lanes of f32, unroll 1, a depth that is a multiple of 128, and a "
+                            "rhs in blocks or in groups of 2 elements of 16 bits, got: ")
              << variant;
     return success();
   }
@@ -277,7 +279,8 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
                     runOf(matmul),
                     variant.getInstruction() == "dot" || variant.getInstruction() == "bfp",
                     variant.getInstruction() == "tile",
-                    variant.getInstruction() == "bfp",
+                    variant.getInstruction() == "bfp" && decoded,
+                    variant.getInstruction() == "bfp" && !decoded,
                     variant,
                     /*stageType=*/{},
                     /*rhsStageType=*/{}};
@@ -286,9 +289,11 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
       plan.block = variant.getDepth() < depth ? variant.getDepth() : 0;
     if (staged) {
       int64_t blocks = plan.block ? llvm::divideCeil(depth, plan.block) : 1;
-      Type element = factorType(matmul, variant.getInstruction());
+      Type element = plan.codes ? Type(kernel.getI8Type()) : factorType(matmul, variant.getInstruction());
       // Behind a tile is room for one vector, which stores of interleaved rows write beyond their end.
       int64_t perTile = (plan.block ? plan.block : stageWidth(matmul, variant.getInstruction())) * tileRows + 64;
+      if (plan.codes)
+        perTile = 2 * depth * tileRows;
       plan.stageType = MemRefType::get({blocks, plan.tilesPerWorkgroup, perTile}, element);
       if (decoded) {
         int64_t length = plan.block ? plan.block : plan.scaled ? stageWidth(matmul, variant.getInstruction()) : depth;

@@ -103,15 +103,18 @@ void MatmulEmitter::prefetchStage(const Tile &tile, Value k) {
   }
 }
 
+/// `count` staged elements, 32 bits together, for every lane.
+Value MatmulEmitter::splatMembers(ArrayRef<Value> at, int64_t count) {
+  Type element = cast<MemRefType>(stage.getType()).getElementType();
+  Value members = vector::LoadOp::create(kernel, vectorOf(count, element), stage, at);
+  Value bits = vector::ExtractOp::create(kernel, bitcast(members, 1, kernel.getI32Type()), ArrayRef<int64_t>{0});
+  return bitcast(kernel.splat(bits), lanes * count, element);
+}
+
 /// What row `r` of a tile multiplies the right side's elements with.
 SmallVector<Value> MatmulEmitter::loadLhs(const Tile &tile, int64_t r, Value k) {
-  if (dots) {
-    Type element = cast<MemRefType>(stage.getType()).getElementType();
-    Value members =
-        vector::LoadOp::create(kernel, vectorOf(group, element), stage, stageIndex(tile.rowNumbers[0], r, k));
-    Value bits = vector::ExtractOp::create(kernel, bitcast(members, 1, kernel.getI32Type()), ArrayRef<int64_t>{0});
-    return {bitcast(kernel.splat(bits), lanes * group, element)};
-  }
+  if (dots)
+    return {splatMembers(stageIndex(tile.rowNumbers[0], r, k), group)};
   SmallVector<Value> values;
   for (int64_t i = 0; i < group; ++i) {
     Value at = kernel.add(k, kernel.constantIndex(i));

@@ -17,7 +17,7 @@
 namespace mlir::dsc {
 
 constexpr double kLargest = 4095;         // the greatest integer n with kScaledSteps n^2 < 2^31
-constexpr double kSmallestScaled = 1e-34; // kLargest divided by it is finite
+constexpr double kSmallestScaled = 1e-33; // the greatest integer divided by it is finite
 
 namespace {
 
@@ -35,9 +35,9 @@ Value MatmulEmitter::greaterMagnitude(Value most, Value value) {
   return arith::MaxUIOp::create(kernel, most, arith::AndIOp::create(kernel, bits, sign));
 }
 
-/// Scale of integers up to kLargest for floats up to `most`, bits of f32, and what turns the floats into them. Scales
+/// Scale of integers up to `largest` for floats up to `most`, bits of f32, and what turns the floats into them. Scales
 /// of what is not finite are not finite either.
-std::pair<Value, Value> MatmulEmitter::scaleOf(Value most) {
+std::pair<Value, Value> MatmulEmitter::scaleOf(Value most, double largest) {
   Type f32 = kernel.getF32Type();
   auto constant = [&](double value) -> Value {
     FloatAttr attr = kernel.getF32FloatAttr(value);
@@ -48,8 +48,8 @@ std::pair<Value, Value> MatmulEmitter::scaleOf(Value most) {
   Value smallest = constant(kSmallestScaled);
   most = arith::MaxUIOp::create(kernel, most, arith::BitcastOp::create(kernel, most.getType(), smallest));
   Value magnitude = arith::BitcastOp::create(kernel, smallest.getType(), most);
-  return {arith::MulFOp::create(kernel, magnitude, constant(1 / kLargest)),
-          arith::DivFOp::create(kernel, constant(kLargest), magnitude)};
+  return {arith::MulFOp::create(kernel, magnitude, constant(1 / largest)),
+          arith::DivFOp::create(kernel, constant(largest), magnitude)};
 }
 
 /// 16 floats times `factor`, to the nearest integers; 32 bits each.
@@ -63,23 +63,23 @@ Value MatmulEmitter::scaledIntegers(Value value, Value factor) {
       .getResults();
 }
 
-/// Writes one row's `kScaledSteps` elements from `k` on into `lines`, behind the last one zeros; the greatest
-/// magnitude, as bits.
-Value MatmulEmitter::gatherScaledRow(ArrayRef<Index> row, Value k) {
+/// Writes `steps` elements of a row from `k` on into `lines`, behind the last one zeros; the greatest magnitude, as
+/// bits.
+Value MatmulEmitter::gatherScaledRow(ArrayRef<Index> row, Value k, int64_t steps) {
   Type f32 = kernel.getF32Type(), word = kernel.getI32Type();
   auto loadLine = [&](int64_t i) {
     return vector::LoadOp::create(kernel, vectorOf(lanes, f32), lines,
                                   ValueRange{kernel.constantIndex(i), kernel.constantIndex(0)});
   };
-  int64_t count = kScaledSteps / lanes;
-  if (staticDepth() % kScaledSteps)
+  int64_t count = steps / lanes;
+  if (staticDepth() % steps)
     for (int64_t i = 0; i < count; ++i)
       vector::StoreOp::create(kernel, constantVector(kernel, f32, kernel.getF32FloatAttr(0), lanes), lines,
                               ValueRange{kernel.constantIndex(i), kernel.constantIndex(0)});
   Value flat = memref::CollapseShapeOp::create(kernel, lines, SmallVector<ReassociationIndices>{{0, 1}});
   int64_t width = std::min(kernel.kernelLanes(*op->getParentRegion()), lanes);
-  Value end = kernel.add(k, kernel.constantIndex(kScaledSteps));
-  if (staticDepth() % kScaledSteps)
+  Value end = kernel.add(k, kernel.constantIndex(steps));
+  if (staticDepth() % steps)
     end = kernel.min(end, depth);
   SmallVector<Index> at(batch);
   llvm::append_range(at, row);
@@ -110,8 +110,8 @@ void MatmulEmitter::fillScaledStage(Value begin, Value end) {
     kernel.forLoop(zero, depth, kScaledSteps, [&](Value k) {
       kernel.forLoop(zero, kernel.constantIndex(tileRows), 1, [&](Value r) {
         Value row = kernel.add(first, r);
-        Value most = gatherScaledRow(rowIndex(kernel.min(kernel.add(begin, row), last)), k);
-        auto [scale, factor] = scaleOf(most);
+        Value most = gatherScaledRow(rowIndex(kernel.min(kernel.add(begin, row), last)), k, kScaledSteps);
+        auto [scale, factor] = scaleOf(most, kLargest);
         memref::StoreOp::create(kernel, scale, lhsScales, ValueRange{row, kernel.floorDiv(k, kScaledSteps)});
         Value factors = vector::BroadcastOp::create(kernel, vectorOf(lanes, factor.getType()), factor);
         for (int64_t i = 0; i < kScaledSteps / lanes; ++i) {
@@ -172,7 +172,7 @@ void MatmulEmitter::fillScaledRhsStage(Value column, Value begin, Value end) {
           keep(runValue(part, i), i);
         return SmallVector<Value>{inner};
       })[0];
-      auto [scale, factor] = scaleOf(most);
+      auto [scale, factor] = scaleOf(most, kLargest);
       vector::StoreOp::create(
           kernel, scale, rhsScales,
           ValueRange{kernel.floorDiv(kernel.sub(k, begin), kScaledSteps), kernel.constantIndex(v * lanes)});

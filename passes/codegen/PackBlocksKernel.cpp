@@ -83,17 +83,41 @@ struct PanelReader {
   /// Weight i of 32 is the low half of byte i of the 16 at `offset`, or the high half of byte i - 16.
   Value halfByte(int64_t offset, int64_t i) { return right(word(offset + i % 16 / 4 * 4), 8 * (i % 4) + i / 16 * 4); }
 
+  /// Four of them from 4 i on, a byte each.
+  Value halfBytes(Value offset, int64_t i) {
+    return keep(right(word(kernel.add(offset, index(i % 4 * 4))), i / 4 * 4), 0x0f0f0f0f);
+  }
+  Value halfBytes(int64_t offset, int64_t i) { return halfBytes(index(offset), i); }
+
+  /// Bits 4 i to 4 i + 3 of `v`, each as bit 4 of a byte. For 16 lanes.
+  Value fifthBits(Value v, int64_t i) {
+    SmallVector<int32_t> spread; // vpermd reads 4 bits of each index, whatever stands above them
+    for (int32_t n = 0; n < 16; ++n)
+      spread.push_back((n & 1) << 4 | (n & 2) << 11 | (n & 4) << 18 | (n & 8) << 25);
+    VectorType words = vectorOf(kernel.getI32Type());
+    Value table = arith::ConstantOp::create(kernel, DenseElementsAttr::get(words, ArrayRef(spread)));
+    return LLVM::CallIntrinsicOp::create(kernel, words, kernel.getStringAttr("llvm.x86.avx512.permvar.si.512"),
+                                         ValueRange{table, right(v, 4 * i)})
+        .getResults();
+  }
+
+  /// Four bytes with sign as codes, whose zero is 128.
+  Value unsignedBytes(Value v) { return arith::XOrIOp::create(kernel, v, bits(int32_t(0x80808080))); }
+
   /// Bit i of `v`, as bit 4, with what lies beside it.
   Value fifthBit(Value v, int64_t i) { return i >= 4 ? right(v, i - 4) : left(v, 4 - i); }
 
   ScaledRun q4(Value offset, int64_t quants, int64_t bias) {
-    return {half(0), offset, [=, *this](int64_t i) mutable { return nibble(halfByte(quants, i), bias); }};
+    return {half(0), offset, [=, *this](int64_t i) mutable { return nibble(halfByte(quants, i), bias); },
+            [=, *this](int64_t i) mutable { return halfBytes(quants, i); }};
   }
   ScaledRun q5(Value scale, Value offset, int64_t high) {
-    return {scale, offset, [=, *this](int64_t i) mutable {
+    return {scale, offset,
+            [=, *this](int64_t i) mutable {
               Value low = keep(halfByte(high + 4, i), 15);
               return toFloat(join(low, keep(fifthBit(word(high), i), 16)));
-            }};
+            },
+            [=, *this](int64_t i) mutable { return join(halfBytes(high + 4, i), fifthBits(word(high), i)); }};
   }
 
   /// Scale and minimum of run `run` of 8: see BlockReader::scaleAndMinimum.
@@ -113,12 +137,19 @@ struct PanelReader {
     Value pair = kernel.mul(kernel.floorDiv(run, 2), index(32));
     Value half4 = count(kernel.mul(kernel.createOrFold<arith::RemUIOp>(run, index(2)), index(4)));
     Value bit = count(run);
-    return {times(half(0), scale), negated(times(half(2), minimum)), [=, *this](int64_t i) mutable {
+    return {times(half(0), scale), negated(times(half(2), minimum)),
+            [=, *this](int64_t i) mutable {
               Value low = right(right(word(kernel.add(pair, index(quants + i / 4 * 4))), half4), 8 * (i % 4));
               if (!high)
                 return nibble(low, 0);
               Value fifth = keep(right(right(word(*high + i / 4 * 4), bit), 8 * (i % 4)), 1);
               return toFloat(join(keep(low, 15), left(fifth, 4)));
+            },
+            [=, *this](int64_t i) mutable {
+              Value low = keep(right(word(kernel.add(pair, index(quants + i * 4))), half4), 0x0f0f0f0f);
+              if (!high)
+                return low;
+              return join(low, left(keep(right(word(*high + i * 4), bit), 0x01010101), 4));
             }};
   }
 
@@ -131,10 +162,16 @@ struct PanelReader {
     Value half4 = count(kernel.mul(kernel.floorDiv(inPart, 2), index(4))), two = count(kernel.mul(inPart, index(2)));
     Value scales = word(kernel.add(kernel.mul(kernel.floorDiv(run, 4), index(4)), index(192)));
     Value scale = times(half(208), toFloat(signedByte(right(scales, count(kernel.mul(rest(run, 4), index(8)))), 0)));
-    return {scale, times(scale, -32), [=, *this](int64_t i) mutable {
+    return {scale, times(scale, -32),
+            [=, *this](int64_t i) mutable {
               Value low = keep(right(right(word(kernel.add(lowAt, index(i / 4 * 4))), half4), 8 * (i % 4)), 15);
               Value high = keep(right(right(word(kernel.add(highAt, index(128 + i / 4 * 4))), two), 8 * (i % 4)), 3);
               return toFloat(join(low, left(high, 4)));
+            },
+            [=, *this](int64_t i) mutable {
+              Value low = keep(right(word(kernel.add(lowAt, index(i * 4))), half4), 0x0f0f0f0f);
+              Value high = keep(right(word(kernel.add(highAt, index(128 + i * 4))), two), 0x03030303);
+              return join(low, left(high, 4));
             }};
   }
 
@@ -160,13 +197,19 @@ struct PanelReader {
     auto byteWord = [=, *this](int64_t i) mutable { return word(kernel.add(first, index(i / 4 * 4))); };
     switch (format.codes) {
     case BlockCodes::Int4:
-      return {scale, {}, [=, *this](int64_t i) mutable { return nibble(halfByteAt(first, i), -8); }};
+      return {scale,
+              {},
+              [=, *this](int64_t i) mutable { return nibble(halfByteAt(first, i), -8); },
+              [=, *this](int64_t i) mutable { return halfBytes(first, i); }};
     case BlockCodes::Int8:
-      return {scale, {}, [=, *this](int64_t i) mutable { return toFloat(signedByte(byteWord(i), i % 4)); }};
+      return {scale,
+              {},
+              [=, *this](int64_t i) mutable { return toFloat(signedByte(byteWord(i), i % 4)); },
+              [=, *this](int64_t i) mutable { return unsignedBytes(byteWord(4 * i)); }};
     default:
       if (format.codes == BlockCodes::E4M3)
         scale = times(scale, 256);
-      return {scale, {}, [=, *this](int64_t i) mutable { return half8(byteWord(i), i % 4); }};
+      return {scale, {}, [=, *this](int64_t i) mutable { return half8(byteWord(i), i % 4); }, {}};
     }
   }
 
@@ -190,9 +233,12 @@ struct PanelReader {
       return k45(run, 48, 16);
     if (name == "q6_k")
       return q6k(run);
-    return {half(0), {}, [=, *this](int64_t i) mutable { // q8_0
+    return {half(0),
+            {},
+            [=, *this](int64_t i) mutable { // q8_0
               return toFloat(signedByte(word(2 + i / 4 * 4), i % 4));
-            }};
+            },
+            [=, *this](int64_t i) mutable { return unsignedBytes(word(2 + i * 4)); }};
   }
 };
 
@@ -270,6 +316,27 @@ struct PackBlocksModel : KernelOpInterface::ExternalModel<PackBlocksModel, PackB
 } // namespace
 
 int64_t blockRunLength(DequantizeOp op) { return !op.getPanel() ? 0 : op.getFormat() == "q6_k" ? 16 : 32; }
+
+std::optional<int64_t> blockCodeZero(DequantizeOp op) {
+  if (!op.getPanel())
+    return std::nullopt;
+  BlockFormat format = *findBlockFormat(op.getFormat());
+  switch (format.codes) {
+  case BlockCodes::Ggml:
+    return llvm::StringSwitch<int64_t>(format.name)
+        .Case("q4_0", 8)
+        .Case("q5_0", 16)
+        .Case("q6_k", 32)
+        .Case("q8_0", 128)
+        .Default(0);
+  case BlockCodes::Int4:
+    return 8;
+  case BlockCodes::Int8:
+    return 128;
+  default:
+    return std::nullopt;
+  }
+}
 
 ScaledRun pullBlockRun(DequantizeOp op, KernelBuilder &kernel, Value panel, Value run, Value lane) {
   std::optional<BlockFormat> format = findBlockFormat(op.getFormat());

@@ -22,10 +22,33 @@ module attributes {dsc.symbols = ["m"], dsc.target = #dsc.target<"cpu:native", t
 
 // -----
 
+// Codes stay bytes, of four neighbours in each lane: sums of upper and of lower bytes of the left side begin at 0 and at
+// -8 times the row's sum, and are scaled once for 32 codes.
+// CHECK-LABEL: func.func private @codes(
+// CHECK: llvm.call_intrinsic "llvm.x86.avx512.mask.cvtps2dq.512"
+// CHECK: arith.trunci {{.*}} : vector<16xi32> to vector<16xi8>
+// CHECK: scf.for {{.*}} -> (vector<16xf32>)
+// CHECK-NOT: scf.for
+// CHECK-COUNT-16: llvm.call_intrinsic "llvm.x86.avx512.vpdpbusd.512"
+// CHECK-NOT: vpdpbusd
+// CHECK: arith.sitofp
+// CHECK: vector.fma
+// CHECK-NOT: vector.fma
+module attributes {dsc.target = #dsc.target<"cpu:native", triple = "x86_64-unknown-linux-gnu", cpu = "x86-64-v4", features = "+avx512f,+avx512vnni", vector_bytes = 64, vector_registers = 32>} {
+  func.func private @codes(%x: tensor<1x64xf32>, %b: tensor<2x2x288xi8>) -> tensor<1x32xf32>
+      attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [1, 16], workgroup = [1, 16], stage = [0], instruction = "bfp">} {
+    %w = dsc.dequantize %b {format = "q4_0", panel = 16 : i64} : tensor<2x2x288xi8> -> tensor<2x64x16xf32>
+    %0 = dsc.matmul %x, %w {packed_columns = 32 : i64} : (tensor<1x64xf32>, tensor<2x64x16xf32>) -> tensor<1x32xf32>
+    return %0 : tensor<1x32xf32>
+  }
+}
+
+// -----
+
 module attributes {dsc.target = #dsc.target<"cpu:native", triple = "x86_64-unknown-linux-gnu", cpu = "x86-64-v4", features = "+avx512f", vector_bytes = 64, vector_registers = 32>} {
   func.func private @no_instruction(%x: tensor<4x256xf32>, %w: tensor<2x128x32x2xbf16>) -> tensor<4x64xf32>
       attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [2, 32], workgroup = [64, 64], stage = [0, 1], instruction = "bfp">} {
-    // expected-error @+1 {{instruction "bfp" needs a target with the feature avx512vnni, both operands staged, 16 lanes of f32, unroll 1, a depth that is a multiple of 128, and a rhs in blocks or in groups of 2 elements of 16 bits, got:}}
+    // expected-error @+1 {{instruction "bfp" needs a target with the feature avx512vnni, both operands staged or a rhs of integer codes, 16 lanes of f32, unroll 1, a depth that is a multiple of 128, and a rhs in blocks or in groups of 2 elements of 16 bits, got:}}
     %0 = dsc.matmul %x, %w {packed_columns = 64 : i64} : (tensor<4x256xf32>, tensor<2x128x32x2xbf16>) -> tensor<4x64xf32>
     return %0 : tensor<4x64xf32>
   }
