@@ -291,9 +291,8 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
       int64_t blocks = plan.block ? llvm::divideCeil(depth, plan.block) : 1;
       Type element = plan.codes ? Type(kernel.getI8Type()) : factorType(matmul, variant.getInstruction());
       // Behind a tile is room for one vector, which stores of interleaved rows write beyond their end.
-      int64_t perTile = (plan.block ? plan.block : stageWidth(matmul, variant.getInstruction())) * tileRows + 64;
-      if (plan.codes)
-        perTile = 2 * depth * tileRows;
+      int64_t steps = plan.block ? plan.block : stageWidth(matmul, variant.getInstruction());
+      int64_t perTile = plan.codes ? 2 * depth * tileRows : steps * tileRows + 64;
       plan.stageType = MemRefType::get({blocks, plan.tilesPerWorkgroup, perTile}, element);
       if (decoded) {
         int64_t length = plan.block ? plan.block : plan.scaled ? stageWidth(matmul, variant.getInstruction()) : depth;

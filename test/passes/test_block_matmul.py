@@ -148,22 +148,24 @@ def test_half_precision_weights_as_scaled_integers(element: str) -> None:
             _check(_run(executable, x), x, weight.astype(np.float32), 2**-12 if m > 16 else 2e-7)
 
 
-def test_scaled_integers_of_any_magnitude() -> None:
+def _check_any_magnitude(text: str, format: str, n: int, k: int, m: int, unit: float) -> None:
     """Rows that are zero stay zero, tiny and huge ones keep their digits, and what is not finite spoils its row only."""
-    n, k, m = 40, 320, 24
-    text = _with_instruction(_module("q8_0", n, k), "bfp", 128)
-    raw, weight = _weights("q8_0", n, k)
+    raw, weight = _weights(format, n, k)
     x = _lhs(m, k)
     x[0] = 0
     x[1] *= 1e-30
     x[2] *= 1e30
-    x[3, 5], x[4, 200], x[5, 319] = np.nan, np.inf, -np.inf
+    x[3, 5], x[4, 200], x[5, k - 1] = np.nan, np.inf, -np.inf
     x[6, 17] = 1e6  # its neighbours lose digits, the row's product does not
     result = _run(_executable(text, raw), x)
     assert not np.isfinite(result[3:6]).any()
     assert (result[0] == 0).all()
     finite = np.r_[0:3, 6:m]
-    _check(result[finite], x[finite], weight, 2**-12)
+    _check(result[finite], x[finite], weight, unit)
+
+
+def test_scaled_integers_of_any_magnitude() -> None:
+    _check_any_magnitude(_with_instruction(_module("q8_0", 40, 320), "bfp", 128), "q8_0", 40, 320, 24, 2**-12)
 
 
 @pytest.mark.parametrize("precision", ["", _MAY_ROUND])
@@ -183,10 +185,13 @@ def test_strict_targets_have_no_scaled_integers() -> None:
     assert '"bfp"' not in lower_text(text, target="cpu+strict", to_phase="schedule")
 
 
-def _needs_codes(module: str, rows: int) -> None:
-    """Skips where a product of so few rows does not multiply codes as they are."""
-    if f"max_rows = {rows}, tile" not in module or 'stage = [0], instruction = "bfp"' not in module:
+def _codes_module(format: str, n: int, k: int) -> str:
+    """A product whose variants for one row and for up to 16 multiply codes as they are."""
+    module = lower_text(_module(format, n, k, precision=_MAY_ROUND), to_phase="schedule")
+    if "+avx512vnni" not in module:
         pytest.skip("the CPU has no avx512vnni")
+    assert module.count('stage = [0], instruction = "bfp"') == 2
+    return module
 
 
 def _scaled_weights(format: str, n: int, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -201,8 +206,7 @@ def _scaled_weights(format: str, n: int, k: int) -> tuple[np.ndarray, np.ndarray
 def test_few_rows_multiply_codes(format: str) -> None:
     """Exact but for the left side, whose integers err by 1 / 32638 of the greatest of a run of 16 or 32."""
     for n, k in ((1, 256), (33, 1280), (127, 768)):
-        module = lower_text(_module(format, n, k, precision=_MAY_ROUND), to_phase="schedule")
-        _needs_codes(module, 1)
+        module = _codes_module(format, n, k)
         raw, weight = (_weights if format in BLOCKS else _scaled_weights)(format, n, k)
         one, two = (_executable(module, raw, threads=threads) for threads in (1, 2))
         for m in (1, 2, 7, 16):
@@ -223,28 +227,12 @@ def test_codes_that_are_floats_are_decoded(format: str) -> None:
 
 @pytest.mark.parametrize("format", ["q4_0", "q4_1", "q8_0", "q6_k"])
 def test_codes_by_rows_of_any_magnitude(format: str) -> None:
-    """As `test_scaled_integers_of_any_magnitude`, for rows that are not staged with others."""
-    n, k, m = 40, 512, 9
-    module = lower_text(_module(format, n, k, precision=_MAY_ROUND), to_phase="schedule")
-    _needs_codes(module, 16)
-    raw, weight = _weights(format, n, k)
-    x = _lhs(m, k)
-    x[0] = 0
-    x[1] *= 1e-30
-    x[2] *= 1e30
-    x[3, 5], x[4, 200], x[5, 511] = np.nan, np.inf, -np.inf
-    x[6, 17] = 1e6  # its neighbours lose digits, the row's product does not
-    x[7, ::32] = 32767 / 8192  # the greatest of a run, whose upper byte is 127
-    result = _run(_executable(module, raw), x)
-    assert not np.isfinite(result[3:6]).any()
-    assert (result[0] == 0).all()
-    finite = np.r_[0:3, 6:m]
-    _check(result[finite], x[finite], weight, 2**-14)
+    _check_any_magnitude(_codes_module(format, 40, 512), format, 40, 512, 9, 2**-14)
 
 
 @pytest.mark.parametrize("format", BLOCKS)
 def test_blocks_rounded_to_bf16(format: str) -> None:
-    """Where the precision allows it, many rows use the machine's products of bf16; one row does not."""
+    """Where the precision allows it, many rows use the machine's products of bf16."""
     text = _module(format, 127, 768, precision=_MAY_ROUND)
     raw, weight = _weights(format, 127, 768)
     executable = _executable(text, raw)
