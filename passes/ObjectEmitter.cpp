@@ -9,6 +9,8 @@
 
 #include "mlir/Target/LLVMIR/Export.h"
 #include "passes/DimsAnalysis.h"
+#include "llvm/CodeGen/Passes.h"
+#include "llvm/CodeGen/TargetPassConfig.h"
 #include "llvm/IR/LegacyPassManager.h"
 #include "llvm/IR/Module.h"
 #include "llvm/MC/MCSubtargetInfo.h"
@@ -16,11 +18,20 @@
 #include "llvm/Passes/PassBuilder.h"
 #include "llvm/Passes/StandardInstrumentations.h"
 #include "llvm/Support/TargetSelect.h"
+#include "llvm/Target/RegisterTargetPassConfigCallback.h"
 #include "llvm/Target/TargetMachine.h"
 
 namespace mlir::dsc {
 
+/// Registers hold the sums of a tile, all of them. The pass that shortens chains of additions makes one sum two, which
+/// lie in memory then, and takes vpdpwssd apart.
+static void keepSums(llvm::TargetMachine &machine, llvm::PassManagerBase &, llvm::TargetPassConfig *config) {
+  if (machine.getTargetTriple().isX86())
+    config->disablePass(&llvm::MachineCombinerID);
+}
+
 static std::unique_ptr<llvm::TargetMachine> createMachine(const Machine &target, std::string &error) {
+  static const llvm::RegisterTargetPassConfigCallback config(keepSums);
   static bool initialized = [] {
     // The back ends that passes/CMakeLists.txt links: LLVM's InitializeAll functions would need every one.
     LLVMInitializeX86TargetInfo();
@@ -141,12 +152,9 @@ LogicalResult emitObject(ModuleOp module, bool assembly, SmallVectorImpl<char> &
   for (StringRef key : {"dispatches", "features", "init", "main", "statistics", "symbols", "target", "version"})
     if (!manifest || !manifest.contains(key))
       return fail("its dsc.manifest lacks \"" + key + "\"");
-  std::string features = target.getFeatures().str();
-  if (target.hasFeature("avx512vnni")) // not an instruction: dot products of pairs are not taken apart again
-    features += ",+fast-dpwssd";
   // A GPU's kernels are text in the manifest by now; what is left is the host program, which needs nothing special.
   Machine machine = target.isGpu() ? Machine{"x86_64-unknown-linux-gnu", "x86-64", "", 16}
-                                   : Machine{target.getTriple(), target.getCpu(), features, target.getVectorBytes()};
+                                   : Machine{target.getTriple(), target.getCpu(), target.getFeatures(), target.getVectorBytes()};
   if (std::string reason = emitCode(module, machine, assembly, output); !reason.empty())
     return fail(reason);
   return success();

@@ -1,11 +1,14 @@
 //===- MatmulCodes.cpp - products with integer codes as they are stored ---===//
 //
 // Where few rows meet weights in blocks, decoding a code costs more than
-// multiplying it. Here codes stay bytes: AVX512-VNNI multiplies four of them at
-// a time. Elements of the left side become integers of 15 bits that share a
-// scale over the run of codes, each split into an upper and a lower byte. Sums
-// of their products are exact and scaled once per run; all that is rounded is
-// the left side, by 1/32638 of the greatest of 16 or 32 neighbours at most.
+// multiplying it. Here codes stay integers, and elements of the left side
+// become integers that share a scale over the run of codes. Sums of their
+// products are exact and scaled once per run; all that is rounded is the left
+// side, by 1/32638 of the greatest of 16 or 32 neighbours at most.
+//
+// AVX512-VNNI multiplies bytes, four at a time: the integers are split into an
+// upper and a lower one. AVX2 multiplies pairs of 16 bits: codes are split into
+// the first and third of four, and the second and fourth.
 //
 //===----------------------------------------------------------------------===//
 
@@ -18,19 +21,42 @@ namespace mlir::dsc {
 
 constexpr int64_t kLowerBits = 7;
 constexpr double kLargestOfBytes = (127 << kLowerBits) + 63; // an upper part of 127, a lower one from -64 to 63
+constexpr double kLargestOfWords = 32767;
 
-/// Where the parts of row `r` of a tile lie, for run `number`: first the upper bytes, then the lower ones.
+/// Where the parts of row `r` of a tile lie, for run `number`: first the upper bytes, then the lower ones; or words, of
+/// every four neighbours the first, third, second and fourth.
 Value MatmulEmitter::codeStageAt(Value r, Value number) {
   Value at = kernel.add(kernel.mul(number, kernel.constantIndex(tileRows)), r);
-  return kernel.mul(at, kernel.constantIndex(2 * run));
+  return kernel.mul(at, kernel.constantIndex(codeParts() * run));
 }
 
-/// As `fillStage`, for bytes; `runSums` are of the integers: times -zero, or scaled where an offset is added.
-void MatmulEmitter::fillCodeStage(Value begin, Value end) {
+/// Writes a vector of integers, which begins at element `first` of its run, to the stage's place for that run.
+void MatmulEmitter::storeCodeFactors(Value integers, Value tile, Value at, int64_t first) {
   VectorType words = vectorOf(lanes, kernel.getI32Type());
   auto all = [&](int64_t value) -> Value {
     return arith::ConstantOp::create(kernel, DenseElementsAttr::get(words, kernel.getI32IntegerAttr(value)));
   };
+  auto store = [&](Value part, Type element, int64_t offset) {
+    part = arith::TruncIOp::create(kernel, vectorOf(lanes, element), part);
+    Value to = kernel.add(at, kernel.constantIndex(offset + first));
+    vector::StoreOp::create(kernel, part, stage, ValueRange{kernel.constantIndex(0), tile, to});
+  };
+  if (!codeBytes) {
+    SmallVector<int64_t> order;
+    for (int64_t i = 0; i < lanes; i += 4)
+      order.append({i, i + 2, i + 1, i + 3});
+    return store(vector::ShuffleOp::create(kernel, integers, integers, order), kernel.getI16Type(), 0);
+  }
+  Value rounded = arith::AddIOp::create(kernel, integers, all(1 << (kLowerBits - 1)));
+  Value upper = arith::ShRSIOp::create(kernel, rounded, all(kLowerBits));
+  store(upper, kernel.getI8Type(), 0);
+  store(arith::SubIOp::create(kernel, integers, arith::ShLIOp::create(kernel, upper, all(kLowerBits))),
+        kernel.getI8Type(), run);
+}
+
+/// As `fillStage`, for integers; `runSums` are of them: times -zero, or scaled where an offset is added.
+void MatmulEmitter::fillCodeStage(Value begin, Value end) {
+  VectorType words = vectorOf(lanes, kernel.getI32Type());
   Value zero = kernel.constantIndex(0), last = kernel.sub(rows, kernel.constantIndex(1));
   Value tiles = kernel.floorDiv(kernel.add(kernel.sub(end, begin), kernel.constantIndex(tileRows - 1)), tileRows);
   kernel.forLoop(zero, tiles, 1, [&](Value tile) {
@@ -40,24 +66,16 @@ void MatmulEmitter::fillCodeStage(Value begin, Value end) {
       SmallVector<Index> at = rowIndex(kernel.min(kernel.add(begin, row), last));
       kernel.forLoop(zero, depth, run, [&](Value k) {
         Value number = kernel.floorDiv(k, run);
-        auto [scale, factor] = scaleOf(gatherScaledRow(at, k, run), kLargestOfBytes);
+        auto [scale, factor] = scaleOf(gatherScaledRow(at, k, run), codeBytes ? kLargestOfBytes : kLargestOfWords);
         memref::StoreOp::create(kernel, scale, lhsScales, ValueRange{row, number});
         Value factors = vector::BroadcastOp::create(kernel, vectorOf(lanes, factor.getType()), factor);
-        Value total = all(0), upperAt = codeStageAt(r, number);
+        Value total = arith::ConstantOp::create(kernel, kernel.getZeroAttr(words)), to = codeStageAt(r, number);
         for (int64_t i = 0; i < run / lanes; ++i) {
           Value line = vector::LoadOp::create(kernel, vectorOf(lanes, factor.getType()), lines,
                                               ValueRange{kernel.constantIndex(i), zero});
           Value integers = scaledIntegers(line, factors);
           total = arith::AddIOp::create(kernel, total, integers);
-          Value rounded = arith::AddIOp::create(kernel, integers, all(1 << (kLowerBits - 1)));
-          Value upper = arith::ShRSIOp::create(kernel, rounded, all(kLowerBits));
-          Value lower = arith::SubIOp::create(kernel, integers, arith::ShLIOp::create(kernel, upper, all(kLowerBits)));
-          for (int64_t part = 0; part < 2; ++part) {
-            VectorType type = vectorOf(lanes, kernel.getI8Type());
-            Value bytes = arith::TruncIOp::create(kernel, type, part == 0 ? upper : lower);
-            Value to = kernel.add(upperAt, kernel.constantIndex(part * run + i * lanes));
-            vector::StoreOp::create(kernel, bytes, stage, ValueRange{zero, tile, to});
-          }
+          storeCodeFactors(integers, tile, to, i * lanes);
         }
         Value sum = vector::ReductionOp::create(kernel, vector::CombiningKind::ADD, total);
         if (codeZero)
@@ -70,6 +88,22 @@ void MatmulEmitter::fillCodeStage(Value begin, Value end) {
       });
     });
   });
+}
+
+/// What four codes in each lane are multiplied as, by each part of the left side: all of them by its upper and its lower
+/// bytes, or the first and third by the words that stand in front, and the other two by those behind.
+std::array<Value, 2> MatmulEmitter::codeFactors(Value codes) {
+  if (codeBytes) {
+    Value bytes = bitcast(codes, 4 * lanes, kernel.getI8Type());
+    return {bytes, bytes};
+  }
+  Type word = kernel.getI16Type();
+  Value words = bitcast(codes, 2 * lanes, word);
+  auto all = [&](int64_t value) -> Value {
+    return arith::ConstantOp::create(
+        kernel, DenseElementsAttr::get(vectorOf(2 * lanes, word), kernel.getIntegerAttr(word, value)));
+  };
+  return {arith::AndIOp::create(kernel, words, all(255)), arith::ShRUIOp::create(kernel, words, all(8))};
 }
 
 /// As `accumulateRuns`, for codes.
@@ -85,7 +119,7 @@ SmallVector<Value> MatmulEmitter::accumulateCodes(const Tile &tile, ArrayRef<Val
     SmallVector<ScaledRun> right;
     for (int64_t v = 0; v < vectors; ++v)
       right.push_back(runAt(tile.column, v, number));
-    SmallVector<Value> totals, upper(carried.size(), none), lower(upper);
+    SmallVector<Value> totals, lower(carried.size(), none), upper(lower);
     for (int64_t r = 0; r < tileRows; ++r) {
       Value row = kernel.sub(tile.rowNumbers[r], stageBegin);
       totals.push_back(kernel.splat(memref::LoadOp::create(kernel, runSums, ValueRange{row, number})));
@@ -93,15 +127,15 @@ SmallVector<Value> MatmulEmitter::accumulateCodes(const Tile &tile, ArrayRef<Val
         std::fill_n(lower.begin() + r * vectors, vectors, totals[r]);
     }
     for (int64_t i = 0; i < run / 4; ++i) {
-      SmallVector<Value> codes = llvm::map_to_vector(
-          right, [&](const ScaledRun &part) { return bitcast(part.codes(i), 4 * lanes, kernel.getI8Type()); });
+      auto factors = llvm::map_to_vector(right, [&](const ScaledRun &part) { return codeFactors(part.codes(i)); });
       for (int64_t r = 0; r < tileRows; ++r)
         for (int64_t part = 0; part < 2; ++part) {
-          Value at = kernel.add(codeStageAt(kernel.constantIndex(r), number), kernel.constantIndex(part * run + 4 * i));
-          Value left = splatMembers({stageBlock, tileNumber, at}, 4);
+          int64_t offset = codeBytes ? part * run + 4 * i : 4 * i + 2 * part;
+          Value at = kernel.add(codeStageAt(kernel.constantIndex(r), number), kernel.constantIndex(offset));
+          Value left = splatMembers({stageBlock, tileNumber, at}, codeBytes ? 4 : 2);
           for (int64_t v = 0; v < vectors; ++v) {
-            Value &sum = (part == 0 ? upper : lower)[r * vectors + v];
-            sum = multiplyGroups(kernel, codes[v], left, sum);
+            Value &sum = (codeBytes && part == 0 ? upper : lower)[r * vectors + v];
+            sum = multiplyGroups(kernel, factors[v][part], left, sum);
           }
         }
     }
@@ -111,7 +145,9 @@ SmallVector<Value> MatmulEmitter::accumulateCodes(const Tile &tile, ArrayRef<Val
       Value left = kernel.splat(memref::LoadOp::create(kernel, lhsScales, ValueRange{row, number}));
       for (int64_t v = 0; v < vectors; ++v) {
         int64_t at = r * vectors + v;
-        Value whole = arith::AddIOp::create(kernel, arith::ShLIOp::create(kernel, upper[at], bits), lower[at]);
+        Value whole = lower[at];
+        if (codeBytes)
+          whole = arith::AddIOp::create(kernel, arith::ShLIOp::create(kernel, upper[at], bits), whole);
         Value scale = arith::MulFOp::create(kernel, right[v].scale, left);
         acc[at] =
             vector::FMAOp::create(kernel, arith::SIToFPOp::create(kernel, acc[at].getType(), whole), scale, acc[at]);

@@ -86,12 +86,16 @@ MatmulEmitter::MatmulEmitter(MatmulOp op, KernelBuilder &kernel, const MatmulPla
 }
 
 Value multiplyGroups(KernelBuilder &kernel, Value a, Value b, Value acc) {
+  auto call = [&](StringRef name, ValueRange operands) -> Value {
+    return LLVM::CallIntrinsicOp::create(kernel, acc.getType(), kernel.getStringAttr(name), operands).getResults();
+  };
   Type element = getElementTypeOrSelf(a);
+  if (cast<VectorType>(acc.getType()).getNumElements() == 8) // AVX2: pairs of 16 bits
+    return arith::AddIOp::create(kernel, acc, call("llvm.x86.avx2.pmadd.wd", {a, b}));
   StringRef name = element.isBF16()        ? "llvm.x86.avx512bf16.dpbf16ps.512"
                    : element.isInteger(16) ? "llvm.x86.avx512.vpdpwssd.512"
                                            : "llvm.x86.avx512.vpdpbusd.512";
-  return LLVM::CallIntrinsicOp::create(kernel, acc.getType(), kernel.getStringAttr(name), ValueRange{acc, a, b})
-      .getResults();
+  return call(name, {acc, a, b});
 }
 
 Value MatmulEmitter::multiplyAdd(Value a, Value b, Value acc) {

@@ -39,10 +39,14 @@ struct MatmulPlan {
   bool tiles;    // whole tiles of the machine are multiplied
   bool scaled;   // dots are of integers under scales, which are applied to the sum of kScaledSteps
   bool codes;    // dots are of the right side's codes and integers under scales, which are applied to the sum of a run
+  bool codeBytes; // such integers are split into bytes, else they are words
   VariantAttr variant;
   MemRefType stageType;    // [block of k, tile of rows, k by row], or null: the left side is read where it lies;
                            // of machine tiles: [block of k, tile of rows, 64 bytes of k by row by 64 bytes]
   MemRefType rhsStageType; // [group of k in the block, columns of the tile in groups], or null
+
+  /// Elements of the stage for one integer that meets codes.
+  int64_t codeParts() const { return codeBytes ? 2 : 1; }
 };
 
 /// Writes the loop nest of workgroups. For every group of k, the tile's columns are loaded as vectors and every
@@ -110,6 +114,8 @@ private:
 
   // Integer codes as they are stored (MatmulCodes.cpp).
   Value codeStageAt(Value r, Value number);
+  void storeCodeFactors(Value integers, Value tile, Value at, int64_t first);
+  std::array<Value, 2> codeFactors(Value codes);
   void fillCodeStage(Value begin, Value end);
   SmallVector<Value> accumulateCodes(const Tile &tile, ArrayRef<Value> sums);
 

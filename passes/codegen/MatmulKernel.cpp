@@ -7,6 +7,7 @@ namespace mlir::dsc {
 namespace {
 
 constexpr int64_t kTilesPerWorkgroup = 12;    // of rows at most: they share the work of fetching the next panel
+constexpr int64_t kRowsPerWorkgroup = 288;    // the same where nobody stages them, or the panel is decoded for them
 constexpr int64_t kPanelBytes = 64 << 10;     // of the right side that all rows of a workgroup read in turn
 constexpr int64_t kMaxStageBytes = 2 << 20;   // it lies on the stack
 constexpr int64_t kTilePanelBytes = 16 << 10; // as kPanelBytes, where machine tiles read the stage at its pace
@@ -102,7 +103,7 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
       int64_t near = (target.getL2Bytes() / 2 - 2 * panelBytes * block) / std::max<int64_t>(1, rowBlock);
       int64_t most = machineTiles ? 8 : kTilesPerWorkgroup;
       if (!machineTiles && (matmul.getPackedRows() || run || scaled))
-        most *= 2; // panels of rows are nobody's stage, panels of blocks are decoded once for all rows
+        most = kRowsPerWorkgroup / rows;
       if (!matmul.getPackedRows())
         most = std::min(most, kMaxStageBytes / bytes);
       tiles = std::clamp<int64_t>(near, 1, most);
@@ -123,7 +124,7 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     // Few rows multiply blocks in registers, many share a tile that is decoded once.
     int64_t fit = std::max<int64_t>(1, kMaxStageBytes / std::max<int64_t>(1, stageRowBytes(matmul, "fma")));
     if (run) {
-      int64_t few = std::clamp<int64_t>(rows / 3, 1, std::min<int64_t>(4, fit));
+      int64_t few = std::min<int64_t>(4, fit);
       StringRef inRegisters = codesPay(matmul, target) ? "bfp" : "fma";
       return ScheduleAttr::get(context, {variant(1, 1, 1, 1, {0}, inRegisters),
                                          variant(16, few, std::min<int64_t>(16, fit), 1, {0}, inRegisters), many});
@@ -155,10 +156,14 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     return bytes ? target.hasFeature("avx512vnni") : hasFastBf16Dots(target) && !stored.isF16() && mayRound(op);
   }
 
+  /// Whether the target multiplies pairs of 16-bit integers faster than floats.
+  static bool hasPairs(TargetAttr target) {
+    return target.hasFeature(target.getVectorBytes() == 32 ? "avx2" : "avx512vnni");
+  }
   /// Whether integers under scales are multiplied faster than floats, where factors may be rounded.
   static bool scaledPays(MatmulOp op, TargetAttr target) {
-    return target.hasFeature("avx512vnni") && !target.isStrict() && mayRoundFactors(op.getPrecision()) &&
-           canScale(op) && !op.getPackedRows();
+    return hasPairs(target) && !target.isStrict() && mayRoundFactors(op.getPrecision()) && canScale(op) &&
+           !op.getPackedRows();
   }
   /// Whether codes are multiplied faster as they are than decoded, where factors may be rounded.
   static bool codesPay(MatmulOp op, TargetAttr target) { return codeZeroOf(op) && scaledPays(op, target); }
@@ -219,11 +224,12 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
   static LogicalResult verifyScaled(MatmulOp op, VariantAttr variant, int64_t lanes) {
     auto target = op->getParentOfType<ModuleOp>()->getAttrOfType<TargetAttr>(kTargetAttr);
     bool staged = stages(variant, 0) && (stages(variant, 1) || codeZeroOf(op));
-    if (!target.hasFeature("avx512vnni") || !staged || !canScale(op) || lanes != 16 || variant.getUnroll() != 1 ||
-        variant.getDepth() % kScaledSteps != 0)
-      return op.emitOpError("instruction \"bfp\" needs a target with the feature avx512vnni, both operands staged or a "
-                            "rhs of integer codes, 16 lanes of f32, unroll 1, a depth that is a multiple of 128, and a "
-                            "rhs in blocks or in groups of 2 elements of 16 bits, got: ")
+    if (!hasPairs(target) || !staged || !canScale(op) || 4 * lanes != target.getVectorBytes() ||
+        variant.getUnroll() != 1 || variant.getDepth() % kScaledSteps != 0)
+      return op.emitOpError("instruction \"bfp\" needs a target with the feature avx512vnni, or avx2 and vectors of 32 "
+                            "bytes, both operands staged or a rhs of integer codes, tiles as wide as vectors of f32, "
+                            "unroll 1, a depth that is a multiple of 128, and a rhs in blocks or in groups of 2 elements "
+                            "of 16 bits, got: ")
              << variant;
     return success();
   }
@@ -281,6 +287,7 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
                     variant.getInstruction() == "tile",
                     variant.getInstruction() == "bfp" && decoded,
                     variant.getInstruction() == "bfp" && !decoded,
+                    /*codeBytes=*/lanes == 16,
                     variant,
                     /*stageType=*/{},
                     /*rhsStageType=*/{}};
@@ -289,10 +296,11 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
       plan.block = variant.getDepth() < depth ? variant.getDepth() : 0;
     if (staged) {
       int64_t blocks = plan.block ? llvm::divideCeil(depth, plan.block) : 1;
-      Type element = plan.codes ? Type(kernel.getI8Type()) : factorType(matmul, variant.getInstruction());
+      Type element =
+          plan.codes && plan.codeBytes ? Type(kernel.getI8Type()) : factorType(matmul, variant.getInstruction());
       // Behind a tile is room for one vector, which stores of interleaved rows write beyond their end.
       int64_t steps = plan.block ? plan.block : stageWidth(matmul, variant.getInstruction());
-      int64_t perTile = plan.codes ? 2 * depth * tileRows : steps * tileRows + 64;
+      int64_t perTile = plan.codes ? plan.codeParts() * depth * tileRows : steps * tileRows + 64;
       plan.stageType = MemRefType::get({blocks, plan.tilesPerWorkgroup, perTile}, element);
       if (decoded) {
         int64_t length = plan.block ? plan.block : plan.scaled ? stageWidth(matmul, variant.getInstruction()) : depth;

@@ -89,8 +89,12 @@ struct PanelReader {
   }
   Value halfBytes(int64_t offset, int64_t i) { return halfBytes(index(offset), i); }
 
-  /// Bits 4 i to 4 i + 3 of `v`, each as bit 4 of a byte. For 16 lanes.
+  /// Bits 4 i to 4 i + 3 of `v`, each as bit 4 of a byte.
   Value fifthBits(Value v, int64_t i) {
+    if (lanes != 16) { // copies 7 bits apart: bit n of the first stands at bit 8 n of one of them
+      Value copies = arith::MulIOp::create(kernel, keep(right(v, 4 * i), 15), bits(0x02040810));
+      return keep(copies, 0x10101010);
+    }
     SmallVector<int32_t> spread; // vpermd reads 4 bits of each index, whatever stands above them
     for (int32_t n = 0; n < 16; ++n)
       spread.push_back((n & 1) << 4 | (n & 2) << 11 | (n & 4) << 18 | (n & 8) << 25);

@@ -45,10 +45,35 @@ module attributes {dsc.target = #dsc.target<"cpu:native", triple = "x86_64-unkno
 
 // -----
 
+// With AVX2 they become words: the first and third of four, the second and fourth. Sums begin at -8 times the row's sum.
+// CHECK-LABEL: func.func private @words(
+// CHECK: llvm.call_intrinsic "llvm.x86.avx.cvt.ps2dq.256"
+// CHECK: vector.shuffle {{.*}} [0, 2, 1, 3, 4, 6, 5, 7] : vector<8xi32>, vector<8xi32>
+// CHECK: arith.trunci {{.*}} : vector<8xi32> to vector<8xi16>
+// CHECK: scf.for {{.*}} -> (vector<8xf32>)
+// CHECK-NOT: scf.for
+// CHECK-DAG: arith.andi {{.*}} : vector<16xi16>
+// CHECK-DAG: arith.shrui {{.*}} : vector<16xi16>
+// CHECK-COUNT-16: llvm.call_intrinsic "llvm.x86.avx2.pmadd.wd"
+// CHECK-NOT: pmadd.wd
+// CHECK: arith.sitofp
+// CHECK: vector.fma
+// CHECK-NOT: vector.fma
+module attributes {dsc.target = #dsc.target<"cpu:native", triple = "x86_64-unknown-linux-gnu", cpu = "x86-64-v3", features = "+avx2,+fma", vector_bytes = 32, vector_registers = 16>} {
+  func.func private @words(%x: tensor<1x64xf32>, %b: tensor<2x2x144xi8>) -> tensor<1x16xf32>
+      attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [1, 8], workgroup = [1, 8], stage = [0], instruction = "bfp">} {
+    %w = dsc.dequantize %b {format = "q4_0", panel = 8 : i64} : tensor<2x2x144xi8> -> tensor<2x64x8xf32>
+    %0 = dsc.matmul %x, %w {packed_columns = 16 : i64} : (tensor<1x64xf32>, tensor<2x64x8xf32>) -> tensor<1x16xf32>
+    return %0 : tensor<1x16xf32>
+  }
+}
+
+// -----
+
 module attributes {dsc.target = #dsc.target<"cpu:native", triple = "x86_64-unknown-linux-gnu", cpu = "x86-64-v4", features = "+avx512f", vector_bytes = 64, vector_registers = 32>} {
   func.func private @no_instruction(%x: tensor<4x256xf32>, %w: tensor<2x128x32x2xbf16>) -> tensor<4x64xf32>
       attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [2, 32], workgroup = [64, 64], stage = [0, 1], instruction = "bfp">} {
-    // expected-error @+1 {{instruction "bfp" needs a target with the feature avx512vnni, both operands staged or a rhs of integer codes, 16 lanes of f32, unroll 1, a depth that is a multiple of 128, and a rhs in blocks or in groups of 2 elements of 16 bits, got:}}
+    // expected-error @+1 {{instruction "bfp" needs a target with the feature avx512vnni, or avx2 and vectors of 32 bytes, both operands staged or a rhs of integer codes, tiles as wide as vectors of f32, unroll 1, a depth that is a multiple of 128, and a rhs in blocks or in groups of 2 elements of 16 bits, got:}}
     %0 = dsc.matmul %x, %w {packed_columns = 64 : i64} : (tensor<4x256xf32>, tensor<2x128x32x2xbf16>) -> tensor<4x64xf32>
     return %0 : tensor<4x64xf32>
   }

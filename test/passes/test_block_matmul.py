@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from block_formats import BLOCKS, random_blocks, values
 
-from deepseek.compiler import compile_text, lower_text
+from deepseek.compiler import assembly, compile_text, lower_text
 from deepseek.executable import Executable
 from deepseek.formats import find_format
 
@@ -102,18 +102,28 @@ def test_long_rows(format: str) -> None:
         _check(_run(executable, x), x, weight, _unit(_module(format, 65, k), m))
 
 
-# Of what multiplies decoded tiles: the feature it needs, and `_check`'s unit. Pairs of bf16 round each factor once, by 2^-9
-# of itself; integers under scales, by 1 / 8190 of the greatest of 128 neighbours.
-_INSTRUCTIONS = {"dot": ("avx512bf16", 2**-9), "bfp": ("avx512vnni", 2**-12)}
+# Where products of integers are tested: this machine's instructions, and AVX2's alone.
+_TARGETS = ("cpu", "cpu:x86-64-v3")
 
 
-def _with_instruction(text: str, instruction: str, depth: int) -> str:
+def _skip_without(instruction: str, module: str) -> None:
+    needed = "+avx512bf16" if instruction == "dot" else "+avx512vnni"
+    if needed not in module and not (instruction == "bfp" and "vector_bytes = 32" in module):
+        pytest.skip(f"the CPU has no {needed}")
+
+
+# Of what multiplies decoded tiles, `_check`'s unit. Pairs of bf16 round each factor once, by 2^-9 of itself; integers under
+# scales, by 1 / 8190 of the greatest of 128 neighbours.
+_UNITS = {"dot": 2**-9, "bfp": 2**-12}
+
+
+def _with_instruction(text: str, instruction: str, depth: int, target: str = "cpu") -> str:
     """The schedule for many rows replaced by one that decodes tiles of `depth` steps for `instruction`."""
-    module = lower_text(text, to_phase="schedule")
-    if "+" + _INSTRUCTIONS[instruction][0] not in module:
-        pytest.skip(f"the CPU has no {_INSTRUCTIONS[instruction][0]}")
+    module = lower_text(text, to_phase="schedule", target=target)
+    _skip_without(instruction, module)
+    tile, workgroup = ("[12, 32]", "[96, 128]") if "vector_bytes = 64" in module else ("[5, 16]", "[40, 64]")
     rest = f'depth = {depth}, stage = [0, 1], instruction = "{instruction}"'
-    schedule = f"tile = [12, 32], workgroup = [96, 128], {rest}"
+    schedule = f"tile = {tile}, workgroup = {workgroup}, {rest}"
     module, count = re.subn(
         r"(func private @matmul_\w+\([^\n]*\n?[^\n]*#dsc\.variant<)tile = [^>]*>", rf"\1{schedule}>", module
     )
@@ -121,34 +131,47 @@ def _with_instruction(text: str, instruction: str, depth: int) -> str:
     return module
 
 
-@pytest.mark.parametrize("instruction", _INSTRUCTIONS)
+@pytest.mark.parametrize(("instruction", "target"), [("dot", "cpu"), *(("bfp", target) for target in _TARGETS)])
 @pytest.mark.parametrize("format", BLOCKS)
-def test_blocks_decoded_for_an_instruction(format: str, instruction: str) -> None:
+def test_blocks_decoded_for_an_instruction(format: str, instruction: str, target: str) -> None:
     for n, k, depth in ((96, 768, 384), (33, 1280, 0), (65, 1280 if BLOCKS[format][1] == 256 else 1056, 256)):
-        text = _with_instruction(_module(format, n, k), instruction, depth)
+        text = _with_instruction(_module(format, n, k), instruction, depth, target)
         raw, weight = _weights(format, n, k)
-        executable = _executable(text, raw, threads=2)
+        executable = _executable(text, raw, target=target, threads=2)
         for m in (17, 130):
             x = _lhs(m, k)
-            _check(_run(executable, x), x, weight, _INSTRUCTIONS[instruction][1])
+            _check(_run(executable, x), x, weight, _UNITS[instruction])
 
 
+@pytest.mark.parametrize("target", _TARGETS)
+def test_sums_of_integers_stay_in_registers(target: str) -> None:
+    """Nothing of the innermost loop lies on the stack, and no product is taken apart."""
+    module = _with_instruction(_mixed("bf16", 96, 1024), "bfp", 0, target)
+    products, instruction = (4 * 12 * 2, "vpdpwssd") if "tile = [12, 32]" in module else (4 * 5 * 2, "vpmaddwd")
+    blocks = re.split(r"\.LBB\w+:", assembly(module, target=target))
+    loops = [block for block in blocks if block.count(instruction) == products]
+    assert loops
+    assert not any("rsp" in block.rpartition(instruction)[0].partition(instruction)[2] for block in loops)
+
+
+@pytest.mark.parametrize("target", _TARGETS)
 @pytest.mark.parametrize("element", ["bf16", "f16"])
-def test_half_precision_weights_as_scaled_integers(element: str) -> None:
+def test_half_precision_weights_as_scaled_integers(element: str, target: str) -> None:
     """Ragged sizes: a row of 7 is less than a block of integers, 1000 is not a multiple of one."""
     dtype = np.dtype(ml_dtypes.bfloat16 if element == "bf16" else np.float16)
     for n, k in ((1, 7), (33, 127), (127, 1000)):
-        module = lower_text(_mixed(element, n, k, _MAY_ROUND), to_phase="schedule")
+        module = lower_text(_mixed(element, n, k, _MAY_ROUND), to_phase="schedule", target=target)
         if '"bfp"' not in module:
-            pytest.skip("the CPU has no avx512vnni, or instructions that are preferred to it")
+            assert target == "cpu"
+            pytest.skip("the CPU has neither avx512vnni nor avx2, or instructions that are preferred to them")
         weight = np.random.default_rng(n + k).standard_normal((n, k), np.float32).astype(dtype)
-        executable = _executable(module, weight, threads=2)
+        executable = _executable(module, weight, target=target, threads=2)
         for m in (1, 7, 16, 17, 127, 1000):
             x = _lhs(m, k)
             _check(_run(executable, x), x, weight.astype(np.float32), 2**-12 if m > 16 else 2e-7)
 
 
-def _check_any_magnitude(text: str, format: str, n: int, k: int, m: int, unit: float) -> None:
+def _check_any_magnitude(text: str, target: str, format: str, n: int, k: int, m: int, unit: float) -> None:
     """Rows that are zero stay zero, tiny and huge ones keep their digits, and what is not finite spoils its row only."""
     raw, weight = _weights(format, n, k)
     x = _lhs(m, k)
@@ -157,15 +180,17 @@ def _check_any_magnitude(text: str, format: str, n: int, k: int, m: int, unit: f
     x[2] *= 1e30
     x[3, 5], x[4, 200], x[5, k - 1] = np.nan, np.inf, -np.inf
     x[6, 17] = 1e6  # its neighbours lose digits, the row's product does not
-    result = _run(_executable(text, raw), x)
+    result = _run(_executable(text, raw, target=target), x)
     assert not np.isfinite(result[3:6]).any()
     assert (result[0] == 0).all()
     finite = np.r_[0:3, 6:m]
     _check(result[finite], x[finite], weight, unit)
 
 
-def test_scaled_integers_of_any_magnitude() -> None:
-    _check_any_magnitude(_with_instruction(_module("q8_0", 40, 320), "bfp", 128), "q8_0", 40, 320, 24, 2**-12)
+@pytest.mark.parametrize("target", _TARGETS)
+def test_scaled_integers_of_any_magnitude(target: str) -> None:
+    text = _with_instruction(_module("q8_0", 40, 320), "bfp", 128, target)
+    _check_any_magnitude(text, target, "q8_0", 40, 320, 24, 2**-12)
 
 
 @pytest.mark.parametrize("precision", ["", _MAY_ROUND])
@@ -180,16 +205,16 @@ def test_rows_that_fill_the_stage(precision: str) -> None:
             _check(_run(executable, x), x, weight, _unit(text, m))
 
 
-def test_strict_targets_have_no_scaled_integers() -> None:
+@pytest.mark.parametrize("target", _TARGETS)
+def test_strict_targets_have_no_scaled_integers(target: str) -> None:
     text = _module("q4_0", 64, 128, precision=_MAY_ROUND)
-    assert '"bfp"' not in lower_text(text, target="cpu+strict", to_phase="schedule")
+    assert '"bfp"' not in lower_text(text, target=target + "+strict", to_phase="schedule")
 
 
-def _codes_module(format: str, n: int, k: int) -> str:
+def _codes_module(format: str, n: int, k: int, target: str) -> str:
     """A product whose variants for one row and for up to 16 multiply codes as they are."""
-    module = lower_text(_module(format, n, k, precision=_MAY_ROUND), to_phase="schedule")
-    if "+avx512vnni" not in module:
-        pytest.skip("the CPU has no avx512vnni")
+    module = lower_text(_module(format, n, k, precision=_MAY_ROUND), to_phase="schedule", target=target)
+    _skip_without("bfp", module)
     assert module.count('stage = [0], instruction = "bfp"') == 2
     return module
 
@@ -202,13 +227,14 @@ def _scaled_weights(format: str, n: int, k: int) -> tuple[np.ndarray, np.ndarray
     return form.encode(codes, scales).view(np.int8), codes * np.repeat(scales, form.elements, 1)
 
 
+@pytest.mark.parametrize("target", _TARGETS)
 @pytest.mark.parametrize("format", [*BLOCKS, "int4_g64", "int8_g32", "int8_g256"])
-def test_few_rows_multiply_codes(format: str) -> None:
+def test_few_rows_multiply_codes(format: str, target: str) -> None:
     """Exact but for the left side, whose integers err by 1 / 32638 of the greatest of a run of 16 or 32."""
     for n, k in ((1, 256), (33, 1280), (127, 768)):
-        module = _codes_module(format, n, k)
+        module = _codes_module(format, n, k, target)
         raw, weight = (_weights if format in BLOCKS else _scaled_weights)(format, n, k)
-        one, two = (_executable(module, raw, threads=threads) for threads in (1, 2))
+        one, two = (_executable(module, raw, target=target, threads=threads) for threads in (1, 2))
         for m in (1, 2, 7, 16):
             x = _lhs(m, k)
             _check(_run(one, x), x, weight, 2**-14)
@@ -225,9 +251,10 @@ def test_codes_that_are_floats_are_decoded(format: str) -> None:
     _check(_run(_executable(module, raw), x), x, weight)
 
 
+@pytest.mark.parametrize("target", _TARGETS)
 @pytest.mark.parametrize("format", ["q4_0", "q4_1", "q8_0", "q6_k"])
-def test_codes_by_rows_of_any_magnitude(format: str) -> None:
-    _check_any_magnitude(_codes_module(format, 40, 512), format, 40, 512, 9, 2**-14)
+def test_codes_by_rows_of_any_magnitude(format: str, target: str) -> None:
+    _check_any_magnitude(_codes_module(format, 40, 512, target), target, format, 40, 512, 9, 2**-14)
 
 
 @pytest.mark.parametrize("format", BLOCKS)
