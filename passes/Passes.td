@@ -433,11 +433,11 @@ def EmitPtxPass : Dsc_Pass<"dsc-emit-ptx"> {
   }];
 }
 
-def MaskedFloatsAsBitsPass : Dsc_Pass<"dsc-masked-floats-as-bits"> {
-  let summary = "Load and store 16-bit floats under masks as integers";
+def MovedFloatsAsBitsPass : Dsc_Pass<"dsc-moved-floats-as-bits"> {
+  let summary = "Move 16-bit floats as integers";
   let description = [{
-    LLVM has masked accesses of every integer on every target; those of f16 and
-    bf16 become calls of compiler-rt where the target has no such type.
+    LLVM loads, selects and permutes integers on every CPU; f16 and bf16 become
+    calls of compiler-rt where the CPU has no such type.
 
     ```mlir
     %0 = llvm.intr.masked.load %p, %m, %zeros : (...) -> vector<8xbf16>

@@ -114,7 +114,7 @@ static void buildLlvm(OpPassManager &pm) {
   pm.addPass(createConvertControlFlowToLLVMPass());
   functions().addPass(createReconcileUnrealizedCastsPass());
   // Before folding, which removes the casts of constants.
-  pm.addPass(createMaskedFloatsAsBitsPass());
+  pm.addPass(createMovedFloatsAsBitsPass());
   functions().addPass(createCanonicalizerPass());
   functions().addPass(createCSEPass());
   // Operations without an intrinsic become inline PTX; there are none for a CPU.

@@ -17,7 +17,8 @@ struct AttentionPlan {
   int64_t splits;                // parts of the keys, each with workgroups of its own
   int64_t keys;                  // of a block
   int64_t lanes, depth;          // of a vector; elements of a head
-  bool dots;                     // products of pairs of bf16
+  bool dots;                     // products of pairs of 16 bits
+  bool scaled;                   // which are integers under scales, else bf16
 
   int64_t rows() const { return positions * heads; }
   int64_t vectors() const { return tileColumns / lanes; }

@@ -6,6 +6,7 @@
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "passes/codegen/AttentionEmitter.h"
+#include "passes/codegen/ScaledIntegers.h"
 #include "passes/codegen/gpu/AttentionBlock.h"
 
 namespace mlir::dsc {
@@ -35,19 +36,28 @@ struct AttentionModel : KernelOpInterface::ExternalModel<AttentionModel, Attenti
                               /*unroll=*/1,
                               /*depth=*/8 * lanes, /*stage=*/{}, "fma");
     };
-    // Three vectors of queries by eight keys leave room for what is multiplied. Where keys and values are rounded
-    // first, two tiles share that work.
-    bool dots = canUseDots(attention, lanes) && mayRoundFactors(attention.getPrecision()) && hasFastBf16Dots(target);
-    int64_t vectors = 3, heads = group, tiles = dots ? 2 : 1;
+    // Three vectors of queries by eight keys leave room for what is multiplied; AVX2 needs a register for products.
+    // Where keys and values are rounded first, two tiles share that work.
+    StringRef instruction = instructionFor(attention, target, lanes);
+    bool pairs = instruction != "fma";
+    int64_t vectors = pairs && registers < 32 ? 2 : 3, heads = group, tiles = pairs ? 2 : 1;
     while (group % heads != 0 || heads > vectors * lanes)
       --heads;
     VariantAttr many = VariantAttr::get(context, 0, {registers >= 32 ? 8 : 4, vectors * lanes},
                                         {std::max<int64_t>(1, tiles * vectors * lanes / heads), heads, 1},
-                                        /*unroll=*/1, /*depth=*/64, /*stage=*/{}, dots ? "dot" : "fma");
+                                        /*unroll=*/1, /*depth=*/64, /*stage=*/{}, instruction);
     return ScheduleAttr::get(context, {few(1), few(8), many});
   }
-  static bool canUseDots(AttentionOp op, int64_t lanes) {
-    return lanes == 16 && accumulator(op).isF32() && depthOf(op) % 2 == 0;
+  /// What many rows multiply with where pairs of 16 bits may be.
+  static StringRef instructionFor(AttentionOp op, TargetAttr target, int64_t lanes) {
+    if (!hasPairs(op) || !mayRoundFactors(op.getPrecision()))
+      return "fma";
+    return lanes == 16 && hasFastBf16Dots(target)              ? "dot"
+           : multipliesPairs(target) && !target.isStrict() ? "bfp"
+                                                           : "fma";
+  }
+  static bool hasPairs(AttentionOp op) {
+    return accumulator(op).isF32() && depthOf(op) % 2 == 0 && depthOf(op) <= kMostScaledDepth;
   }
   AffineExpr getRows(Operation *op, DimsAnalysis &dims) const { return dims.get(cast<AttentionOp>(op).getQuery())[1]; }
   AffineExpr getWorkgroups(Operation *op, VariantAttr variant, DimsAnalysis &dims) const {
@@ -92,12 +102,20 @@ struct AttentionModel : KernelOpInterface::ExternalModel<AttentionModel, Attenti
     if (plan.splits > 1 && (!few || variant.getMaxRows() > plan.positions))
       return op->emitOpError("splits keys only if max_rows is at most the workgroup's ")
              << plan.positions << " positions";
-    if (!llvm::is_contained({"fma", "dot"}, variant.getInstruction()))
+    if (!llvm::is_contained({"fma", "dot", "bfp"}, variant.getInstruction()))
       return op->emitOpError("has no instruction \"") << variant.getInstruction() << "\"";
-    if (plan.dots && (few || plan.tileRows % 2 != 0 || !canUseDots(attention, lanes)))
-      return op->emitOpError("instruction \"dot\" needs 16 lanes of f32, an even size of heads, an even number of tile "
-                             "rows and no max_rows, got: ")
+    auto target = op->getParentOfType<ModuleOp>()->getAttrOfType<TargetAttr>(kTargetAttr);
+    bool has = plan.scaled ? multipliesPairs(target) : lanes == 16;
+    if (plan.dots && (few || plan.tileRows % 2 != 0 || !hasPairs(attention) || !has))
+      return op->emitOpError("instruction \"")
+             << variant.getInstruction()
+             << "\" needs 16 lanes of f32, or for \"bfp\" avx512vnni or avx2, an even size of heads, an even number of "
+                "tile rows and no max_rows, got: "
              << variant;
+    if (plan.scaled && (plan.keys > kMostScaledKeys || plan.depth > kMostScaledDepth))
+      return op->emitOpError("instruction \"bfp\" takes at most ")
+             << kMostScaledKeys << " keys of " << kMostScaledDepth << " elements, got: " << plan.keys << " and "
+             << plan.depth;
     // Queries, sums and weights, and what is converted of keys, values and rows.
     int64_t rows = llvm::alignTo(plan.rows(), few ? plan.tileRows : plan.tileColumns);
     int64_t elements = rows * (2 * plan.paddedDepth() + plan.keys) +
@@ -123,7 +141,8 @@ struct AttentionModel : KernelOpInterface::ExternalModel<AttentionModel, Attenti
             variant.getDepth(),
             lanesOf(op, kernel.vectorBytes),
             depthOf(op),
-            variant.getInstruction() == "dot"};
+            variant.getInstruction() == "dot" || variant.getInstruction() == "bfp",
+            variant.getInstruction() == "bfp"};
   }
   static int64_t depthOf(AttentionOp op) { return cast<RankedTensorType>(op.getQuery().getType()).getDimSize(3); }
   static int64_t lanesOf(AttentionOp op, int64_t vectorBytes) {
@@ -131,6 +150,8 @@ struct AttentionModel : KernelOpInterface::ExternalModel<AttentionModel, Attenti
   }
   // Their number depends on nothing, so that results are the same for any number of threads.
   static constexpr int64_t kSplits = 8;
+  // Integers of more products would have less than ten bits.
+  static constexpr int64_t kMostScaledKeys = 128, kMostScaledDepth = 1024;
   static constexpr int64_t kMaxScratchBytes = 1 << 20; // of a thread's stack
 };
 

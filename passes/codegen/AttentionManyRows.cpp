@@ -5,8 +5,10 @@
 // is, into vectors of queries or weights. A register tile is `tileRows` keys
 // or elements of a head by `tileColumns` queries.
 //
-// With dot products, lanes hold pairs of bf16: of adjacent elements of a query,
-// and of the weights of adjacent keys. Keys and values are staged as pairs.
+// With dot products, lanes hold pairs: of adjacent elements of a query, and of
+// the weights of adjacent keys. Keys and values are staged as pairs. Weights
+// that are integers are relative to the greatest of their block, not of all
+// before, so that a block far below loses no digits.
 //
 //===----------------------------------------------------------------------===//
 
@@ -26,10 +28,9 @@ struct ManyRowsEmitter : AttentionTiles {
       Value row = kernel.add(firstRow, i);
       storeQuery(row, rows, i);
       if (plan.dots)
-        kernel.vectorLoop(zero, constant(plan.paddedDepth()), plan.lanes, [&](Value depth) {
-          Value half = kernel.convert(loadVector(rows, i, depth), kernel.getBF16Type());
-          vector::StoreOp::create(kernel, half, rowHalves, ValueRange{i, depth});
-        });
+        storeHalves(
+            constant(plan.paddedDepth()), [&](Value depth) { return loadVector(rows, i, depth); }, rowHalves, i,
+            queryScales, {tile, i});
       Value limit = arith::IndexCastOp::create(kernel, kernel.getI32Type(), visible(row));
       memref::StoreOp::create(kernel, limit, limits, ValueRange{tile, i});
       if (starts) {
@@ -67,11 +68,20 @@ struct ManyRowsEmitter : AttentionTiles {
     kernel.width = plan.lanes;
   }
 
+  /// What sums of products begin with.
+  Value noSum() {
+    return plan.scaled ? arith::ConstantOp::create(kernel, kernel.getZeroAttr(words())) : vectorConstant(0);
+  }
+  Value scaledSum(Value integers, Value scale) {
+    return arith::MulFOp::create(kernel, arith::SIToFPOp::create(kernel, scale.getType(), integers), scale);
+  }
+
   /// Stores the scores of all keys of a block; the largest ones, beginning with `largest`.
   SmallVector<Value> score(const Block &block, SmallVector<Value> largest) {
     int64_t vectors = plan.vectors();
+    SmallVector<Value> ofQueries = plan.scaled ? loadVectors(queryScales, block.tile) : SmallVector<Value>();
     return kernel.forLoop(zero, block.count, plan.tileRows, largest, [&](Value firstKey, ValueRange carried) {
-      SmallVector<Value> keyNumbers, initial(plan.tileRows * vectors, vectorConstant(0));
+      SmallVector<Value> keyNumbers, initial(plan.tileRows * vectors, noSum());
       for (int64_t r = 0; r < plan.tileRows; ++r)
         keyNumbers.push_back(kernel.add(firstKey, constant(r)));
       int64_t step = plan.dots ? 2 : 1;
@@ -93,7 +103,10 @@ struct ManyRowsEmitter : AttentionTiles {
       SmallVector<Value> most(carried);
       for (auto [r, key] : llvm::enumerate(keyNumbers)) {
         MutableArrayRef<Value> row = MutableArrayRef(scores).slice(r * vectors, vectors);
+        Value ofKey = plan.scaled ? kernel.splat(loadScalar(keyScales, {zero, key})) : Value();
         for (auto [v, value] : llvm::enumerate(row)) {
+          if (plan.scaled)
+            value = scaledSum(value, arith::MulFOp::create(kernel, ofQueries[v], ofKey));
           value = finishScore(value);
           if (maskRows) {
             Value added = masks ? loadVector(masks, key, column(v)) : kernel.splat(loadScalar(maskRows, {zero, key}));
@@ -112,38 +125,57 @@ struct ManyRowsEmitter : AttentionTiles {
     });
   }
 
-  /// Scores become weights relative to the largest so far; the factor of what was summed before.
-  SmallVector<Value> normalize(const Block &block) {
-    SmallVector<Value> before = loadVectors(max, block.tile), after = score(block, before), factor;
-    storeVectors(after, max, block.tile);
-    SmallVector<Value> summed = loadVectors(total, block.tile);
+  /// Factors of sums, for the queries of each vector.
+  struct Factors {
+    SmallVector<Value> before, block; // of what was summed before, and of the block's sum
+  };
+
+  /// Scores become weights relative to the largest so far, or to the block's largest if they are integers.
+  Factors normalize(const Block &block) {
+    SmallVector<Value> before = loadVectors(max, block.tile), start = before;
+    if (plan.scaled)
+      llvm::fill(start, vectorConstant(lowest));
+    SmallVector<Value> largest = score(block, start), after = largest;
+    Factors factors;
     for (int64_t v = 0; v < plan.vectors(); ++v) {
-      factor.push_back(exponential(arith::SubFOp::create(kernel, before[v], after[v])));
-      summed[v] = arith::MulFOp::create(kernel, summed[v], factor[v]);
+      if (plan.scaled) {
+        after[v] = larger(largest[v], before[v]);
+        factors.block.push_back(exponential(arith::SubFOp::create(kernel, largest[v], after[v])));
+      }
+      factors.before.push_back(exponential(arith::SubFOp::create(kernel, before[v], after[v])));
     }
+    storeVectors(after, max, block.tile);
+    SmallVector<Value> summed = loadVectors(total, block.tile), noWeight(plan.vectors(), vectorConstant(0));
+    for (int64_t v = 0; v < plan.vectors(); ++v)
+      summed[v] = arith::MulFOp::create(kernel, summed[v], factors.before[v]);
     auto weigh = [&](Value key, MutableArrayRef<Value> sum) {
       SmallVector<Value> values = loadVectors(weights, key);
       for (int64_t v = 0; v < plan.vectors(); ++v) {
-        values[v] = exponential(arith::SubFOp::create(kernel, values[v], after[v]));
+        values[v] = exponential(arith::SubFOp::create(kernel, values[v], largest[v]));
         sum[v] = arith::AddFOp::create(kernel, sum[v], values[v]);
       }
       return values;
     };
-    summed = kernel.forLoop(zero, block.count, plan.dots ? 2 : 1, summed, [&](Value key, ValueRange carried) {
-      SmallVector<Value> sum(carried), values = weigh(key, sum);
-      if (!plan.dots) {
-        storeVectors(values, weights, key);
-        return sum;
-      }
-      // The key behind the last one has a score of -inf.
-      SmallVector<Value> others = weigh(kernel.add(key, one), sum);
-      for (int64_t v = 0; v < plan.vectors(); ++v)
-        vector::StoreOp::create(kernel, asWords(interleave(values[v], others[v])), pairs,
-                                ValueRange{kernel.floorDiv(key, 2), column(v)});
-      return sum;
-    });
+    Value toIntegers = vectorConstant(kLargestWeight);
+    SmallVector<Value> ofBlock =
+        kernel.forLoop(zero, block.count, plan.dots ? 2 : 1, plan.scaled ? noWeight : summed,
+                       [&](Value key, ValueRange carried) {
+                         SmallVector<Value> sum(carried), values = weigh(key, sum);
+                         if (!plan.dots) {
+                           storeVectors(values, weights, key);
+                           return sum;
+                         }
+                         // The key behind the last one has a score of -inf.
+                         SmallVector<Value> others = weigh(kernel.add(key, one), sum);
+                         for (int64_t v = 0; v < plan.vectors(); ++v)
+                           vector::StoreOp::create(kernel, pairWords(values[v], others[v], toIntegers), pairs,
+                                                   ValueRange{kernel.floorDiv(key, 2), column(v)});
+                         return sum;
+                       });
+    for (int64_t v = 0; v < plan.vectors(); ++v)
+      summed[v] = plan.scaled ? vector::FMAOp::create(kernel, ofBlock[v], factors.block[v], summed[v]) : ofBlock[v];
     storeVectors(summed, total, block.tile);
-    return factor;
+    return factors;
   }
 
   /// `acc` plus the weighted values of one key; where `checked`, for the queries that see it.
@@ -187,13 +219,15 @@ struct ManyRowsEmitter : AttentionTiles {
   }
 
   /// Adds the weighted values of a block to elements [depth, depth + count) of the sums.
-  void accumulate(const Block &block, ArrayRef<Value> factor, Value depth, int64_t count) {
+  void accumulate(const Block &block, const Factors &factors, Value depth, int64_t count) {
+    if (plan.scaled)
+      return accumulateScaled(block, factors, depth, count);
     int64_t vectors = plan.vectors();
     SmallVector<Value> depths, initial;
     for (int64_t r = 0; r < count; ++r) {
       depths.push_back(kernel.add(depth, constant(r)));
       for (auto [v, sum] : llvm::enumerate(loadVectors(sums, depthRow(block.tile, depths[r]))))
-        initial.push_back(arith::MulFOp::create(kernel, sum, factor[v]));
+        initial.push_back(arith::MulFOp::create(kernel, sum, factors.before[v]));
     }
     auto step = [&](Value key, ValueRange acc, bool checked) {
       return plan.dots ? addPair(block, depths, key, acc, checked) : addKey(block, depths, key, acc, checked);
@@ -211,16 +245,71 @@ struct ManyRowsEmitter : AttentionTiles {
       storeVectors(ArrayRef(added).slice(r * vectors, vectors), sums, depthRow(block.tile, depths[r]));
   }
 
+  /// The same of integers: what a query does not see has a weight of 0.
+  void accumulateScaled(const Block &block, const Factors &factors, Value depth, int64_t count) {
+    int64_t vectors = plan.vectors();
+    SmallVector<Value> initial(count * vectors, noSum());
+    SmallVector<Value> added =
+        kernel.forLoop(zero, ceilDiv(block.count, 2), 1, initial, [&](Value pair, ValueRange carried) {
+          SmallVector<Value> acc(carried), weight = loadPairs(pairs, pair);
+          for (int64_t r = 0; r < count; ++r) {
+            Value element = kernel.mul(kernel.add(depth, constant(r)), constant(2));
+            Value left = asHalves(readPair(1, pair, element));
+            for (int64_t v = 0; v < vectors; ++v)
+              acc[r * vectors + v] = multiplyGroups(kernel, left, weight[v], acc[r * vectors + v]);
+          }
+          return acc;
+        });
+    for (int64_t r = 0; r < count; ++r) {
+      Value at = kernel.add(depth, constant(r)), row = depthRow(block.tile, at);
+      Value scale = arith::MulFOp::create(kernel, kernel.splat(loadScalar(valueScales, {zero, at})),
+                                          vectorConstant(1 / kLargestWeight));
+      SmallVector<Value> values = loadVectors(sums, row);
+      for (int64_t v = 0; v < vectors; ++v) {
+        Value before = arith::MulFOp::create(kernel, values[v], factors.before[v]);
+        Value sum = scaledSum(added[r * vectors + v], scale);
+        values[v] = vector::FMAOp::create(kernel, sum, factors.block[v], before);
+      }
+      storeVectors(values, sums, row);
+    }
+  }
+
+  /// Integers have no NaN: where some value of the block isn't finite, the sums of the queries that see it become NaN.
+  void spoil(const Block &block) {
+    Value infinity = arith::ConstantOp::create(kernel, kernel.getI32IntegerAttr(kInfinity));
+    Value greatest = loadScalar(greatestValue, {zero});
+    kernel.ifThen(arith::CmpIOp::create(kernel, arith::CmpIPredicate::uge, greatest, infinity), [&] {
+      kernel.forLoop(zero, block.count, 1, [&](Value key) {
+        SmallVector<Value> mask;
+        if (block.masked)
+          mask = seen(block, key);
+        Value position = kernel.min(kernel.add(block.first, key), kernel.sub(keys, one)), none = vectorConstant(0);
+        kernel.forLoop(zero, constant(plan.depth), 1, [&](Value depth) {
+          Value row = depthRow(block.tile, depth);
+          Value added = arith::MulFOp::create(kernel, readKv(1, position, uniform(depth)), none);
+          SmallVector<Value> values = loadVectors(sums, row);
+          for (int64_t v = 0; v < plan.vectors(); ++v) {
+            Value own = block.masked ? Value(arith::SelectOp::create(kernel, mask[v], added, none)) : added;
+            values[v] = arith::AddFOp::create(kernel, values[v], own);
+          }
+          storeVectors(values, sums, row);
+        });
+      });
+    });
+  }
+
   void meet(const Block &block) {
     kernel.width = plan.lanes;
     if (maskRows)
       readMask(block);
-    SmallVector<Value> factor = normalize(block);
+    Factors factor = normalize(block);
     int64_t rest = plan.depth % plan.tileRows;
     kernel.forLoop(zero, constant(plan.depth - rest), plan.tileRows,
                    [&](Value depth) { accumulate(block, factor, depth, plan.tileRows); });
     if (rest)
       accumulate(block, factor, constant(plan.depth - rest), rest);
+    if (plan.scaled)
+      spoil(block);
     kernel.width = 1;
   }
 

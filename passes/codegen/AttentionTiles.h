@@ -1,7 +1,9 @@
 //===- AttentionTiles.h - what attention of many rows keeps near ----------===//
 //
 // Tiles of queries, keys and values of a block, scores, and what is known of
-// who sees what. Lanes lie along queries; with dot products they hold pairs.
+// who sees what. Lanes lie along queries; with dot products they hold pairs, of
+// bf16 or of integers. Those share a scale in each query, in each key, in each
+// element of a block's values, and in all weights of a query and a block.
 //
 //===----------------------------------------------------------------------===//
 #pragma once
@@ -9,6 +11,7 @@
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 #include "passes/codegen/AttentionEmitter.h"
+#include "passes/codegen/ScaledIntegers.h"
 
 namespace mlir::dsc {
 
@@ -18,6 +21,8 @@ struct AttentionTiles : AttentionEmitter {
   Value maskRows, masks;              // [row, key] and [key, row] of a tile, or one row for all
   Value staged[2];                    // keys and values of a block, where they must be converted
   Value rowHalves, pairs;             // with dots: [row, depth], [key / 2, column] of two weights each
+  Value queryScales, keyScales, valueScales; // of integers: [tile, column], [0, key], [0, depth]
+  Value greatestValue;                // the greatest magnitude of a block's values, as bits
 
   AttentionTiles(AttentionOp op, KernelBuilder &kernel, const AttentionPlan &plan)
       : AttentionEmitter(op, kernel, plan) {
@@ -38,8 +43,14 @@ struct AttentionTiles : AttentionEmitter {
       if (!sameForAllRows())
         masks = allocate({keys, columns});
     }
+    if (plan.scaled) {
+      queryScales = allocate({tiles, columns});
+      keyScales = allocate({1, plan.keys});
+      valueScales = allocate({1, plan.paddedDepth()});
+      greatestValue = allocate({1}, kernel.getI32Type());
+    }
     if (plan.dots) {
-      Type half = kernel.getBF16Type();
+      Type half = halfType();
       rowHalves = allocate({columns, plan.pairedDepth()}, half);
       pairs = allocate({plan.keys / 2, columns}, kernel.getI32Type());
       staged[0] = allocate({plan.keys, plan.paddedDepth()}, half);
@@ -75,7 +86,13 @@ struct AttentionTiles : AttentionEmitter {
       storeVector(value, buffer, row, column(v));
   }
 
-  VectorType halves() { return VectorType::get({2 * plan.lanes}, kernel.getBF16Type()); }
+  // The sum of all products fits 32 bits.
+  double largestOfQueries() const { return std::floor(std::sqrt(kMostOfSum / plan.depth)); }
+  double largestOfValues() const { return std::floor(kMostOfSum / (plan.keys * kLargestWeight)); }
+  static constexpr double kMostOfSum = 0x7fffffff, kLargestWeight = 8191, kInfinity = 0x7f800000;
+
+  Type halfType() { return plan.scaled ? Type(kernel.getI16Type()) : Type(kernel.getBF16Type()); }
+  VectorType halves() { return VectorType::get({2 * plan.lanes}, halfType()); }
   VectorType words() { return VectorType::get({plan.lanes}, kernel.getI32Type()); }
   Value asHalves(Value words) { return vector::BitCastOp::create(kernel, halves(), words); }
   Value asWords(Value halves) { return vector::BitCastOp::create(kernel, words(), halves); }
@@ -85,14 +102,16 @@ struct AttentionTiles : AttentionEmitter {
       values.push_back(asHalves(vector::LoadOp::create(kernel, words(), buffer, ValueRange{row, column(v)})));
     return values;
   }
-  /// Lane by lane, `even` and `odd` rounded.
-  Value interleave(Value even, Value odd) {
+  /// Lane by lane, `even` and `odd` rounded; or integers, of floats times `factor`.
+  Value pairWords(Value even, Value odd, Value factor) {
+    if (plan.scaled)
+      return pairsOf(kernel, scaledIntegers(kernel, even, factor), scaledIntegers(kernel, odd, factor));
     Type half = kernel.getBF16Type();
-    return vector::InterleaveOp::create(kernel, kernel.convert(even, half), kernel.convert(odd, half));
+    return asWords(vector::InterleaveOp::create(kernel, kernel.convert(even, half), kernel.convert(odd, half)));
   }
   /// A staged pair for all lanes, as words.
   Value readPair(int64_t plane, Value row, Value element) {
-    auto two = VectorType::get({2}, kernel.getBF16Type()), one = VectorType::get({1}, kernel.getI32Type());
+    auto two = VectorType::get({2}, halfType()), one = VectorType::get({1}, kernel.getI32Type());
     Value pair = vector::LoadOp::create(kernel, two, staged[plane], ValueRange{row, element});
     Value word = vector::ExtractOp::create(kernel, vector::BitCastOp::create(kernel, one, pair), ArrayRef<int64_t>{0});
     return kernel.splat(word);
@@ -108,19 +127,79 @@ struct AttentionTiles : AttentionEmitter {
     return readKv(plane, position, uniform(depth));
   }
 
+  /// Zero behind the last element of a vector that isn't whole.
+  Value orZero(Value value) {
+    return kernel.mask ? Value(arith::SelectOp::create(kernel, kernel.mask, value, vectorConstant(0))) : value;
+  }
+  /// A scale for all of `most`, which goes where `store` says; the factor for all lanes.
+  Value scaleTo(Value most, double largest, function_ref<void(Value)> store) {
+    auto [scale, factor] = scaleOf(kernel, most, largest);
+    store(scale);
+    return kernel.isVector(factor) ? factor
+                                   : vector::BroadcastOp::create(kernel, VectorType::get({plan.lanes}, type), factor);
+  }
+  /// Elements [0, end) that `read` gives as halves, in row `row` of `to`; of integers, the scale goes to `scales`.
+  void storeHalves(Value end, function_ref<Value(Value)> read, Value to, Value row, Value scales, ValueRange scaleAt) {
+    Value factor;
+    if (plan.scaled) {
+      Value most = kernel.vectorLoop(zero, end, plan.lanes, noMagnitude(kernel, plan.lanes),
+                                     [&](Value depth, ValueRange carried) {
+                                       Value value = orZero(read(depth));
+                                       return SmallVector<Value>{greaterMagnitude(kernel, carried[0], value)};
+                                     })[0];
+      factor = scaleTo(greatestMagnitude(kernel, most), largestOfQueries(),
+                       [&](Value scale) { memref::StoreOp::create(kernel, scale, scales, scaleAt); });
+    }
+    kernel.vectorLoop(zero, end, plan.lanes, [&](Value depth) {
+      Value value = read(depth), half;
+      if (plan.scaled)
+        half = arith::TruncIOp::create(kernel, VectorType::get({plan.lanes}, halfType()),
+                                       scaledIntegers(kernel, orZero(value), factor));
+      else
+        half = kernel.convert(value, halfType());
+      vector::StoreOp::create(kernel, half, to, ValueRange{row, depth});
+    });
+  }
+
+  /// The factor of the integers of elements [depth, depth + lanes) of a block's values, whose scales are stored. What is
+  /// not finite makes them 0 and shows in `greatestValue`: queries that see it are spoilt later, the others are not.
+  Value scaleValues(Value first, Value count, Value depth) {
+    Value infinity = constantVector(kernel, kernel.getI32Type(), kernel.getI32IntegerAttr(kInfinity), plan.lanes);
+    SmallVector<Value> none(2, noMagnitude(kernel, plan.lanes));
+    SmallVector<Value> most = kernel.forLoop(zero, count, 1, none, [&](Value key, ValueRange carried) {
+      Value position = kernel.min(kernel.add(first, key), kernel.sub(keys, one));
+      Value value = orZero(readKv(1, position, Index::lanes(depth)));
+      Value bits = greaterMagnitude(kernel, none[0], value);
+      Value finite = arith::CmpIOp::create(kernel, arith::CmpIPredicate::ult, bits, infinity);
+      bits = arith::MaxUIOp::create(kernel, carried[0], bits);
+      value = greaterMagnitude(kernel, carried[1], value);
+      return SmallVector<Value>{bits, arith::SelectOp::create(kernel, finite, value, carried[1])};
+    });
+    Value greatest = loadScalar(greatestValue, {zero});
+    greatest = arith::MaxUIOp::create(kernel, greatest, greatestMagnitude(kernel, most[0]));
+    memref::StoreOp::create(kernel, greatest, greatestValue, ValueRange{zero});
+    return scaleTo(most[1], largestOfValues(), [&](Value scale) { storeVector(scale, valueScales, zero, depth); });
+  }
+
   /// Keys as rows, values as pairs of rows.
   void stagePairs(Value first, Value count) {
-    kernel.forLoop(zero, ceilDiv(count, 2), 1, [&](Value pair) {
-      Value key = kernel.mul(pair, constant(2)), other = kernel.add(key, one), last = kernel.sub(keys, one);
-      Value positions[] = {kernel.min(kernel.add(first, key), last), kernel.min(kernel.add(first, other), last)};
-      kernel.vectorLoop(zero, constant(plan.depth), plan.lanes, [&](Value depth) {
-        auto read = [&](int64_t plane, int64_t i) { return readKv(plane, positions[i], Index::lanes(depth)); };
-        auto store = [&](Value value, Value buffer, Value row, Value at) {
-          vector::StoreOp::create(kernel, value, buffer, ValueRange{row, at});
-        };
-        store(kernel.convert(read(0, 0), kernel.getBF16Type()), staged[0], key, depth);
-        store(kernel.convert(read(0, 1), kernel.getBF16Type()), staged[0], other, depth);
-        store(interleave(read(1, 0), read(1, 1)), staged[1], pair, kernel.mul(depth, constant(2)));
+    auto position = [&](Value key) { return kernel.min(kernel.add(first, key), kernel.sub(keys, one)); };
+    count = kernel.mul(ceilDiv(count, 2), constant(2));
+    kernel.forLoop(zero, count, 1, [&](Value key) {
+      storeHalves(
+          constant(plan.depth), [&](Value depth) { return readKv(0, position(key), Index::lanes(depth)); }, staged[0],
+          key, keyScales, {zero, key});
+    });
+    if (plan.scaled)
+      memref::StoreOp::create(kernel, arith::ConstantOp::create(kernel, kernel.getI32IntegerAttr(0)), greatestValue,
+                              ValueRange{zero});
+    kernel.vectorLoop(zero, constant(plan.depth), plan.lanes, [&](Value depth) {
+      Value factor = plan.scaled ? scaleValues(first, count, depth) : Value();
+      kernel.forLoop(zero, count, 2, [&](Value key) {
+        auto read = [&](Value key) { return orZero(readKv(1, position(key), Index::lanes(depth))); };
+        Value even = read(key), words = pairWords(even, read(kernel.add(key, one)), factor);
+        vector::StoreOp::create(kernel, asHalves(words), staged[1],
+                                ValueRange{kernel.floorDiv(key, 2), kernel.mul(depth, constant(2))});
       });
     });
   }

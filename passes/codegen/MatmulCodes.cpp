@@ -16,6 +16,7 @@
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 #include "passes/codegen/MatmulEmitter.h"
+#include "passes/codegen/ScaledIntegers.h"
 
 namespace mlir::dsc {
 
@@ -32,9 +33,8 @@ Value MatmulEmitter::codeStageAt(Value r, Value number) {
 
 /// Writes a vector of integers, which begins at element `first` of its run, to the stage's place for that run.
 void MatmulEmitter::storeCodeFactors(Value integers, Value tile, Value at, int64_t first) {
-  VectorType words = vectorOf(lanes, kernel.getI32Type());
-  auto all = [&](int64_t value) -> Value {
-    return arith::ConstantOp::create(kernel, DenseElementsAttr::get(words, kernel.getI32IntegerAttr(value)));
+  auto all = [&](int32_t value) {
+    return constantVector(kernel, kernel.getI32Type(), kernel.getI32IntegerAttr(value), lanes);
   };
   auto store = [&](Value part, Type element, int64_t offset) {
     part = arith::TruncIOp::create(kernel, vectorOf(lanes, element), part);
@@ -66,14 +66,15 @@ void MatmulEmitter::fillCodeStage(Value begin, Value end) {
       SmallVector<Index> at = rowIndex(kernel.min(kernel.add(begin, row), last));
       kernel.forLoop(zero, depth, run, [&](Value k) {
         Value number = kernel.floorDiv(k, run);
-        auto [scale, factor] = scaleOf(gatherScaledRow(at, k, run), codeBytes ? kLargestOfBytes : kLargestOfWords);
+        Value most = gatherScaledRow(at, k, run);
+        auto [scale, factor] = scaleOf(kernel, most, codeBytes ? kLargestOfBytes : kLargestOfWords);
         memref::StoreOp::create(kernel, scale, lhsScales, ValueRange{row, number});
         Value factors = vector::BroadcastOp::create(kernel, vectorOf(lanes, factor.getType()), factor);
         Value total = arith::ConstantOp::create(kernel, kernel.getZeroAttr(words)), to = codeStageAt(r, number);
         for (int64_t i = 0; i < run / lanes; ++i) {
           Value line = vector::LoadOp::create(kernel, vectorOf(lanes, factor.getType()), lines,
                                               ValueRange{kernel.constantIndex(i), zero});
-          Value integers = scaledIntegers(line, factors);
+          Value integers = scaledIntegers(kernel, line, factors);
           total = arith::AddIOp::create(kernel, total, integers);
           storeCodeFactors(integers, tile, to, i * lanes);
         }
@@ -99,9 +100,8 @@ std::array<Value, 2> MatmulEmitter::codeFactors(Value codes) {
   }
   Type word = kernel.getI16Type();
   Value words = bitcast(codes, 2 * lanes, word);
-  auto all = [&](int64_t value) -> Value {
-    return arith::ConstantOp::create(
-        kernel, DenseElementsAttr::get(vectorOf(2 * lanes, word), kernel.getIntegerAttr(word, value)));
+  auto all = [&](int64_t value) {
+    return constantVector(kernel, word, kernel.getIntegerAttr(word, value), 2 * lanes);
   };
   return {arith::AndIOp::create(kernel, words, all(255)), arith::ShRUIOp::create(kernel, words, all(8))};
 }
@@ -111,7 +111,7 @@ SmallVector<Value> MatmulEmitter::accumulateCodes(const Tile &tile, ArrayRef<Val
   stageK = stageBlock = kernel.constantIndex(0);
   VectorType words = vectorOf(lanes, kernel.getI32Type());
   Value none = arith::ConstantOp::create(kernel, kernel.getZeroAttr(words));
-  Value bits = arith::ConstantOp::create(kernel, DenseElementsAttr::get(words, kernel.getI32IntegerAttr(kLowerBits)));
+  Value bits = constantVector(kernel, kernel.getI32Type(), kernel.getI32IntegerAttr(kLowerBits), lanes);
   Value tileNumber = stageIndex(tile.rowNumbers[0], 0, stageK)[1];
   Value count = kernel.floorDiv(depth, run);
   return kernel.forLoop(kernel.constantIndex(0), count, 1, sums, [&](Value number, ValueRange carried) {

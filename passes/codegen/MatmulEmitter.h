@@ -104,9 +104,6 @@ private:
   void columnTile(Value column, Value rowBegin, Value rowEnd);
 
   // Integers under scales (MatmulScaled.cpp).
-  Value greaterMagnitude(Value most, Value value);
-  std::pair<Value, Value> scaleOf(Value most, double largest);
-  Value scaledIntegers(Value value, Value factor);
   Value gatherScaledRow(ArrayRef<Index> row, Value k, int64_t steps);
   void fillScaledStage(Value begin, Value end);
   void fillScaledRhsStage(Value column, Value begin, Value end);

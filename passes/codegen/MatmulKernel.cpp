@@ -1,6 +1,7 @@
 //===- MatmulKernel.cpp - schedules of matrix products --------------------===//
 
 #include "passes/codegen/MatmulEmitter.h"
+#include "passes/codegen/ScaledIntegers.h"
 #include "passes/codegen/gpu/MatmulBlock.h"
 
 namespace mlir::dsc {
@@ -156,13 +157,9 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     return bytes ? target.hasFeature("avx512vnni") : hasFastBf16Dots(target) && !stored.isF16() && mayRound(op);
   }
 
-  /// Whether the target multiplies pairs of 16-bit integers faster than floats.
-  static bool hasPairs(TargetAttr target) {
-    return target.hasFeature(target.getVectorBytes() == 32 ? "avx2" : "avx512vnni");
-  }
   /// Whether integers under scales are multiplied faster than floats, where factors may be rounded.
   static bool scaledPays(MatmulOp op, TargetAttr target) {
-    return hasPairs(target) && !target.isStrict() && mayRoundFactors(op.getPrecision()) && canScale(op) &&
+    return multipliesPairs(target) && !target.isStrict() && mayRoundFactors(op.getPrecision()) && canScale(op) &&
            !op.getPackedRows();
   }
   /// Whether codes are multiplied faster as they are than decoded, where factors may be rounded.
@@ -224,7 +221,7 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
   static LogicalResult verifyScaled(MatmulOp op, VariantAttr variant, int64_t lanes) {
     auto target = op->getParentOfType<ModuleOp>()->getAttrOfType<TargetAttr>(kTargetAttr);
     bool staged = stages(variant, 0) && (stages(variant, 1) || codeZeroOf(op));
-    if (!hasPairs(target) || !staged || !canScale(op) || 4 * lanes != target.getVectorBytes() ||
+    if (!multipliesPairs(target) || !staged || !canScale(op) || 4 * lanes != target.getVectorBytes() ||
         variant.getUnroll() != 1 || variant.getDepth() % kScaledSteps != 0)
       return op.emitOpError("instruction \"bfp\" needs a target with the feature avx512vnni, or avx2 and vectors of 32 "
                             "bytes, both operands staged or a rhs of integer codes, tiles as wide as vectors of f32, "

@@ -10,68 +10,18 @@
 //===----------------------------------------------------------------------===//
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
-#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 #include "passes/codegen/MatmulEmitter.h"
+#include "passes/codegen/ScaledIntegers.h"
 
 namespace mlir::dsc {
 
 constexpr double kLargest = 4095;         // the greatest integer n with kScaledSteps n^2 < 2^31
-constexpr double kSmallestScaled = 1e-33; // the greatest integer divided by it is finite
-
-namespace {
-
-Value constantVector(KernelBuilder &kernel, Type element, Attribute value, int64_t count) {
-  return arith::ConstantOp::create(kernel, DenseElementsAttr::get(VectorType::get({count}, element), value));
-}
-
-} // namespace
-
-/// The greater of `most` and the magnitude of `value`, as bits: what is not finite is greater than all else.
-Value MatmulEmitter::greaterMagnitude(Value most, Value value) {
-  Type word = kernel.getI32Type();
-  Value bits = bitcast(value, lanes, word);
-  Value sign = constantVector(kernel, word, kernel.getI32IntegerAttr(0x7fffffff), lanes);
-  return arith::MaxUIOp::create(kernel, most, arith::AndIOp::create(kernel, bits, sign));
-}
-
-/// Scale of integers up to `largest` for floats up to `most`, bits of f32, and what turns the floats into them. Scales
-/// of what is not finite are not finite either.
-std::pair<Value, Value> MatmulEmitter::scaleOf(Value most, double largest) {
-  Type f32 = kernel.getF32Type();
-  auto constant = [&](double value) -> Value {
-    FloatAttr attr = kernel.getF32FloatAttr(value);
-    if (kernel.isVector(most))
-      return constantVector(kernel, f32, attr, lanes);
-    return arith::ConstantOp::create(kernel, attr);
-  };
-  Value smallest = constant(kSmallestScaled);
-  most = arith::MaxUIOp::create(kernel, most, arith::BitcastOp::create(kernel, most.getType(), smallest));
-  Value magnitude = arith::BitcastOp::create(kernel, smallest.getType(), most);
-  return {arith::MulFOp::create(kernel, magnitude, constant(1 / largest)),
-          arith::DivFOp::create(kernel, constant(largest), magnitude)};
-}
-
-/// A vector of floats times `factor`, to the nearest integers; 32 bits each.
-Value MatmulEmitter::scaledIntegers(Value value, Value factor) {
-  VectorType type = vectorOf(lanes, kernel.getI32Type());
-  SmallVector<Value> operands{arith::MulFOp::create(kernel, value, factor)};
-  StringRef name = "llvm.x86.avx.cvt.ps2dq.256";
-  if (lanes == 16) {
-    name = "llvm.x86.avx512.mask.cvtps2dq.512";
-    operands.push_back(arith::ConstantOp::create(kernel, kernel.getZeroAttr(type)));
-    operands.push_back(arith::ConstantOp::create(kernel, kernel.getIntegerAttr(kernel.getI16Type(), -1)));
-    // The current mode of rounding, to nearest.
-    operands.push_back(arith::ConstantOp::create(kernel, kernel.getI32IntegerAttr(4)));
-  }
-  return LLVM::CallIntrinsicOp::create(kernel, type, kernel.getStringAttr(name), operands).getResults();
-}
-
 /// Writes `steps` elements of a row from `k` on into `lines`, behind the last one zeros; the greatest magnitude, as
 /// bits.
 Value MatmulEmitter::gatherScaledRow(ArrayRef<Index> row, Value k, int64_t steps) {
-  Type f32 = kernel.getF32Type(), word = kernel.getI32Type();
+  Type f32 = kernel.getF32Type();
   auto loadLine = [&](int64_t i) {
     return vector::LoadOp::create(kernel, vectorOf(lanes, f32), lines,
                                   ValueRange{kernel.constantIndex(i), kernel.constantIndex(0)});
@@ -98,10 +48,10 @@ Value MatmulEmitter::gatherScaledRow(ArrayRef<Index> row, Value k, int64_t steps
     else
       memref::StoreOp::create(kernel, value, flat, position);
   });
-  Value most = constantVector(kernel, word, kernel.getI32IntegerAttr(0), lanes);
+  Value most = noMagnitude(kernel, lanes);
   for (int64_t i = 0; i < count; ++i)
-    most = greaterMagnitude(most, loadLine(i));
-  return vector::ReductionOp::create(kernel, vector::CombiningKind::MAXUI, most);
+    most = greaterMagnitude(kernel, most, loadLine(i));
+  return greatestMagnitude(kernel, most);
 }
 
 /// As `fillStage`, for integers under scales.
@@ -116,13 +66,13 @@ void MatmulEmitter::fillScaledStage(Value begin, Value end) {
       kernel.forLoop(zero, kernel.constantIndex(tileRows), 1, [&](Value r) {
         Value row = kernel.add(first, r);
         Value most = gatherScaledRow(rowIndex(kernel.min(kernel.add(begin, row), last)), k, kScaledSteps);
-        auto [scale, factor] = scaleOf(most, kLargest);
+        auto [scale, factor] = scaleOf(kernel, most, kLargest);
         memref::StoreOp::create(kernel, scale, lhsScales, ValueRange{row, kernel.floorDiv(k, kScaledSteps)});
         Value factors = vector::BroadcastOp::create(kernel, vectorOf(lanes, factor.getType()), factor);
         for (int64_t i = 0; i < kScaledSteps / lanes; ++i) {
           Value line = vector::LoadOp::create(kernel, vectorOf(lanes, factor.getType()), lines,
                                               ValueRange{kernel.constantIndex(i), zero});
-          Value integers = arith::TruncIOp::create(kernel, vectorOf(lanes, element), scaledIntegers(line, factors));
+          Value integers = arith::TruncIOp::create(kernel, vectorOf(lanes, element), scaledIntegers(kernel, line, factors));
           vector::StoreOp::create(kernel, integers, integerRows, ValueRange{r, kernel.constantIndex(i * lanes)});
         }
       });
@@ -145,7 +95,7 @@ void MatmulEmitter::fillScaledStage(Value begin, Value end) {
 /// them.
 void MatmulEmitter::fillScaledRhsStage(Value column, Value begin, Value end) {
   rhsBegin = begin;
-  Type f32 = kernel.getF32Type(), word = kernel.getI32Type();
+  Type f32 = kernel.getF32Type();
   VectorType floats = vectorOf(lanes, f32);
   Value zero = kernel.constantIndex(0);
   auto storeLine = [&](Value value, Value number) {
@@ -160,12 +110,12 @@ void MatmulEmitter::fillScaledRhsStage(Value column, Value begin, Value end) {
         kernel.forLoop(zero, kernel.constantIndex(kScaledSteps), 1, [&](Value line) {
           storeLine(constantVector(kernel, f32, kernel.getF32FloatAttr(0), lanes), line);
         });
-      SmallVector<Value> none{constantVector(kernel, word, kernel.getI32IntegerAttr(0), lanes)};
+      SmallVector<Value> none{noMagnitude(kernel, lanes)};
       // Floats first: how great they are decides about their scale.
       Value most = kernel.forLoop(k, last, run ? run : group, none, [&](Value at, ValueRange carried) {
         Value inner = carried[0], line = kernel.sub(at, k);
         auto keep = [&](Value value, int64_t i) {
-          inner = greaterMagnitude(inner, value);
+          inner = greaterMagnitude(kernel, inner, value);
           storeLine(value, kernel.add(line, kernel.constantIndex(i)));
         };
         if (!run)
@@ -177,7 +127,7 @@ void MatmulEmitter::fillScaledRhsStage(Value column, Value begin, Value end) {
           keep(runValue(part, i), i);
         return SmallVector<Value>{inner};
       })[0];
-      auto [scale, factor] = scaleOf(most, kLargest);
+      auto [scale, factor] = scaleOf(kernel, most, kLargest);
       vector::StoreOp::create(
           kernel, scale, rhsScales,
           ValueRange{kernel.floorDiv(kernel.sub(k, begin), kScaledSteps), kernel.constantIndex(v * lanes)});
@@ -186,12 +136,9 @@ void MatmulEmitter::fillScaledRhsStage(Value column, Value begin, Value end) {
         auto integers = [&](int64_t i) {
           Value value = vector::LoadOp::create(kernel, floats, lines,
                                                ValueRange{kernel.add(line, kernel.constantIndex(i)), zero});
-          return scaledIntegers(value, factors);
+          return scaledIntegers(kernel, value, factors);
         };
-        Value low = constantVector(kernel, word, kernel.getI32IntegerAttr(0xffff), lanes);
-        Value high = constantVector(kernel, word, kernel.getI32IntegerAttr(16), lanes);
-        Value pairs = arith::OrIOp::create(kernel, arith::AndIOp::create(kernel, integers(0), low),
-                                           arith::ShLIOp::create(kernel, integers(1), high));
+        Value even = integers(0), pairs = pairsOf(kernel, even, integers(1));
         vector::StoreOp::create(
             kernel, bitcast(pairs, lanes * group, kernel.getI16Type()), rhsStage,
             ValueRange{kernel.add(firstPair, kernel.floorDiv(line, group)), kernel.constantIndex(v * lanes * group)});

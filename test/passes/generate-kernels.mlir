@@ -421,7 +421,7 @@ func.func private @attention_tile(%q: tensor<1x4x4x16xf32>, %k: tensor<1x8x2x16x
 
 func.func private @attention_dot(%q: tensor<1x4x4x16xf32>, %k: tensor<1x8x2x16xf32>) -> tensor<1x4x4x16xf32>
     attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [3, 64], workgroup = [4, 2, 1], depth = 63, instruction = "dot">} {
-  // expected-error @+1 {{instruction "dot" needs 16 lanes of f32, an even size of heads, an even number of tile rows and no max_rows, got:}}
+  // expected-error @+1 {{instruction "dot" needs 16 lanes of f32, or for "bfp" avx512vnni or avx2, an even size of heads, an even number of tile rows and no max_rows, got:}}
   %0 = dsc.attention %q, %k, %k {scale = 1.0 : f32} : (tensor<1x4x4x16xf32>, tensor<1x8x2x16xf32>, tensor<1x8x2x16xf32>) -> tensor<1x4x4x16xf32>
   return %0 : tensor<1x4x4x16xf32>
 }
