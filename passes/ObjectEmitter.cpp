@@ -153,8 +153,9 @@ LogicalResult emitObject(ModuleOp module, bool assembly, SmallVectorImpl<char> &
     if (!manifest || !manifest.contains(key))
       return fail("its dsc.manifest lacks \"" + key + "\"");
   // A GPU's kernels are text in the manifest by now; what is left is the host program, which needs nothing special.
-  Machine machine = target.isGpu() ? Machine{"x86_64-unknown-linux-gnu", "x86-64", "", 16}
-                                   : Machine{target.getTriple(), target.getCpu(), target.getFeatures(), target.getVectorBytes()};
+  Machine machine = target.isGpu()
+                        ? Machine{"x86_64-unknown-linux-gnu", "x86-64", "", 16}
+                        : Machine{target.getTriple(), target.getCpu(), target.getFeatures(), target.getVectorBytes()};
   if (std::string reason = emitCode(module, machine, assembly, output); !reason.empty())
     return fail(reason);
   return success();

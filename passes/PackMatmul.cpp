@@ -20,12 +20,12 @@ namespace mlir::dsc {
 
 namespace {
 
-/// Elements along the reduction that fill 32 bits lie together: what dot instructions multiply at once. Pairs of floats
-/// also widen with few operations; bytes need the instruction.
+/// Elements along the reduction that are multiplied at once lie together: pairs of floats, which also widen with few
+/// operations, and as many bytes as the target's dot products take.
 int64_t groupFor(Type element, TargetAttr target) {
   if (element.isBF16() || element.isF16())
     return 2;
-  return element.isInteger(8) && target && target.hasFeature("avx512vnni") ? 4 : 1;
+  return element.isInteger(8) && target ? bytesOfDots(target) : 1;
 }
 
 /// A matrix in panels of its dimension `dim`, groups of the other one lying together, both padded with zeros.

@@ -37,22 +37,27 @@ struct AttentionModel : KernelOpInterface::ExternalModel<AttentionModel, Attenti
                               /*depth=*/8 * lanes, /*stage=*/{}, "fma");
     };
     // Three vectors of queries by eight keys leave room for what is multiplied; AVX2 needs a register for products.
-    // Where keys and values are rounded first, two tiles share that work.
+    // Where keys and values are rounded first, two tiles share that work, or 192 rows that of integers.
     StringRef instruction = instructionFor(attention, target, lanes);
-    bool pairs = instruction != "fma";
-    int64_t vectors = pairs && registers < 32 ? 2 : 3, heads = group, tiles = pairs ? 2 : 1;
+    int64_t vectors = instruction != "fma" && registers < 32 ? 2 : 3, heads = group;
+    int64_t tiles = instruction == "bfp" ? kScaledRows / (vectors * lanes) : instruction == "dot" ? 2 : 1;
     while (group % heads != 0 || heads > vectors * lanes)
       --heads;
-    VariantAttr many = VariantAttr::get(context, 0, {registers >= 32 ? 8 : 4, vectors * lanes},
-                                        {std::max<int64_t>(1, tiles * vectors * lanes / heads), heads, 1},
-                                        /*unroll=*/1, /*depth=*/64, /*stage=*/{}, instruction);
-    return ScheduleAttr::get(context, {few(1), few(8), many});
+    auto many = [&](int64_t tiles) {
+      return VariantAttr::get(context, 0, {registers >= 32 ? 8 : 4, vectors * lanes},
+                              {std::max<int64_t>(1, tiles * vectors * lanes / heads), heads, 1}, /*unroll=*/1,
+                              /*depth=*/64, /*stage=*/{}, instruction);
+    };
+    while (tiles > 1 &&
+           scratchBytes(attention, planOf(attention, target.getVectorBytes(), many(tiles)), false) > kMaxScratchBytes)
+      --tiles;
+    return ScheduleAttr::get(context, {few(1), few(8), many(tiles)});
   }
   /// What many rows multiply with where pairs of 16 bits may be.
   static StringRef instructionFor(AttentionOp op, TargetAttr target, int64_t lanes) {
     if (!hasPairs(op) || !mayRoundFactors(op.getPrecision()))
       return "fma";
-    return lanes == 16 && hasFastBf16Dots(target)              ? "dot"
+    return lanes == 16 && hasFastBf16Dots(target)          ? "dot"
            : multipliesPairs(target) && !target.isStrict() ? "bfp"
                                                            : "fma";
   }
@@ -78,7 +83,7 @@ struct AttentionModel : KernelOpInterface::ExternalModel<AttentionModel, Attenti
   }
   LogicalResult emitMerge(Operation *op, KernelBuilder &kernel, VariantAttr variant) const {
     auto attention = cast<AttentionOp>(op);
-    AttentionPlan plan = planOf(attention, kernel, variant);
+    AttentionPlan plan = planOf(attention, kernel.vectorBytes, variant);
     plan.positions = 1;
     plan.heads = groupSize(attention) * kvHeads(attention);
     emitAttentionMerge(attention, kernel, plan);
@@ -86,7 +91,7 @@ struct AttentionModel : KernelOpInterface::ExternalModel<AttentionModel, Attenti
   }
   LogicalResult emitKernel(Operation *op, KernelBuilder &kernel, VariantAttr variant) const {
     auto attention = cast<AttentionOp>(op);
-    AttentionPlan plan = planOf(attention, kernel, variant);
+    AttentionPlan plan = planOf(attention, kernel.vectorBytes, variant);
     int64_t lanes = plan.lanes, group = groupSize(attention);
     if (kernel.gpu && group % plan.heads == 0)
       return emitGpuAttention(attention, kernel, plan, variant);
@@ -116,22 +121,26 @@ struct AttentionModel : KernelOpInterface::ExternalModel<AttentionModel, Attenti
       return op->emitOpError("instruction \"bfp\" takes at most ")
              << kMostScaledKeys << " keys of " << kMostScaledDepth << " elements, got: " << plan.keys << " and "
              << plan.depth;
-    // Queries, sums and weights, and what is converted of keys, values and rows.
-    int64_t rows = llvm::alignTo(plan.rows(), few ? plan.tileRows : plan.tileColumns);
-    int64_t elements = rows * (2 * plan.paddedDepth() + plan.keys) +
-                       (few ? 0 : (plan.tileColumns + 2 * plan.keys) * plan.paddedDepth());
-    if (plan.dots) // pairs of weights, and rows on their way to pairs
-      elements += plan.tileColumns * (plan.keys / 2 + plan.pairedDepth());
-    if (attention.getMask() && !few)
-      elements += 2 * plan.tileColumns * llvm::alignTo(plan.keys, lanes);
-    int64_t bytes = elements * accumulator(attention).getIntOrFloatBitWidth() / 8;
+    int64_t bytes = scratchBytes(attention, plan, few);
     if (bytes > kMaxScratchBytes)
       return op->emitOpError("needs ") << bytes << " bytes of scratch, the most is " << kMaxScratchBytes;
     (few ? emitAttentionOfFewRows : emitAttentionOfManyRows)(attention, kernel, plan);
     return success();
   }
 
-  static AttentionPlan planOf(AttentionOp op, KernelBuilder &kernel, VariantAttr variant) {
+  /// Memory near the thread: queries, sums and weights, and what is converted of keys, values and rows.
+  static int64_t scratchBytes(AttentionOp op, const AttentionPlan &plan, bool few) {
+    int64_t rows = llvm::alignTo(plan.rows(), few ? plan.tileRows : plan.tileColumns);
+    int64_t elements = rows * (2 * plan.paddedDepth() + plan.keys) +
+                       (few ? 0 : (plan.tileColumns + 2 * plan.keys) * plan.paddedDepth());
+    if (plan.dots) // pairs of weights, and rows on their way to pairs
+      elements += plan.tileColumns * (plan.keys / 2 + plan.pairedDepth());
+    if (op.getMask() && !few)
+      elements += 2 * plan.tileColumns * llvm::alignTo(plan.keys, plan.lanes);
+    return elements * accumulator(op).getIntOrFloatBitWidth() / 8;
+  }
+
+  static AttentionPlan planOf(AttentionOp op, int64_t vectorBytes, VariantAttr variant) {
     ArrayRef<int64_t> tile = variant.getTile(), workgroup = variant.getWorkgroup();
     return {tile[0],
             tile[1],
@@ -139,7 +148,7 @@ struct AttentionModel : KernelOpInterface::ExternalModel<AttentionModel, Attenti
             workgroup[1],
             workgroup[2],
             variant.getDepth(),
-            lanesOf(op, kernel.vectorBytes),
+            lanesOf(op, vectorBytes),
             depthOf(op),
             variant.getInstruction() == "dot" || variant.getInstruction() == "bfp",
             variant.getInstruction() == "bfp"};
@@ -150,6 +159,7 @@ struct AttentionModel : KernelOpInterface::ExternalModel<AttentionModel, Attenti
   }
   // Their number depends on nothing, so that results are the same for any number of threads.
   static constexpr int64_t kSplits = 8;
+  static constexpr int64_t kScaledRows = 192;
   // Integers of more products would have less than ten bits.
   static constexpr int64_t kMostScaledKeys = 128, kMostScaledDepth = 1024;
   static constexpr int64_t kMaxScratchBytes = 1 << 20; // of a thread's stack

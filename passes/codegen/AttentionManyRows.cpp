@@ -28,9 +28,8 @@ struct ManyRowsEmitter : AttentionTiles {
       Value row = kernel.add(firstRow, i);
       storeQuery(row, rows, i);
       if (plan.dots)
-        storeHalves(
-            constant(plan.paddedDepth()), [&](Value depth) { return loadVector(rows, i, depth); }, rowHalves, i,
-            queryScales, {tile, i});
+        storeHalves(constant(plan.paddedDepth()), [&](Value depth) { return loadVector(rows, i, depth); }, rowHalves, i,
+                    queryScales, {tile, i});
       Value limit = arith::IndexCastOp::create(kernel, kernel.getI32Type(), visible(row));
       memref::StoreOp::create(kernel, limit, limits, ValueRange{tile, i});
       if (starts) {
@@ -157,21 +156,20 @@ struct ManyRowsEmitter : AttentionTiles {
       return values;
     };
     Value toIntegers = vectorConstant(kLargestWeight);
-    SmallVector<Value> ofBlock =
-        kernel.forLoop(zero, block.count, plan.dots ? 2 : 1, plan.scaled ? noWeight : summed,
-                       [&](Value key, ValueRange carried) {
-                         SmallVector<Value> sum(carried), values = weigh(key, sum);
-                         if (!plan.dots) {
-                           storeVectors(values, weights, key);
-                           return sum;
-                         }
-                         // The key behind the last one has a score of -inf.
-                         SmallVector<Value> others = weigh(kernel.add(key, one), sum);
-                         for (int64_t v = 0; v < plan.vectors(); ++v)
-                           vector::StoreOp::create(kernel, pairWords(values[v], others[v], toIntegers), pairs,
-                                                   ValueRange{kernel.floorDiv(key, 2), column(v)});
-                         return sum;
-                       });
+    SmallVector<Value> ofBlock = kernel.forLoop(
+        zero, block.count, plan.dots ? 2 : 1, plan.scaled ? noWeight : summed, [&](Value key, ValueRange carried) {
+          SmallVector<Value> sum(carried), values = weigh(key, sum);
+          if (!plan.dots) {
+            storeVectors(values, weights, key);
+            return sum;
+          }
+          // The key behind the last one has a score of -inf.
+          SmallVector<Value> others = weigh(kernel.add(key, one), sum);
+          for (int64_t v = 0; v < plan.vectors(); ++v)
+            vector::StoreOp::create(kernel, pairWords(values[v], others[v], toIntegers), pairs,
+                                    ValueRange{kernel.floorDiv(key, 2), column(v)});
+          return sum;
+        });
     for (int64_t v = 0; v < plan.vectors(); ++v)
       summed[v] = plan.scaled ? vector::FMAOp::create(kernel, ofBlock[v], factors.block[v], summed[v]) : ofBlock[v];
     storeVectors(summed, total, block.tile);

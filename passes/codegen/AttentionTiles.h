@@ -16,13 +16,13 @@
 namespace mlir::dsc {
 
 struct AttentionTiles : AttentionEmitter {
-  Value queries, sums, weights, rows; // [tile * depth, column], the same, [key, column], [row, depth]
-  Value max, total, limits, starts;   // [tile, column]; the keys that a row sees lie between the last two
-  Value maskRows, masks;              // [row, key] and [key, row] of a tile, or one row for all
-  Value staged[2];                    // keys and values of a block, where they must be converted
-  Value rowHalves, pairs;             // with dots: [row, depth], [key / 2, column] of two weights each
+  Value queries, sums, weights, rows;        // [tile * depth, column], the same, [key, column], [row, depth]
+  Value max, total, limits, starts;          // [tile, column]; the keys that a row sees lie between the last two
+  Value maskRows, masks;                     // [row, key] and [key, row] of a tile, or one row for all
+  Value staged[2];                           // keys and values of a block, where they must be converted
+  Value rowHalves, pairs;                    // with dots: [row, depth], [key / 2, column] of two weights each
   Value queryScales, keyScales, valueScales; // of integers: [tile, column], [0, key], [0, depth]
-  Value greatestValue;                // the greatest magnitude of a block's values, as bits
+  Value greatestValue;                       // the greatest magnitude of a block's values, as bits
 
   AttentionTiles(AttentionOp op, KernelBuilder &kernel, const AttentionPlan &plan)
       : AttentionEmitter(op, kernel, plan) {
@@ -161,8 +161,8 @@ struct AttentionTiles : AttentionEmitter {
     });
   }
 
-  /// The factor of the integers of elements [depth, depth + lanes) of a block's values, whose scales are stored. What is
-  /// not finite makes them 0 and shows in `greatestValue`: queries that see it are spoilt later, the others are not.
+  /// The factor of the integers of elements [depth, depth + lanes) of a block's values, whose scales are stored. What
+  /// is not finite makes them 0 and shows in `greatestValue`: queries that see it are spoilt later, the others are not.
   Value scaleValues(Value first, Value count, Value depth) {
     Value infinity = constantVector(kernel, kernel.getI32Type(), kernel.getI32IntegerAttr(kInfinity), plan.lanes);
     SmallVector<Value> none(2, noMagnitude(kernel, plan.lanes));
@@ -186,9 +186,8 @@ struct AttentionTiles : AttentionEmitter {
     auto position = [&](Value key) { return kernel.min(kernel.add(first, key), kernel.sub(keys, one)); };
     count = kernel.mul(ceilDiv(count, 2), constant(2));
     kernel.forLoop(zero, count, 1, [&](Value key) {
-      storeHalves(
-          constant(plan.depth), [&](Value depth) { return readKv(0, position(key), Index::lanes(depth)); }, staged[0],
-          key, keyScales, {zero, key});
+      storeHalves(constant(plan.depth), [&](Value depth) { return readKv(0, position(key), Index::lanes(depth)); },
+                  staged[0], key, keyScales, {zero, key});
     });
     if (plan.scaled)
       memref::StoreOp::create(kernel, arith::ConstantOp::create(kernel, kernel.getI32IntegerAttr(0)), greatestValue,

@@ -24,7 +24,8 @@ LogicalResult emitReduction(linalg::GenericOp op, KernelBuilder &kernel, Variant
 /// Rows of a square matrix, one per vector, to its columns: each round interleaves row i with row i + n / 2.
 SmallVector<Value> transposeSquare(KernelBuilder &kernel, SmallVector<Value> rows);
 
-/// `acc`, of 16 lanes of 32 bits, plus the dot product of as many groups of 2 bf16 or 4 bytes.
+/// `acc`, a vector of 32 bits, plus the dot products of as many groups: 2 bf16, 2 integers of 16 bits or 4 bytes for 16
+/// lanes, 2 integers of 16 bits for 8.
 Value multiplyGroups(KernelBuilder &kernel, Value a, Value b, Value acc);
 
 /// Whether a decision allows both operands of products to be rounded to bf16.
@@ -34,6 +35,10 @@ bool mayRoundFactors(std::optional<PrecisionAttr> precision);
 /// half the rate of the latter; where a hypervisor hides the tiles, they show by their arithmetic in f16, which AMD's
 /// Zen 4 and 5, at twice the rate, lack.
 bool hasFastBf16Dots(TargetAttr target);
+
+/// Adjacent bytes that the CPU's dot products multiply together: four with AVX512-VNNI; two with AVX2, widened to 16
+/// bits; 1, it has none.
+int64_t bytesOfDots(TargetAttr target);
 
 /// Elements along the reduction whose 8-bit products a GPU sums up before they are scaled.
 constexpr int64_t kCodeSlice = 128;

@@ -91,8 +91,8 @@ void MatmulEmitter::fillCodeStage(Value begin, Value end) {
   });
 }
 
-/// What four codes in each lane are multiplied as, by each part of the left side: all of them by its upper and its lower
-/// bytes, or the first and third by the words that stand in front, and the other two by those behind.
+/// What four codes in each lane are multiplied as, by each part of the left side: all of them by its upper and its
+/// lower bytes, or the first and third by the words that stand in front, and the other two by those behind.
 std::array<Value, 2> MatmulEmitter::codeFactors(Value codes) {
   if (codeBytes) {
     Value bytes = bitcast(codes, 4 * lanes, kernel.getI8Type());
@@ -100,9 +100,7 @@ std::array<Value, 2> MatmulEmitter::codeFactors(Value codes) {
   }
   Type word = kernel.getI16Type();
   Value words = bitcast(codes, 2 * lanes, word);
-  auto all = [&](int64_t value) {
-    return constantVector(kernel, word, kernel.getIntegerAttr(word, value), 2 * lanes);
-  };
+  auto all = [&](int64_t value) { return constantVector(kernel, word, kernel.getIntegerAttr(word, value), 2 * lanes); };
   return {arith::AndIOp::create(kernel, words, all(255)), arith::ShRUIOp::create(kernel, words, all(8))};
 }
 

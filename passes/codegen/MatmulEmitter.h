@@ -32,13 +32,13 @@ constexpr int64_t kScaledSteps = 128;
 /// What a schedule means for one product.
 struct MatmulPlan {
   int64_t lanes, vectors, tileRows, tilesPerWorkgroup, unroll;
-  int64_t block; // steps of the reduction for all rows of a workgroup at a time, 0: all
-  int64_t group; // adjacent elements along the reduction that are multiplied together
-  int64_t run;   // elements that share a scale, which is applied to their sum; 0: elements are read as they are
-  bool dots;     // else multiply-add on widened elements
-  bool tiles;    // whole tiles of the machine are multiplied
-  bool scaled;   // dots are of integers under scales, which are applied to the sum of kScaledSteps
-  bool codes;    // dots are of the right side's codes and integers under scales, which are applied to the sum of a run
+  int64_t block;  // steps of the reduction for all rows of a workgroup at a time, 0: all
+  int64_t group;  // adjacent elements along the reduction that are multiplied together
+  int64_t run;    // elements that share a scale, which is applied to their sum; 0: elements are read as they are
+  bool dots;      // else multiply-add on widened elements
+  bool tiles;     // whole tiles of the machine are multiplied
+  bool scaled;    // dots are of integers under scales, which are applied to the sum of kScaledSteps
+  bool codes;     // dots are of the right side's codes and integers under scales, which are applied to the sum of a run
   bool codeBytes; // such integers are split into bytes, else they are words
   VariantAttr variant;
   MemRefType stageType;    // [block of k, tile of rows, k by row], or null: the left side is read where it lies;

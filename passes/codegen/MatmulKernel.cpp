@@ -49,7 +49,9 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     if (instruction == "bfp")
       return IntegerType::get(op.getContext(), 16);
     Type stored = getElementTypeOrSelf(op.getRhs());
-    return stored.isInteger(8) ? stored : BFloat16Type::get(op.getContext());
+    if (stored.isInteger(8))
+      return groupOf(op) == 2 ? IntegerType::get(op.getContext(), 16) : stored;
+    return BFloat16Type::get(op.getContext());
   }
   static bool stages(VariantAttr variant, int64_t operand) { return llvm::is_contained(variant.getStage(), operand); }
   static int64_t stageRowBytes(MatmulOp op, StringRef instruction) {
@@ -154,7 +156,7 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
   static bool dotPays(MatmulOp op, TargetAttr target) {
     Type stored = getElementTypeOrSelf(op.getRhs());
     bool bytes = stored.isInteger(8);
-    return bytes ? target.hasFeature("avx512vnni") : hasFastBf16Dots(target) && !stored.isF16() && mayRound(op);
+    return bytes ? bytesOfDots(target) > 1 : hasFastBf16Dots(target) && !stored.isF16() && mayRound(op);
   }
 
   /// Whether integers under scales are multiplied faster than floats, where factors may be rounded.
@@ -201,19 +203,20 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
       return verifyStage(op, variant);
     if (variant.getInstruction() == "bfp")
       return failed(verifyScaled(op, variant, lanes)) ? failure() : verifyStage(op, variant);
-    int64_t members = rhs.getElementType().isInteger(8)                    ? 4
-                      : rhs.getElementType().getIntOrFloatBitWidth() == 16 ? 2
-                                                                           : 0;
+    auto target = op->getParentOfType<ModuleOp>()->getAttrOfType<TargetAttr>(kTargetAttr);
+    bool bytes = rhs.getElementType().isInteger(8), halves = rhs.getElementType().getIntOrFloatBitWidth() == 16;
+    int64_t members = bytes ? bytesOfDots(target) : halves ? 2 : 0, wanted = bytes && members == 2 ? 8 : 16;
     if (decoded)
       members = group = 2;
-    if (!fma && (!staged || members != group || accumulatorOf(op).getIntOrFloatBitWidth() != 32 || lanes != 16))
-      return op.emitOpError("instruction \"")
-             << variant.getInstruction()
-             << "\" needs a staged lhs, 16 lanes of 32 bits, and a rhs in groups of 2 bf16 or 4 i8, got groups of "
-             << group << " in " << rhs;
+    if (!fma && (!staged || members != group || accumulatorOf(op).getIntOrFloatBitWidth() != 32 || lanes != wanted))
+      return op.emitOpError("instruction \"") << variant.getInstruction()
+                                              << "\" needs a staged lhs, 16 lanes of 32 bits, and a rhs in groups of 2 "
+                                                 "bf16 or 4 i8, or with AVX2 8 lanes "
+                                                 "and groups of 2 i8, got groups of "
+                                              << group << " in " << rhs;
     if (variant.getInstruction() == "tile" && failed(verifyTiles(op, variant, lanes)))
       return failure();
-    if (fma && group > 1 && (!stages(variant, 0) || group != 2 || members != 2))
+    if (fma && group > 1 && (!stages(variant, 0) || group != 2 || !halves))
       return op.emitOpError("instruction \"fma\" reads groups of 2 bf16 with a staged lhs only, got: ") << rhs;
     return verifyStage(op, variant);
   }
@@ -223,10 +226,11 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     bool staged = stages(variant, 0) && (stages(variant, 1) || codeZeroOf(op));
     if (!multipliesPairs(target) || !staged || !canScale(op) || 4 * lanes != target.getVectorBytes() ||
         variant.getUnroll() != 1 || variant.getDepth() % kScaledSteps != 0)
-      return op.emitOpError("instruction \"bfp\" needs a target with the feature avx512vnni, or avx2 and vectors of 32 "
-                            "bytes, both operands staged or a rhs of integer codes, tiles as wide as vectors of f32, "
-                            "unroll 1, a depth that is a multiple of 128, and a rhs in blocks or in groups of 2 elements "
-                            "of 16 bits, got: ")
+      return op.emitOpError(
+                 "instruction \"bfp\" needs a target with the feature avx512vnni, or avx2 and vectors of 32 "
+                 "bytes, both operands staged or a rhs of integer codes, tiles as wide as vectors of f32, "
+                 "unroll 1, a depth that is a multiple of 128, and a rhs in blocks or in groups of 2 elements "
+                 "of 16 bits, got: ")
              << variant;
     return success();
   }
@@ -318,6 +322,10 @@ bool mayRoundFactors(std::optional<PrecisionAttr> precision) {
 
 bool hasFastBf16Dots(TargetAttr target) {
   return target.hasFeature("avx512bf16") && !target.hasFeature("amx-bf16") && !target.hasFeature("avx512fp16");
+}
+
+int64_t bytesOfDots(TargetAttr target) {
+  return target.hasFeature("avx512vnni") ? 4 : target.getVectorBytes() == 32 && multipliesPairs(target) ? 2 : 1;
 }
 
 int64_t preferredRowPanel(MatmulOp op, TargetAttr target) {

@@ -31,7 +31,12 @@ SmallVector<Value> MatmulEmitter::loadRhs(Value column, int64_t v, Value k, Valu
   }
   if (group > 1) {
     Value panel = kernel.floorDiv(column, vectors * lanes), step = kernel.floorDiv(k, group);
-    return dots ? SmallVector<Value>{loadGroup(panel, v, step)} : loadWidened(panel, v, step);
+    if (!dots)
+      return loadWidened(panel, v, step);
+    Value members = loadGroup(panel, v, step);
+    if (stage && getElementTypeOrSelf(stage.getType()) != getElementTypeOrSelf(members)) // bytes by words
+      members = kernel.convert(members, getElementTypeOrSelf(stage.getType()));
+    return {members};
   }
   Index depthIndex = Index::uniform(k);
   SmallVector<Index> at;
@@ -269,9 +274,9 @@ void MatmulEmitter::fillRhsStage(Value column, Value begin, Value end) {
 SmallVector<Value> MatmulEmitter::startOf(Value column) {
   Value zero = kernel.splat(kernel.zero(accType));
   SmallVector<Value> start(vectors, zero);
-  if (!dots || isa<FloatType>(accType))
-    return start;
   Type byte = kernel.getI8Type();
+  if (!dots || isa<FloatType>(accType) || getElementTypeOrSelf(stage.getType()) != byte)
+    return start;
   Value bias = arith::ConstantOp::create(
       kernel, DenseElementsAttr::get(vectorOf(lanes * group, byte), kernel.getIntegerAttr(byte, -128)));
   Value steps = kernel.mul(kernel.floorDiv(kernel.add(depth, kernel.constantIndex(group - 1)), group),

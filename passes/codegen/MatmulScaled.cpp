@@ -17,7 +17,7 @@
 
 namespace mlir::dsc {
 
-constexpr double kLargest = 4095;         // the greatest integer n with kScaledSteps n^2 < 2^31
+constexpr double kLargest = 4095; // the greatest integer n with kScaledSteps n^2 < 2^31
 /// Writes `steps` elements of a row from `k` on into `lines`, behind the last one zeros; the greatest magnitude, as
 /// bits.
 Value MatmulEmitter::gatherScaledRow(ArrayRef<Index> row, Value k, int64_t steps) {
@@ -72,7 +72,8 @@ void MatmulEmitter::fillScaledStage(Value begin, Value end) {
         for (int64_t i = 0; i < kScaledSteps / lanes; ++i) {
           Value line = vector::LoadOp::create(kernel, vectorOf(lanes, factor.getType()), lines,
                                               ValueRange{kernel.constantIndex(i), zero});
-          Value integers = arith::TruncIOp::create(kernel, vectorOf(lanes, element), scaledIntegers(kernel, line, factors));
+          Value integers =
+              arith::TruncIOp::create(kernel, vectorOf(lanes, element), scaledIntegers(kernel, line, factors));
           vector::StoreOp::create(kernel, integers, integerRows, ValueRange{r, kernel.constantIndex(i * lanes)});
         }
       });

@@ -331,7 +331,7 @@ func.func private @packs_more(%b: tensor<64x40xi8>) -> (tensor<2x2x640xi8>, tens
 
 func.func private @dot(%x: tensor<4x8xf32>, %w: tensor<8x64xf32>) -> tensor<4x64xf32>
     attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [2, 32], workgroup = [4, 32], stage = [0], instruction = "dot">} {
-  // expected-error @+1 {{instruction "dot" needs a staged lhs, 16 lanes of 32 bits, and a rhs in groups of 2 bf16 or 4 i8, got groups of 1 in 'tensor<8x64xf32>'}}
+  // expected-error @+1 {{instruction "dot" needs a staged lhs, 16 lanes of 32 bits, and a rhs in groups of 2 bf16 or 4 i8, or with AVX2 8 lanes and groups of 2 i8, got groups of 1 in 'tensor<8x64xf32>'}}
   %0 = dsc.matmul %x, %w : (tensor<4x8xf32>, tensor<8x64xf32>) -> tensor<4x64xf32>
   return %0 : tensor<4x64xf32>
 }

@@ -107,6 +107,10 @@ def test_strict_products_keep_subnormals() -> None:
     assert "dot" not in lower_text(text, target="cpu+strict", to_phase="schedule")
 
 
+def test_avx2_multiplies_pairs_of_bytes() -> None:
+    assert 'instruction = "dot"' in lower_text(_module(32, 64, "i8"), target="cpu:x86-64-v3", to_phase="schedule")
+
+
 _SCHEDULES = [
     "tile = [12, 32], workgroup = [24, 64]",
     "tile = [5, 32], workgroup = [7, 96], depth = 64, stage = [0]",
