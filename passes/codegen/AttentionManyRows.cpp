@@ -124,6 +124,18 @@ struct ManyRowsEmitter : AttentionTiles {
     });
   }
 
+  /// The same where a condition says at run time whether scores are masked.
+  SmallVector<Value> scoreWhere(const Block &block, ArrayRef<Value> largest) {
+    auto branch = scf::IfOp::create(kernel, ValueRange(largest).getTypes(), block.whole, /*withElseRegion=*/true);
+    OpBuilder::InsertionGuard guard(kernel);
+    kernel.setInsertionPointToStart(branch.thenBlock());
+    Block all{block.tile, block.first, constant(plan.keys), constant(plan.keys), /*masked=*/false, {}};
+    scf::YieldOp::create(kernel, score(all, SmallVector<Value>(largest)));
+    kernel.setInsertionPointToStart(branch.elseBlock());
+    scf::YieldOp::create(kernel, score(block, SmallVector<Value>(largest)));
+    return branch.getResults();
+  }
+
   /// Factors of sums, for the queries of each vector.
   struct Factors {
     SmallVector<Value> before, block; // of what was summed before, and of the block's sum
@@ -134,7 +146,7 @@ struct ManyRowsEmitter : AttentionTiles {
     SmallVector<Value> before = loadVectors(max, block.tile), start = before;
     if (plan.scaled)
       llvm::fill(start, vectorConstant(lowest));
-    SmallVector<Value> largest = score(block, start), after = largest;
+    SmallVector<Value> largest = block.whole ? scoreWhere(block, start) : score(block, start), after = largest;
     Factors factors;
     for (int64_t v = 0; v < plan.vectors(); ++v) {
       if (plan.scaled) {
@@ -278,16 +290,14 @@ struct ManyRowsEmitter : AttentionTiles {
     Value greatest = loadScalar(greatestValue, {zero});
     kernel.ifThen(arith::CmpIOp::create(kernel, arith::CmpIPredicate::uge, greatest, infinity), [&] {
       kernel.forLoop(zero, block.count, 1, [&](Value key) {
-        SmallVector<Value> mask;
-        if (block.masked)
-          mask = seen(block, key);
+        SmallVector<Value> mask = seen(block, key);
         Value position = kernel.min(kernel.add(block.first, key), kernel.sub(keys, one)), none = vectorConstant(0);
         kernel.forLoop(zero, constant(plan.depth), 1, [&](Value depth) {
           Value row = depthRow(block.tile, depth);
           Value added = arith::MulFOp::create(kernel, readKv(1, position, uniform(depth)), none);
           SmallVector<Value> values = loadVectors(sums, row);
           for (int64_t v = 0; v < plan.vectors(); ++v) {
-            Value own = block.masked ? Value(arith::SelectOp::create(kernel, mask[v], added, none)) : added;
+            Value own = arith::SelectOp::create(kernel, mask[v], added, none);
             values[v] = arith::AddFOp::create(kernel, values[v], own);
           }
           storeVectors(values, sums, row);
@@ -364,12 +374,15 @@ struct ManyRowsEmitter : AttentionTiles {
           Value late = arith::CmpIOp::create(kernel, arith::CmpIPredicate::sge, first, firstVisible(lastRow(tile)));
           whole = arith::AndIOp::create(kernel, whole, late);
         }
+        // With integers only scores depend on it: the rest is written once.
+        if (plan.scaled)
+          return meet({tile, first, seenByAny, seenByAll, /*masked=*/true, whole});
         auto branch = scf::IfOp::create(kernel, whole, /*withElseRegion=*/true);
         OpBuilder::InsertionGuard guard(kernel);
         kernel.setInsertionPointToStart(branch.thenBlock());
-        meet({tile, first, constant(plan.keys), constant(plan.keys), /*masked=*/false});
+        meet({tile, first, constant(plan.keys), constant(plan.keys), /*masked=*/false, {}});
         kernel.setInsertionPointToStart(branch.elseBlock());
-        meet({tile, first, seenByAny, seenByAll, /*masked=*/true});
+        meet({tile, first, seenByAny, seenByAll, /*masked=*/true, {}});
       });
     });
     kernel.forLoop(zero, tiles, 1, [&](Value tile) { finish(tile, count); });

@@ -69,6 +69,7 @@ struct AttentionTiles : AttentionEmitter {
   struct Block {
     Value tile, first, count, seenByAll;
     bool masked; // some row sees less than `count`
+    Value whole; // or none does where this holds, and `count` is all of the block
   };
 
   /// Rows of a tile in `queries`.

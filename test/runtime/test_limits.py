@@ -19,7 +19,7 @@ _PER_CYCLE = {
 _NEEDS = {
     "f32": None,
     "bf16": "avx512bf16",
-    "int8": "avx512vnni",
+    "int8": "avx2",
     "bf16_tiles": "amx-bf16",
     "int8_tiles": "amx-int8",
 }

@@ -118,7 +118,7 @@ def test_the_commands(tmp_path, capsys):
     assert "--static reads no --calibration" in capsys.readouterr().err
     assert main([*words, "--max-bytes", "60%"]) == 1
     assert "seen.safetensors" in capsys.readouterr().err
-    assert main(["precision", "calibrate", "all-minilm-l6-v2", "-o", str(seen), "--tokens", "2048", "--json"]) == 0
+    assert main(["precision", "calibrate", "all-minilm-l6-v2", "-o", str(seen), "--tokens", "3072", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["operations"] > 30 and report["objective"] == "1 - cosine" and not report["cache_peaks"]
     assert main([*words, "--formats", "int8", "--rounding", "rtn", "--max-bytes", "60%", "--json"]) == 0
