@@ -2,7 +2,7 @@
 //
 // Where a target has no such type, LLVM keeps a scalar as f32 from one block to
 // another, splits a masked access into scalars, and calls compiler-rt for every
-// conversion. Where it has one, conversions flush small numbers.
+// conversion. Where it has one, conversions flush subnormals (vcvtneps2bf16).
 //
 //===----------------------------------------------------------------------===//
 

@@ -57,13 +57,12 @@ struct AttentionModel : KernelOpInterface::ExternalModel<AttentionModel, Attenti
   static StringRef instructionFor(AttentionOp op, TargetAttr target, int64_t lanes) {
     if (!hasPairs(op) || !mayRoundFactors(op.getPrecision()))
       return "fma";
-    return lanes == 16 && hasFastBf16Dots(target)          ? "dot"
-           : multipliesPairs(target) && !target.isStrict() ? "bfp"
-                                                           : "fma";
+    if (lanes == 16 && hasFastBf16Dots(target))
+      return "dot";
+    bool integers = multipliesPairs(target) && !target.isStrict() && depthOf(op) <= kMostScaledDepth;
+    return integers ? "bfp" : "fma";
   }
-  static bool hasPairs(AttentionOp op) {
-    return accumulator(op).isF32() && depthOf(op) % 2 == 0 && depthOf(op) <= kMostScaledDepth;
-  }
+  static bool hasPairs(AttentionOp op) { return accumulator(op).isF32() && depthOf(op) % 2 == 0; }
   AffineExpr getRows(Operation *op, DimsAnalysis &dims) const { return dims.get(cast<AttentionOp>(op).getQuery())[1]; }
   AffineExpr getWorkgroups(Operation *op, VariantAttr variant, DimsAnalysis &dims) const {
     Dims query = dims.get(cast<AttentionOp>(op).getQuery());

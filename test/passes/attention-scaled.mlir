@@ -54,3 +54,14 @@ module attributes {dsc.target = #dsc.target<"cpu:native", triple = "x86_64-unkno
     return %0 : tensor<1x4x4x16xf32>
   }
 }
+
+// -----
+
+module attributes {dsc.target = #dsc.target<"cpu:native", triple = "x86_64-unknown-linux-gnu", cpu = "x86-64-v3", features = "+avx2,+fma", vector_bytes = 32, vector_registers = 16>} {
+  func.func private @too_large(%q: tensor<1x4x4x1026xf32>, %k: tensor<1x8x2x1026xf32>) -> tensor<1x4x4x1026xf32>
+      attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [2, 16], workgroup = [4, 2, 1], depth = 64, instruction = "bfp">} {
+    // expected-error @+1 {{instruction "bfp" takes at most 128 keys of 1024 elements, got: 64 and 1026}}
+    %0 = dsc.attention %q, %k, %k {scale = 1.0 : f32} : (tensor<1x4x4x1026xf32>, tensor<1x8x2x1026xf32>, tensor<1x8x2x1026xf32>) -> tensor<1x4x4x1026xf32>
+    return %0 : tensor<1x4x4x1026xf32>
+  }
+}

@@ -7,7 +7,7 @@ import re
 import ml_dtypes
 import numpy as np
 import pytest
-from features import has_fast_bf16_dots
+from features import INTEGER_TARGETS, has_fast_bf16_dots, multiplies_pairs
 
 from deepseek.compiler import compile_text, lower_text
 from deepseek.executable import Executable
@@ -198,10 +198,6 @@ def test_schedules_that_users_write(element: str, kernel: str, schedule: str) ->
 _HALVES = "precision <lhs = bf16, rhs = bf16, acc = f32>"
 
 
-# Where rounding is tested: this machine's instructions, and AVX2's alone.
-_TARGETS = ("cpu", "cpu:x86-64-v3")
-
-
 def _instruction(text: str, target: str = "cpu") -> str:
     """Of many rows."""
     scheduled = lower_text(text, to_phase="schedule", target=target)
@@ -231,24 +227,24 @@ def test_factors_may_be_rounded(heads: tuple[int, int], size: int, causal: bool)
 
 def test_what_is_rounded_is_a_choice_of_the_schedule() -> None:
     text = _module(9, 3, 64, precision=_HALVES)
-    for target in _TARGETS:
+    for target in INTEGER_TARGETS:
         assert _instruction(_module(9, 3, 64), target) == "fma"
         assert _instruction(_module(9, 3, 63, precision=_HALVES), target) == "fma"
         assert _instruction(text, target + "+strict") == "fma"
     assert _instruction(text, "cpu:x86-64-v3") == "bfp"
     here = lower_text(text, to_phase="schedule")
-    integers = "+avx512vnni" in here or "vector_bytes = 32" in here
-    assert _instruction(text) == ("dot" if has_fast_bf16_dots(here) else "bfp" if integers else "fma")
+    integers = "bfp" if multiplies_pairs(here, "bfp") else "fma"
+    assert _instruction(text) == ("dot" if has_fast_bf16_dots(here) else integers)
 
 
 def test_threads_do_not_change_bits_of_rounded_rows() -> None:
     inputs, text = _inputs(3, 200, 300, 9, 3, 64), _module(9, 3, 64, precision=_HALVES)
-    for target in _TARGETS:
+    for target in INTEGER_TARGETS:
         one, two = (_run(text, inputs, target=target, threads=threads) for threads in (1, 2))
         np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize("target", _TARGETS)
+@pytest.mark.parametrize("target", INTEGER_TARGETS)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("planes", [slice(0, 1), slice(1, 2), slice(0, 2)])
 @pytest.mark.parametrize("rows", [9, 127])
@@ -264,7 +260,7 @@ def test_rounded_rows_ignore_what_only_later_rows_see(rows: int, planes: slice, 
         assert not np.isfinite(result[:, first:]).any()
 
 
-@pytest.mark.parametrize("target", _TARGETS)
+@pytest.mark.parametrize("target", INTEGER_TARGETS)
 def test_rounded_rows_that_see_nothing_are_zero(target: str) -> None:
     inputs, text = _inputs(2, 33, 130, 4, 2, 64), _module(4, 2, 64, precision=_HALVES)
     inputs[2][:] = 0, 16
@@ -272,7 +268,7 @@ def test_rounded_rows_that_see_nothing_are_zero(target: str) -> None:
     _check_rounded(_run(text, inputs, target=target), _reference(*inputs), _instruction(text, target))
 
 
-@pytest.mark.parametrize("target", _TARGETS)
+@pytest.mark.parametrize("target", INTEGER_TARGETS)
 def test_rounded_rows_of_any_magnitude(target: str) -> None:
     """A block of keys far below the others keeps its digits relative to itself, queries and keys have their own scales, and
     elements of values theirs."""
@@ -302,13 +298,12 @@ _PAIR_SCHEDULES = [
 ]
 
 
-@pytest.mark.parametrize(("instruction", "target"), [("dot", "cpu"), *(("bfp", target) for target in _TARGETS)])
+@pytest.mark.parametrize(("instruction", "target"), [("dot", "cpu"), *(("bfp", target) for target in INTEGER_TARGETS)])
 @pytest.mark.parametrize("schedule", _PAIR_SCHEDULES)
 def test_rounding_schedules_that_users_write(schedule: str, instruction: str, target: str) -> None:
     text = lower_text(_module(8, 2, 40, precision=_HALVES), to_phase="schedule", target=target)
-    needed = "+avx512bf16" if instruction == "dot" else "+avx512vnni"
-    if needed not in text and not (instruction == "bfp" and "vector_bytes = 32" in text):
-        pytest.skip(f"this machine has no {needed}: test/passes/generate-kernels.mlir")
+    if not multiplies_pairs(text, instruction):
+        pytest.skip(f'this machine does not multiply by "{instruction}": test/passes/generate-kernels.mlir')
     schedule += f', instruction = "{instruction}"'
     text = re.sub(
         r"(func private @attention_0\(.*?#dsc\.variant<)[^>]*>",

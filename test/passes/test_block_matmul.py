@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from block_formats import BLOCKS, random_blocks, values
+from features import INTEGER_TARGETS, multiplies_pairs
 
 from deepseek.compiler import assembly, compile_text, lower_text
 from deepseek.executable import Executable
@@ -102,14 +103,9 @@ def test_long_rows(format: str) -> None:
         _check(_run(executable, x), x, weight, _unit(_module(format, 65, k), m))
 
 
-# Where products of integers are tested: this machine's instructions, and AVX2's alone.
-_TARGETS = ("cpu", "cpu:x86-64-v3")
-
-
 def _skip_without(instruction: str, module: str) -> None:
-    needed = "+avx512bf16" if instruction == "dot" else "+avx512vnni"
-    if needed not in module and not (instruction == "bfp" and "vector_bytes = 32" in module):
-        pytest.skip(f"the CPU has no {needed}")
+    if not multiplies_pairs(module, instruction):
+        pytest.skip(f'this machine does not multiply by "{instruction}"')
 
 
 # Of what multiplies decoded tiles, `_check`'s unit. Pairs of bf16 round each factor once, by 2^-9 of itself; integers under
@@ -131,7 +127,7 @@ def _with_instruction(text: str, instruction: str, depth: int, target: str = "cp
     return module
 
 
-@pytest.mark.parametrize(("instruction", "target"), [("dot", "cpu"), *(("bfp", target) for target in _TARGETS)])
+@pytest.mark.parametrize(("instruction", "target"), [("dot", "cpu"), *(("bfp", target) for target in INTEGER_TARGETS)])
 @pytest.mark.parametrize("format", BLOCKS)
 def test_blocks_decoded_for_an_instruction(format: str, instruction: str, target: str) -> None:
     for n, k, depth in ((96, 768, 384), (33, 1280, 0), (65, 1280 if BLOCKS[format][1] == 256 else 1056, 256)):
@@ -143,7 +139,7 @@ def test_blocks_decoded_for_an_instruction(format: str, instruction: str, target
             _check(_run(executable, x), x, weight, _UNITS[instruction])
 
 
-@pytest.mark.parametrize("target", _TARGETS)
+@pytest.mark.parametrize("target", INTEGER_TARGETS)
 def test_sums_of_integers_stay_in_registers(target: str) -> None:
     """Nothing of the innermost loop lies on the stack, and no product is taken apart."""
     module = _with_instruction(_mixed("bf16", 96, 1024), "bfp", 0, target)
@@ -154,7 +150,7 @@ def test_sums_of_integers_stay_in_registers(target: str) -> None:
     assert not any("rsp" in block.rpartition(instruction)[0].partition(instruction)[2] for block in loops)
 
 
-@pytest.mark.parametrize("target", _TARGETS)
+@pytest.mark.parametrize("target", INTEGER_TARGETS)
 @pytest.mark.parametrize("element", ["bf16", "f16"])
 def test_half_precision_weights_as_scaled_integers(element: str, target: str) -> None:
     """Ragged sizes: a row of 7 is less than a block of integers, 1000 is not a multiple of one."""
@@ -187,7 +183,7 @@ def _check_any_magnitude(text: str, target: str, format: str, n: int, k: int, m:
     _check(result[finite], x[finite], weight, unit)
 
 
-@pytest.mark.parametrize("target", _TARGETS)
+@pytest.mark.parametrize("target", INTEGER_TARGETS)
 def test_scaled_integers_of_any_magnitude(target: str) -> None:
     text = _with_instruction(_module("q8_0", 40, 320), "bfp", 128, target)
     _check_any_magnitude(text, target, "q8_0", 40, 320, 24, 2**-12)
@@ -205,7 +201,7 @@ def test_rows_that_fill_the_stage(precision: str) -> None:
             _check(_run(executable, x), x, weight, _unit(text, m))
 
 
-@pytest.mark.parametrize("target", _TARGETS)
+@pytest.mark.parametrize("target", INTEGER_TARGETS)
 def test_strict_targets_have_no_scaled_integers(target: str) -> None:
     text = _module("q4_0", 64, 128, precision=_MAY_ROUND)
     assert '"bfp"' not in lower_text(text, target=target + "+strict", to_phase="schedule")
@@ -227,7 +223,7 @@ def _scaled_weights(format: str, n: int, k: int) -> tuple[np.ndarray, np.ndarray
     return form.encode(codes, scales).view(np.int8), codes * np.repeat(scales, form.elements, 1)
 
 
-@pytest.mark.parametrize("target", _TARGETS)
+@pytest.mark.parametrize("target", INTEGER_TARGETS)
 @pytest.mark.parametrize("format", [*BLOCKS, "int4_g64", "int8_g32", "int8_g256"])
 def test_few_rows_multiply_codes(format: str, target: str) -> None:
     """Exact but for the left side, whose integers err by 1 / 32638 of the greatest of a run of 16 or 32."""
@@ -251,7 +247,7 @@ def test_codes_that_are_floats_are_decoded(format: str) -> None:
     _check(_run(_executable(module, raw), x), x, weight)
 
 
-@pytest.mark.parametrize("target", _TARGETS)
+@pytest.mark.parametrize("target", INTEGER_TARGETS)
 @pytest.mark.parametrize("format", ["q4_0", "q4_1", "q8_0", "q6_k"])
 def test_codes_by_rows_of_any_magnitude(format: str, target: str) -> None:
     _check_any_magnitude(_codes_module(format, 40, 512, target), target, format, 40, 512, 9, 2**-14)
