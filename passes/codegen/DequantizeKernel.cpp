@@ -216,7 +216,7 @@ struct DequantizeModel : KernelOpInterface::ExternalModel<DequantizeModel, Dequa
     return dequantize.getPanel() || dequantize.getScales() || op->hasAttr(kDecodedByReaderAttr);
   }
   int64_t getRunLength(Operation *op, unsigned) const { return blockRunLength(cast<DequantizeOp>(op)); }
-  std::optional<int64_t> getCodeZero(Operation *op, unsigned) const { return blockCodeZero(cast<DequantizeOp>(op)); }
+  std::optional<RunCodes> getRunCodes(Operation *op, unsigned) const { return blockRunCodes(cast<DequantizeOp>(op)); }
   ScaledRun pullRun(Operation *op, KernelBuilder &kernel, unsigned, Value panel, Value run, Value lane) const {
     return pullBlockRun(cast<DequantizeOp>(op), kernel, panel, run, lane);
   }

@@ -9,11 +9,15 @@ class KernelBuilder;
 struct Index;
 
 /// Adjacent elements of a column, for one vector of columns: element i is `scale * quant(i) + offset`. Where the
-/// elements are integer codes that stand for `scale * (code - zero)`, or with a zero of 0 for `scale * code + offset`,
-/// `codes(i)` is those of 4 elements from 4 i on, in a byte each.
+/// elements are integer codes (see RunCodes), `codes(i)` is those of 4 elements from 4 i on, in a byte each.
 struct ScaledRun {
   Value scale, offset; // f32 vectors; `offset` is null where there is none
   std::function<Value(int64_t)> quant, codes;
+};
+
+/// Codes from 0 to 2^bits - 1 that stand for `scale * (code - zero)`, or with a zero of 0 for `scale * code + offset`.
+struct RunCodes {
+  int64_t bits, zero;
 };
 
 /// What the workgroups of a launch leave to a second one, which merges it into the results.

@@ -56,8 +56,8 @@ def KernelOpInterface : OpInterface<"KernelOpInterface"> {
         For a result in panels [n / t, k, t]: how many elements along k share a
         scale and an offset, so that a product may apply them to a sum. 0: none do.
       }], "int64_t", "getRunLength", (ins "unsigned":$result), "", "return 0;">,
-    InterfaceMethod<"The code of 0 where such runs are integer codes (see ScaledRun).",
-      "std::optional<int64_t>", "getCodeZero", (ins "unsigned":$result), "", "return std::nullopt;">,
+    InterfaceMethod<"What the codes of such runs stand for where they are integers.",
+      "std::optional<::mlir::dsc::RunCodes>", "getRunCodes", (ins "unsigned":$result), "", "return std::nullopt;">,
     InterfaceMethod<[{
         Run number `run` of a vector's worth of columns, from column `lane` of panel
         `panel` on.

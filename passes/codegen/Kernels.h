@@ -49,7 +49,7 @@ bool multipliesCodes(const BlockFormat &format, int64_t depth);
 
 /// The parts of a weight in panels of blocks (PackBlocksKernel.cpp), as described at dsc.pack_blocks.
 int64_t blockRunLength(DequantizeOp op);
-std::optional<int64_t> blockCodeZero(DequantizeOp op);
+std::optional<RunCodes> blockRunCodes(DequantizeOp op);
 ScaledRun pullBlockRun(DequantizeOp op, KernelBuilder &kernel, Value panel, Value run, Value lane);
 
 /// One variant for all sizes.

@@ -41,12 +41,8 @@ void MatmulEmitter::storeCodeFactors(Value integers, Value tile, Value at, int64
     Value to = kernel.add(at, kernel.constantIndex(offset + first));
     vector::StoreOp::create(kernel, part, stage, ValueRange{kernel.constantIndex(0), tile, to});
   };
-  if (!codeBytes) {
-    SmallVector<int64_t> order;
-    for (int64_t i = 0; i < lanes; i += 4)
-      order.append({i, i + 2, i + 1, i + 3});
-    return store(vector::ShuffleOp::create(kernel, integers, integers, order), kernel.getI16Type(), 0);
-  }
+  if (!codeBytes)
+    return store(inOrderOfCodes(integers), kernel.getI16Type(), 0);
   Value rounded = arith::AddIOp::create(kernel, integers, all(1 << (kLowerBits - 1)));
   Value upper = arith::ShRSIOp::create(kernel, rounded, all(kLowerBits));
   store(upper, kernel.getI8Type(), 0);
@@ -66,23 +62,21 @@ void MatmulEmitter::fillCodeStage(Value begin, Value end) {
       SmallVector<Index> at = rowIndex(kernel.min(kernel.add(begin, row), last));
       kernel.forLoop(zero, depth, run, [&](Value k) {
         Value number = kernel.floorDiv(k, run);
-        Value most = gatherScaledRow(at, k, run);
+        Value most = gatherScaledRow(at, k, kernel.add(k, kernel.constantIndex(run)), run);
         auto [scale, factor] = scaleOf(kernel, most, codeBytes ? kLargestOfBytes : kLargestOfWords);
         memref::StoreOp::create(kernel, scale, lhsScales, ValueRange{row, number});
         Value factors = vector::BroadcastOp::create(kernel, vectorOf(lanes, factor.getType()), factor);
         Value total = arith::ConstantOp::create(kernel, kernel.getZeroAttr(words)), to = codeStageAt(r, number);
         for (int64_t i = 0; i < run / lanes; ++i) {
-          Value line = vector::LoadOp::create(kernel, vectorOf(lanes, factor.getType()), lines,
-                                              ValueRange{kernel.constantIndex(i), zero});
-          Value integers = scaledIntegers(kernel, line, factors);
+          Value integers = scaledIntegers(kernel, loadRowFloats(zero, i * lanes), factors);
           total = arith::AddIOp::create(kernel, total, integers);
           storeCodeFactors(integers, tile, to, i * lanes);
         }
         Value sum = vector::ReductionOp::create(kernel, vector::CombiningKind::ADD, total);
-        if (codeZero)
+        if (runCodes->zero)
           sum = arith::MulIOp::create(
               kernel, sum,
-              arith::ConstantOp::create(kernel, kernel.getI32IntegerAttr(-static_cast<int32_t>(codeZero))));
+              arith::ConstantOp::create(kernel, kernel.getI32IntegerAttr(-static_cast<int32_t>(runCodes->zero))));
         else
           sum = arith::MulFOp::create(kernel, arith::SIToFPOp::create(kernel, accType, sum), scale);
         memref::StoreOp::create(kernel, sum, runSums, ValueRange{row, number});
@@ -98,10 +92,7 @@ std::array<Value, 2> MatmulEmitter::codeFactors(Value codes) {
     Value bytes = bitcast(codes, 4 * lanes, kernel.getI8Type());
     return {bytes, bytes};
   }
-  Type word = kernel.getI16Type();
-  Value words = bitcast(codes, 2 * lanes, word);
-  auto all = [&](int64_t value) { return constantVector(kernel, word, kernel.getIntegerAttr(word, value), 2 * lanes); };
-  return {arith::AndIOp::create(kernel, words, all(255)), arith::ShRUIOp::create(kernel, words, all(8))};
+  return codeWords(codes);
 }
 
 /// As `accumulateRuns`, for codes.
@@ -121,7 +112,7 @@ SmallVector<Value> MatmulEmitter::accumulateCodes(const Tile &tile, ArrayRef<Val
     for (int64_t r = 0; r < tileRows; ++r) {
       Value row = kernel.sub(tile.rowNumbers[r], stageBegin);
       totals.push_back(kernel.splat(memref::LoadOp::create(kernel, runSums, ValueRange{row, number})));
-      if (codeZero)
+      if (runCodes->zero)
         std::fill_n(lower.begin() + r * vectors, vectors, totals[r]);
     }
     for (int64_t i = 0; i < run / 4; ++i) {
@@ -149,7 +140,7 @@ SmallVector<Value> MatmulEmitter::accumulateCodes(const Tile &tile, ArrayRef<Val
         Value scale = arith::MulFOp::create(kernel, right[v].scale, left);
         acc[at] =
             vector::FMAOp::create(kernel, arith::SIToFPOp::create(kernel, acc[at].getType(), whole), scale, acc[at]);
-        if (!codeZero)
+        if (!runCodes->zero)
           acc[at] = vector::FMAOp::create(kernel, totals[r], right[v].offset, acc[at]);
       }
     }

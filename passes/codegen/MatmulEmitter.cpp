@@ -41,16 +41,16 @@ int64_t runOf(MatmulOp op) {
   return source && op.getPackedColumns() ? source.getRunLength(cast<OpResult>(op.getRhs()).getResultNumber()) : 0;
 }
 
-std::optional<int64_t> codeZeroOf(MatmulOp op) {
+std::optional<RunCodes> runCodesOf(MatmulOp op) {
   if (!runOf(op))
     return std::nullopt;
   auto result = cast<OpResult>(op.getRhs());
-  return cast<KernelOpInterface>(result.getOwner()).getCodeZero(result.getResultNumber());
+  return cast<KernelOpInterface>(result.getOwner()).getRunCodes(result.getResultNumber());
 }
 
 MatmulEmitter::MatmulEmitter(MatmulOp op, KernelBuilder &kernel, const MatmulPlan &plan)
     : MatmulPlan(plan), op(op), kernel(kernel), shape(matmulShape(op, kernel.dims)), accType(accumulatorOf(op)),
-      codeZero(codeZeroOf(op).value_or(0)) {
+      runCodes(runCodesOf(op)) {
   for (AffineExpr size : shape.rows)
     rowSizes.push_back(kernel.materialize(size));
   rows = kernel.materialize(elementCount(shape.rows, op.getContext()));
@@ -66,16 +66,16 @@ MatmulEmitter::MatmulEmitter(MatmulOp op, KernelBuilder &kernel, const MatmulPla
     rhsStage = kernel.allocate(rhsStageType);
   else if (run)
     runSums = kernel.allocate(MemRefType::get({tilesPerWorkgroup * tileRows, staticDepth() / run},
-                                              codes && codeZero ? Type(kernel.getI32Type()) : accType));
+                                              codes && runCodes->zero ? Type(kernel.getI32Type()) : accType));
   if (codes) {
     lhsScales = kernel.allocate(MemRefType::get({tilesPerWorkgroup * tileRows, staticDepth() / run}, accType));
-    lines = kernel.allocate(MemRefType::get({run / lanes, lanes}, accType));
+    rowFloats = kernel.allocate(MemRefType::get({run}, accType));
   }
   if (scaled) {
     int64_t blocks = llvm::divideCeil(staticDepth(), kScaledSteps);
     lhsScales = kernel.allocate(MemRefType::get({tilesPerWorkgroup * tileRows, blocks}, accType));
     rhsScales = kernel.allocate(MemRefType::get({block ? block / kScaledSteps : blocks, vectors * lanes}, accType));
-    lines = kernel.allocate(MemRefType::get({kScaledSteps, lanes}, accType));
+    rowFloats = kernel.allocate(MemRefType::get({kScaledSteps}, accType));
     integerRows = kernel.allocate(MemRefType::get({tileRows, kScaledSteps}, kernel.getI16Type()));
   }
   if (block || tiles)
@@ -299,8 +299,8 @@ void MatmulEmitter::forTiles(Value begin, Value end, function_ref<void(Value, bo
 /// The rows of a workgroup by one tile of columns.
 void MatmulEmitter::columnTile(Value column, Value rowBegin, Value rowEnd) {
   kernel.width = lanes;
-  // Groups are whole: the last one is padded with zeros on both sides. Of integers, the last block may be half a one.
-  int64_t together = scaled ? kScaledSteps / 2 : group;
+  // Groups are whole: the last one is padded with zeros on both sides.
+  int64_t together = scaled ? kScaledPart : group;
   Value zero = kernel.constantIndex(0);
   Value end = kernel.mul(kernel.floorDiv(kernel.add(depth, kernel.constantIndex(together - 1)), together),
                          kernel.constantIndex(together));

@@ -20,14 +20,14 @@ int64_t groupOf(MatmulOp op);
 /// Elements along the reduction that share a scale in the right side, 0: it has none.
 int64_t runOf(MatmulOp op);
 
-/// The code of 0 where such elements are integer codes, else nothing.
-std::optional<int64_t> codeZeroOf(MatmulOp op);
+/// What they stand for where such elements are integer codes, else nothing.
+std::optional<RunCodes> runCodesOf(MatmulOp op);
 
 /// Rows of a machine tile, each of 64 bytes; there are eight (Intel SDM vol. 1, chapter 18).
 constexpr int64_t kMachineTileRows = 16, kMachineTiles = 8;
 
-/// Integers along the reduction that share a scale (MatmulScaled.cpp).
-constexpr int64_t kScaledSteps = 128;
+/// Integers along the reduction that share a scale (MatmulScaled.cpp), and whole parts of them that are multiplied.
+constexpr int64_t kScaledSteps = 256, kScaledPart = 64;
 
 /// What a schedule means for one product.
 struct MatmulPlan {
@@ -74,7 +74,7 @@ private:
   // Operands (MatmulOperands.cpp).
   SmallVector<Value> loadRhs(Value column, int64_t v, Value k, Value columnMask);
   Value loadGroup(Value panel, int64_t v, Value step);
-  SmallVector<Value> loadWidened(Value panel, int64_t v, Value step);
+  SmallVector<Value> widened(Value groups);
   Value splatMembers(ArrayRef<Value> at, int64_t count);
   SmallVector<Value> loadLhs(const Tile &tile, int64_t r, Value k);
   SmallVector<Value> stageIndex(Value firstRow, int64_t r, Value k);
@@ -104,10 +104,21 @@ private:
   void columnTile(Value column, Value rowBegin, Value rowEnd);
 
   // Integers under scales (MatmulScaled.cpp).
-  Value gatherScaledRow(ArrayRef<Index> row, Value k, int64_t steps);
+  Value gatherScaledRow(ArrayRef<Index> row, Value k, Value end, int64_t part);
+  Value loadRowFloats(Value first, int64_t offset);
   void fillScaledStage(Value begin, Value end);
+  int64_t pairsPerTurn();
+  Value loadPairs(Value column, int64_t v, Value k, int64_t i);
+  Value greatestOfColumns(Value column, int64_t v, Value begin, Value end);
+  void scaleCodes(ScaledRun &part, Value factor, function_ref<void(Value, int64_t)> store);
   void fillScaledRhsStage(Value column, Value begin, Value end);
+
   SmallVector<Value> accumulateScaled(const Tile &tile, Value begin, Value end, ArrayRef<Value> sums);
+
+  /// Neighbours along the reduction, every four of them in the order of `codeWords`.
+  Value inOrderOfCodes(Value integers);
+  /// Four codes in each lane as words: the first and third, the second and fourth.
+  std::array<Value, 2> codeWords(Value codes);
 
   // Integer codes as they are stored (MatmulCodes.cpp).
   Value codeStageAt(Value r, Value number);
@@ -154,7 +165,7 @@ private:
   SmallVector<Value> rowSizes;
   Value rows, columns, depth;
   bool masksColumns;
-  int64_t codeZero;         // of the right side's codes
+  std::optional<RunCodes> runCodes; // of the right side
   Value stage, stageBegin;  // the left side from row `stageBegin` on; packed, all of it
   Value stageBlock, stageK; // the block of k that is read, and its first k
   Value runSums;            // of the staged rows: the sum of each run
@@ -164,7 +175,7 @@ private:
   Value lastChunk;          // of the right side by one tile of columns, behind its end zeros
   Value lhsScales;          // of the staged rows: the scale of each block of integers
   Value rhsScales;          // of the staged columns, block by block
-  Value lines;              // floats on their way to integers, of 16 columns or of one row
+  Value rowFloats;          // of one row, on their way to integers
   Value integerRows;        // integers of a tile's rows on their way to the stage
 };
 

@@ -165,7 +165,7 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
            !op.getPackedRows();
   }
   /// Whether codes are multiplied faster as they are than decoded, where factors may be rounded.
-  static bool codesPay(MatmulOp op, TargetAttr target) { return codeZeroOf(op) && scaledPays(op, target); }
+  static bool codesPay(MatmulOp op, TargetAttr target) { return runCodesOf(op) && scaledPays(op, target); }
   static bool canScale(MatmulOp op) {
     return depthOf(op) > 0 && (runOf(op) || inPairs(op)) && accumulatorOf(op).isF32();
   }
@@ -223,13 +223,13 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
 
   static LogicalResult verifyScaled(MatmulOp op, VariantAttr variant, int64_t lanes) {
     auto target = op->getParentOfType<ModuleOp>()->getAttrOfType<TargetAttr>(kTargetAttr);
-    bool staged = stages(variant, 0) && (stages(variant, 1) || codeZeroOf(op));
+    bool staged = stages(variant, 0) && (stages(variant, 1) || runCodesOf(op));
     if (!multipliesPairs(target) || !staged || !canScale(op) || 4 * lanes != target.getVectorBytes() ||
         variant.getUnroll() != 1 || variant.getDepth() % kScaledSteps != 0)
       return op.emitOpError(
                  "instruction \"bfp\" needs a target with the feature avx512vnni, or avx2 and vectors of 32 "
                  "bytes, both operands staged or a rhs of integer codes, tiles as wide as vectors of f32, "
-                 "unroll 1, a depth that is a multiple of 128, and a rhs in blocks or in groups of 2 elements "
+                 "unroll 1, a depth that is a multiple of 256, and a rhs in blocks or in groups of 2 elements "
                  "of 16 bits, got: ")
              << variant;
     return success();

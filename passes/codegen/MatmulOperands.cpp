@@ -32,7 +32,7 @@ SmallVector<Value> MatmulEmitter::loadRhs(Value column, int64_t v, Value k, Valu
   if (group > 1) {
     Value panel = kernel.floorDiv(column, vectors * lanes), step = kernel.floorDiv(k, group);
     if (!dots)
-      return loadWidened(panel, v, step);
+      return widened(loadGroup(panel, v, step));
     Value members = loadGroup(panel, v, step);
     if (stage && getElementTypeOrSelf(stage.getType()) != getElementTypeOrSelf(members)) // bytes by words
       members = kernel.convert(members, getElementTypeOrSelf(stage.getType()));
@@ -62,10 +62,10 @@ Value MatmulEmitter::loadGroup(Value panel, int64_t v, Value step) {
                                 ValueRange{panel, step, kernel.constantIndex(v * lanes * group)});
 }
 
-/// The members of a group of two, widened.
-SmallVector<Value> MatmulEmitter::loadWidened(Value panel, int64_t v, Value step) {
+/// The members of groups of two, widened.
+SmallVector<Value> MatmulEmitter::widened(Value groups) {
   Type element = getElementTypeOrSelf(op.getRhs());
-  Value pairs = bitcast(loadGroup(panel, v, step), lanes, kernel.getI32Type());
+  Value pairs = bitcast(groups, lanes, kernel.getI32Type());
   auto bits = [&](int32_t pattern) {
     return Value(arith::ConstantOp::create(
         kernel, DenseElementsAttr::get(vectorOf(lanes, kernel.getI32Type()), kernel.getI32IntegerAttr(pattern))));

@@ -321,22 +321,23 @@ struct PackBlocksModel : KernelOpInterface::ExternalModel<PackBlocksModel, PackB
 
 int64_t blockRunLength(DequantizeOp op) { return !op.getPanel() ? 0 : op.getFormat() == "q6_k" ? 16 : 32; }
 
-std::optional<int64_t> blockCodeZero(DequantizeOp op) {
+std::optional<RunCodes> blockRunCodes(DequantizeOp op) {
   if (!op.getPanel())
     return std::nullopt;
   BlockFormat format = *findBlockFormat(op.getFormat());
   switch (format.codes) {
   case BlockCodes::Ggml:
-    return llvm::StringSwitch<int64_t>(format.name)
-        .Case("q4_0", 8)
-        .Case("q5_0", 16)
-        .Case("q6_k", 32)
-        .Case("q8_0", 128)
-        .Default(0);
+    return llvm::StringSwitch<RunCodes>(format.name)
+        .Cases({"q4_1", "q4_k"}, {4, 0})
+        .Cases({"q5_1", "q5_k"}, {5, 0})
+        .Case("q4_0", {4, 8})
+        .Case("q5_0", {5, 16})
+        .Case("q6_k", {6, 32})
+        .Case("q8_0", {8, 128});
   case BlockCodes::Int4:
-    return 8;
+    return RunCodes{4, 8};
   case BlockCodes::Int8:
-    return 128;
+    return RunCodes{8, 128};
   default:
     return std::nullopt;
   }

@@ -65,6 +65,11 @@ Value scaledIntegers(KernelBuilder &kernel, Value value, Value factor) {
   return LLVM::CallIntrinsicOp::create(kernel, type, kernel.getStringAttr(name), operands).getResults();
 }
 
+Value roundedProduct(KernelBuilder &kernel, Value a, Value b) {
+  StringRef name = lanesIn(a) == 32 ? "llvm.x86.avx512.pmul.hr.sw.512" : "llvm.x86.avx2.pmul.hr.sw";
+  return LLVM::CallIntrinsicOp::create(kernel, a.getType(), kernel.getStringAttr(name), ValueRange{a, b}).getResults();
+}
+
 Value pairsOf(KernelBuilder &kernel, Value even, Value odd) {
   int64_t lanes = lanesIn(even);
   Value low = arith::AndIOp::create(kernel, even, words(kernel, 0xffff, lanes));

@@ -24,6 +24,9 @@ std::pair<Value, Value> scaleOf(KernelBuilder &kernel, Value most, double larges
 /// A vector of floats times `factor`, to the nearest integers; 32 bits each.
 Value scaledIntegers(KernelBuilder &kernel, Value value, Value factor);
 
+/// Products of words over 2^15, to the nearest integers (half upwards).
+Value roundedProduct(KernelBuilder &kernel, Value a, Value b);
+
 /// Two vectors of integers of 16 bits, 32 bits each, as one of pairs.
 Value pairsOf(KernelBuilder &kernel, Value even, Value odd);
 

@@ -73,7 +73,7 @@ module attributes {dsc.target = #dsc.target<"cpu:native", triple = "x86_64-unkno
 module attributes {dsc.target = #dsc.target<"cpu:native", triple = "x86_64-unknown-linux-gnu", cpu = "x86-64-v4", features = "+avx512f", vector_bytes = 64, vector_registers = 32>} {
   func.func private @no_instruction(%x: tensor<4x256xf32>, %w: tensor<2x128x32x2xbf16>) -> tensor<4x64xf32>
       attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [2, 32], workgroup = [64, 64], stage = [0, 1], instruction = "bfp">} {
-    // expected-error @+1 {{instruction "bfp" needs a target with the feature avx512vnni, or avx2 and vectors of 32 bytes, both operands staged or a rhs of integer codes, tiles as wide as vectors of f32, unroll 1, a depth that is a multiple of 128, and a rhs in blocks or in groups of 2 elements of 16 bits, got:}}
+    // expected-error @+1 {{instruction "bfp" needs a target with the feature avx512vnni, or avx2 and vectors of 32 bytes, both operands staged or a rhs of integer codes, tiles as wide as vectors of f32, unroll 1, a depth that is a multiple of 256, and a rhs in blocks or in groups of 2 elements of 16 bits, got:}}
     %0 = dsc.matmul %x, %w {packed_columns = 64 : i64} : (tensor<4x256xf32>, tensor<2x128x32x2xbf16>) -> tensor<4x64xf32>
     return %0 : tensor<4x64xf32>
   }

@@ -15,6 +15,8 @@ from deepseek.executable import Executable
 from deepseek.formats import find_format
 
 _ROWS = (1, 2, 7, 16, 17, 127, 1000)
+_CODES = ("int4_g64", "int8_g32", "int8_g256")
+_FLOAT_CODES = ("fp8_e4m3_g64", "fp8_e5m2_g256")
 _MAY_ROUND = "precision <lhs = bf16, rhs = bf16>"
 
 
@@ -44,6 +46,11 @@ def _mixed(element: str, n: int, k: int, precision: str = "") -> str:
 
 def _weights(format: str, n: int, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Raw blocks with scales in +-[2^-7, 1), and their values [n, k]."""
+    if format not in BLOCKS:
+        rng, form = np.random.default_rng(n + k), find_format(format)
+        codes = form.round_codes(rng.uniform(form.lowest, form.largest, (n, k)))
+        scales = form.round_scales(rng.uniform(2**-7, 1, (n, k // form.elements)))
+        return form.encode(codes, scales).view(np.int8), codes * np.repeat(scales, form.elements, 1)
     raw = random_blocks(format, n, k // BLOCKS[format][1], keep=0x9B, put=0x20)
     return raw.view(np.int8), values(raw, format)
 
@@ -109,8 +116,8 @@ def _skip_without(instruction: str, module: str) -> None:
 
 
 # Of what multiplies decoded tiles, `_check`'s unit. Pairs of bf16 round each factor once, by 2^-9 of itself; integers under
-# scales, by 1 / 8190 of the greatest of 128 neighbours.
-_UNITS = {"dot": 2**-9, "bfp": 2**-12}
+# scales, by 1 / 5788 of the greatest of 256 neighbours.
+_UNITS = {"dot": 2**-9, "bfp": 2**-11}
 
 
 def _with_instruction(text: str, instruction: str, depth: int, target: str = "cpu") -> str:
@@ -128,9 +135,9 @@ def _with_instruction(text: str, instruction: str, depth: int, target: str = "cp
 
 
 @pytest.mark.parametrize(("instruction", "target"), [("dot", "cpu"), *(("bfp", target) for target in INTEGER_TARGETS)])
-@pytest.mark.parametrize("format", BLOCKS)
+@pytest.mark.parametrize("format", [*BLOCKS, *_CODES, *_FLOAT_CODES])
 def test_blocks_decoded_for_an_instruction(format: str, instruction: str, target: str) -> None:
-    for n, k, depth in ((96, 768, 384), (33, 1280, 0), (65, 1280 if BLOCKS[format][1] == 256 else 1056, 256)):
+    for n, k, depth in ((96, 768, 512), (33, 1280, 0), (65, 1280 if 1056 % find_format(format).elements else 1056, 256)):
         text = _with_instruction(_module(format, n, k), instruction, depth, target)
         raw, weight = _weights(format, n, k)
         executable = _executable(text, raw, target=target, threads=2)
@@ -164,7 +171,7 @@ def test_half_precision_weights_as_scaled_integers(element: str, target: str) ->
         executable = _executable(module, weight, target=target, threads=2)
         for m in (1, 7, 16, 17, 127, 1000):
             x = _lhs(m, k)
-            _check(_run(executable, x), x, weight.astype(np.float32), 2**-12 if m > 16 else 2e-7)
+            _check(_run(executable, x), x, weight.astype(np.float32), _UNITS["bfp"] if m > 16 else 2e-7)
 
 
 def _check_any_magnitude(text: str, target: str, format: str, n: int, k: int, m: int, unit: float) -> None:
@@ -185,8 +192,8 @@ def _check_any_magnitude(text: str, target: str, format: str, n: int, k: int, m:
 
 @pytest.mark.parametrize("target", INTEGER_TARGETS)
 def test_scaled_integers_of_any_magnitude(target: str) -> None:
-    text = _with_instruction(_module("q8_0", 40, 320), "bfp", 128, target)
-    _check_any_magnitude(text, target, "q8_0", 40, 320, 24, 2**-12)
+    text = _with_instruction(_module("q8_0", 40, 320), "bfp", 256, target)
+    _check_any_magnitude(text, target, "q8_0", 40, 320, 24, _UNITS["bfp"])
 
 
 @pytest.mark.parametrize("precision", ["", _MAY_ROUND])
@@ -215,21 +222,13 @@ def _codes_module(format: str, n: int, k: int, target: str) -> str:
     return module
 
 
-def _scaled_weights(format: str, n: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """As `_weights`, for a scale and codes of any value."""
-    rng, form = np.random.default_rng(n + k), find_format(format)
-    codes = form.round_codes(rng.uniform(form.lowest, form.largest, (n, k)))
-    scales = form.round_scales(rng.uniform(2**-7, 1, (n, k // form.elements)))
-    return form.encode(codes, scales).view(np.int8), codes * np.repeat(scales, form.elements, 1)
-
-
 @pytest.mark.parametrize("target", INTEGER_TARGETS)
-@pytest.mark.parametrize("format", [*BLOCKS, "int4_g64", "int8_g32", "int8_g256"])
+@pytest.mark.parametrize("format", [*BLOCKS, *_CODES])
 def test_few_rows_multiply_codes(format: str, target: str) -> None:
     """Exact but for the left side, whose integers err by 1 / 32638 of the greatest of a run of 16 or 32."""
     for n, k in ((1, 256), (33, 1280), (127, 768)):
         module = _codes_module(format, n, k, target)
-        raw, weight = (_weights if format in BLOCKS else _scaled_weights)(format, n, k)
+        raw, weight = _weights(format, n, k)
         one, two = (_executable(module, raw, target=target, threads=threads) for threads in (1, 2))
         for m in (1, 2, 7, 16):
             x = _lhs(m, k)
@@ -237,12 +236,12 @@ def test_few_rows_multiply_codes(format: str, target: str) -> None:
             np.testing.assert_array_equal(_run(one, x), _run(two, x))
 
 
-@pytest.mark.parametrize("format", ["fp8_e4m3_g64", "fp8_e5m2_g256"])
+@pytest.mark.parametrize("format", _FLOAT_CODES)
 def test_codes_that_are_floats_are_decoded(format: str) -> None:
     module = lower_text(_module(format, 64, 768, precision=_MAY_ROUND), to_phase="schedule")
     assert "max_rows = 1, " in module
     assert 'stage = [0], instruction = "bfp"' not in module
-    raw, weight = _scaled_weights(format, 64, 768)
+    raw, weight = _weights(format, 64, 768)
     x = _lhs(2, 768)
     _check(_run(_executable(module, raw), x), x, weight)
 
