@@ -75,6 +75,9 @@ struct ManyRowsEmitter : AttentionTiles {
     return arith::MulFOp::create(kernel, arith::SIToFPOp::create(kernel, scale.getType(), integers), scale);
   }
 
+  /// Keys that a turn of a loop weighs: of a block, so many that each has a score.
+  int64_t keysTogether() { return !plan.dots ? 1 : plan.scaled && plan.tileRows % 4 == 0 && plan.keys % 4 == 0 ? 4 : 2; }
+
   /// Stores the scores of all keys of a block; the largest ones, beginning with `largest`.
   SmallVector<Value> score(const Block &block, SmallVector<Value> largest) {
     int64_t vectors = plan.vectors();
@@ -83,21 +86,25 @@ struct ManyRowsEmitter : AttentionTiles {
       SmallVector<Value> keyNumbers, initial(plan.tileRows * vectors, noSum());
       for (int64_t r = 0; r < plan.tileRows; ++r)
         keyNumbers.push_back(kernel.add(firstKey, constant(r)));
-      int64_t step = plan.dots ? 2 : 1;
+      int64_t step = plan.dots ? 2 : 1, together = plan.scaled && plan.depth % (4 * step) == 0 ? 4 : 1;
       Value firstQuery = kernel.mul(block.tile, constant(queryRows()));
-      SmallVector<Value> scores =
-          kernel.forLoop(zero, constant(plan.depth), step, initial, [&](Value depth, ValueRange acc) {
-            Value row = kernel.add(firstQuery, kernel.floorDiv(depth, step));
-            SmallVector<Value> next, query = plan.dots ? loadPairs(queries, row) : loadVectors(queries, row);
-            for (auto [r, key] : llvm::enumerate(keyNumbers)) {
-              Value left = plan.dots ? asHalves(readPair(0, key, depth)) : readScalar(0, block, key, depth);
-              for (int64_t v = 0; v < vectors; ++v) {
-                Value sum = acc[r * vectors + v];
-                next.push_back(plan.dots ? multiplyGroups(kernel, left, query[v], sum)
-                                         : Value(vector::FMAOp::create(kernel, left, query[v], sum)));
+      SmallVector<Value> scores = kernel.forLoop(
+          zero, constant(plan.depth), step * together, initial, [&](Value first, ValueRange carried) {
+            SmallVector<Value> acc(carried);
+            for (int64_t i = 0; i < together; ++i) {
+              Value depth = kernel.add(first, constant(i * step));
+              Value row = kernel.add(firstQuery, kernel.floorDiv(depth, step));
+              SmallVector<Value> query = plan.dots ? loadPairs(queries, row) : loadVectors(queries, row);
+              for (auto [r, key] : llvm::enumerate(keyNumbers)) {
+                Value left = plan.dots ? asHalves(readPair(0, key, depth)) : readScalar(0, block, key, depth);
+                for (int64_t v = 0; v < vectors; ++v) {
+                  Value &sum = acc[r * vectors + v];
+                  sum = plan.dots ? multiplyGroups(kernel, left, query[v], sum)
+                                  : Value(vector::FMAOp::create(kernel, left, query[v], sum));
+                }
               }
             }
-            return next;
+            return acc;
           });
       SmallVector<Value> most(carried);
       for (auto [r, key] : llvm::enumerate(keyNumbers)) {
@@ -169,17 +176,20 @@ struct ManyRowsEmitter : AttentionTiles {
     };
     Value toIntegers = vectorConstant(kLargestWeight);
     SmallVector<Value> ofBlock = kernel.forLoop(
-        zero, block.count, plan.dots ? 2 : 1, plan.scaled ? noWeight : summed, [&](Value key, ValueRange carried) {
-          SmallVector<Value> sum(carried), values = weigh(key, sum);
+        zero, block.count, keysTogether(), plan.scaled ? noWeight : summed, [&](Value first, ValueRange carried) {
+          SmallVector<Value> sum(carried);
           if (!plan.dots) {
-            storeVectors(values, weights, key);
+            storeVectors(weigh(first, sum), weights, first);
             return sum;
           }
-          // The key behind the last one has a score of -inf.
-          SmallVector<Value> others = weigh(kernel.add(key, one), sum);
-          for (int64_t v = 0; v < plan.vectors(); ++v)
-            vector::StoreOp::create(kernel, pairWords(values[v], others[v], toIntegers), pairs,
-                                    ValueRange{kernel.floorDiv(key, 2), column(v)});
+          // Keys behind the last one have a score of -inf.
+          for (int64_t i = 0; i < keysTogether(); i += 2) {
+            Value key = kernel.add(first, constant(i));
+            SmallVector<Value> values = weigh(key, sum), others = weigh(kernel.add(key, one), sum);
+            for (int64_t v = 0; v < plan.vectors(); ++v)
+              vector::StoreOp::create(kernel, pairWords(values[v], others[v], toIntegers), pairs,
+                                      ValueRange{kernel.floorDiv(key, 2), column(v)});
+          }
           return sum;
         });
     for (int64_t v = 0; v < plan.vectors(); ++v)
@@ -259,14 +269,19 @@ struct ManyRowsEmitter : AttentionTiles {
   void accumulateScaled(const Block &block, const Factors &factors, Value depth, int64_t count) {
     int64_t vectors = plan.vectors();
     SmallVector<Value> initial(count * vectors, noSum());
+    int64_t together = keysTogether() / 2;
     SmallVector<Value> added =
-        kernel.forLoop(zero, ceilDiv(block.count, 2), 1, initial, [&](Value pair, ValueRange carried) {
-          SmallVector<Value> acc(carried), weight = loadPairs(pairs, pair);
-          for (int64_t r = 0; r < count; ++r) {
-            Value element = kernel.mul(kernel.add(depth, constant(r)), constant(2));
-            Value left = asHalves(readPair(1, pair, element));
-            for (int64_t v = 0; v < vectors; ++v)
-              acc[r * vectors + v] = multiplyGroups(kernel, left, weight[v], acc[r * vectors + v]);
+        kernel.forLoop(zero, ceilDiv(block.count, 2), together, initial, [&](Value first, ValueRange carried) {
+          SmallVector<Value> acc(carried);
+          for (int64_t i = 0; i < together; ++i) {
+            Value pair = kernel.add(first, constant(i));
+            SmallVector<Value> weight = loadPairs(pairs, pair);
+            for (int64_t r = 0; r < count; ++r) {
+              Value element = kernel.mul(kernel.add(depth, constant(r)), constant(2));
+              Value left = asHalves(readPair(1, pair, element));
+              for (int64_t v = 0; v < vectors; ++v)
+                acc[r * vectors + v] = multiplyGroups(kernel, left, weight[v], acc[r * vectors + v]);
+            }
           }
           return acc;
         });

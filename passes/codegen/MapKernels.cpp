@@ -306,6 +306,14 @@ struct ConcatModel : KernelOpInterface::ExternalModel<ConcatModel, tensor::Conca
 };
 
 struct RopeModel : KernelOpInterface::ExternalModel<RopeModel, RopeOp> {
+  /// Lanes of `value`, one for each of the kernel's.
+  static Value arrange(KernelBuilder &kernel, Value value, function_ref<int64_t(int64_t)> from) {
+    if (!kernel.isVector(value))
+      return kernel.splat(value);
+    auto lanes = llvm::map_to_vector(llvm::seq<int64_t>(0, kernel.width), from);
+    return vector::ShuffleOp::create(kernel, value, value, lanes);
+  }
+
   Value pull(Operation *op, KernelBuilder &kernel, unsigned, ArrayRef<Index> index) const {
     auto rope = cast<RopeOp>(op);
     int64_t depth = cast<RankedTensorType>(rope.getType()).getDimSize(3), half = depth / 2;
@@ -318,18 +326,24 @@ struct RopeModel : KernelOpInterface::ExternalModel<RopeModel, RopeOp> {
       return kernel.isVector(position) ? kernel.splat(v) : v;
     };
     Value first; // is this the first of its pair?
+    bool aligned = kernel.width > 1 && kernel.isAligned(index[3]) && !kernel.mask;
+    bool inside = aligned && rope.getInterleaved() && kernel.width % 2 == 0; // lanes hold whole pairs
     if (rope.getInterleaved()) {
-      pair = kernel.apply(i.floorDiv(2), {index[3]});
       Value bit = arith::AndIOp::create(kernel, position, whole(1));
       first = arith::CmpIOp::create(kernel, arith::CmpIPredicate::eq, bit, whole(0));
-      Value other = arith::XOrIOp::create(kernel, position, whole(1));
-      partner = kernel.isVector(other) ? Index::vector(other) : Index::uniform(other);
-    } else if (half % kernel.width == 0 && kernel.isAligned(index[3]) && !kernel.mask) { // none straddles the halves
+      if (inside) {
+        pair = Index::lanes(kernel.floorDiv(index[3].value, 2));
+      } else {
+        pair = kernel.apply(i.floorDiv(2), {index[3]});
+        Value other = arith::XOrIOp::create(kernel, position, whole(1));
+        partner = kernel.isVector(other) ? Index::vector(other) : Index::uniform(other);
+      }
+    } else if (aligned && half % kernel.width == 0) { // none straddles the halves
       Value base = index[3].value;
       first = arith::CmpIOp::create(kernel, arith::CmpIPredicate::slt, base, kernel.constantIndex(half));
-      Value inside = kernel.createOrFold<arith::RemUIOp>(base, kernel.constantIndex(half));
-      pair = Index::lanes(inside);
-      Value other = arith::SelectOp::create(kernel, first, kernel.add(base, kernel.constantIndex(half)), inside);
+      Value rest = kernel.createOrFold<arith::RemUIOp>(base, kernel.constantIndex(half));
+      pair = Index::lanes(rest);
+      Value other = arith::SelectOp::create(kernel, first, kernel.add(base, kernel.constantIndex(half)), rest);
       partner = Index::lanes(other);
     } else {
       first = arith::CmpIOp::create(kernel, arith::CmpIPredicate::slt, position, whole(half));
@@ -342,10 +356,20 @@ struct RopeModel : KernelOpInterface::ExternalModel<RopeModel, RopeOp> {
     }
     Type type = defaultAccumulatorType(getElementTypeOrSelf(rope.getType()));
     auto read = [&](Value tensor, ArrayRef<Index> at) { return kernel.convert(kernel.pull(tensor, at), type); };
-    Value x = read(rope.getInput(), index);
-    Value y = read(rope.getInput(), {index[0], index[1], index[2], partner});
-    Value cos = read(rope.getCos(), {index[0], index[1], pair});
-    Value sin = read(rope.getSin(), {index[0], index[1], pair});
+    auto angle = [&](Value tensor) {
+      if (!inside)
+        return read(tensor, {index[0], index[1], pair});
+      kernel.width /= 2;
+      Value value = kernel.splat(read(tensor, {index[0], index[1], pair}));
+      kernel.width *= 2;
+      return arrange(kernel, value, [](int64_t lane) { return lane / 2; });
+    };
+    Value x = read(rope.getInput(), index), y;
+    if (inside)
+      y = arrange(kernel, kernel.splat(x), [](int64_t lane) { return lane ^ 1; });
+    else
+      y = read(rope.getInput(), {index[0], index[1], index[2], partner});
+    Value cos = angle(rope.getCos()), sin = angle(rope.getSin());
     // first: x cos - y sin; second: x cos + y sin.
     Value turned = arith::MulFOp::create(kernel, y, sin);
     Value negated = arith::NegFOp::create(kernel, turned);

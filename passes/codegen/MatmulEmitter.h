@@ -139,7 +139,7 @@ private:
     return llvm::map_to_vector(kernel.delinearize(row, rowSizes), [](Value v) { return Index::uniform(v); });
   }
   /// One sum per accumulator: several steps per turn, so that counting does not compete with multiplying.
-  int64_t stepsPerTurn() const { return tiles ? kMachineTileRows : unroll > 1 ? unroll : 4; }
+  int64_t stepsPerTurn() const { return tiles ? kMachineTileRows : unroll > 1 ? unroll : scaled ? 8 : 4; }
   /// Elements along the reduction in one row of a machine tile.
   int64_t chunk() const { return kMachineTileRows * group; }
   /// Dimensions of a packed left side that are one tile of rows, in the layout of a stage.

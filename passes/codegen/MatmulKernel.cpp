@@ -8,7 +8,7 @@ namespace mlir::dsc {
 namespace {
 
 constexpr int64_t kTilesPerWorkgroup = 12;    // of rows at most: they share the work of fetching the next panel
-constexpr int64_t kRowsPerWorkgroup = 288;    // the same where nobody stages them, or the panel is decoded for them
+constexpr int64_t kRowsPerWorkgroup = 288;    // rows, where nobody stages them, or the panel is decoded for them
 constexpr int64_t kPanelBytes = 64 << 10;     // of the right side that all rows of a workgroup read in turn
 constexpr int64_t kMaxStageBytes = 2 << 20;   // it lies on the stack
 constexpr int64_t kTilePanelBytes = 16 << 10; // as kPanelBytes, where machine tiles read the stage at its pace
@@ -91,6 +91,8 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     if (run) // its rows must be staged, however long they are
       rows = std::clamp<int64_t>(kMaxStageBytes / std::max<int64_t>(1, stageRowBytes(matmul, instruction)), 1, rows);
     int64_t tiles = 8, depth = 0, wanted = machineTiles ? kTilePanelBytes : kPanelBytes;
+    if (scaled && lanes < kMachineTileRows)
+      wanted /= 2; // columns are half as many
     SmallVector<int64_t> stage;
     Type staged = factorType(matmul, instruction);
     int64_t bytes = rows * stageRowBytes(matmul, instruction);
@@ -101,12 +103,15 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
       int64_t length = depthOf(matmul);
       int64_t blocks = std::max<int64_t>(1, (length * panelBytes + wanted / 2) / wanted);
       depth = blocks == 1 ? 0 : llvm::alignTo(llvm::divideCeil(length, blocks), scaled ? kScaledSteps : 64);
-      // What all tiles read for a panel stays in half of the cache, beside that panel and the next.
+      // What all tiles read for a panel stays in half of the cache, beside that panel and the next. Where the panel is
+      // decoded for them, more rows are worth more than that: what they read comes early enough from farther away.
       int64_t block = depth ? depth : length, rowBlock = bytes / length * block;
       int64_t near = (target.getL2Bytes() / 2 - 2 * panelBytes * block) / std::max<int64_t>(1, rowBlock);
       int64_t most = machineTiles ? 8 : kTilesPerWorkgroup;
       if (!machineTiles && (matmul.getPackedRows() || run || scaled))
         most = kRowsPerWorkgroup / rows;
+      if (!machineTiles && (run || scaled))
+        near = most;
       if (!matmul.getPackedRows())
         most = std::min(most, kMaxStageBytes / bytes);
       tiles = std::clamp<int64_t>(near, 1, most);

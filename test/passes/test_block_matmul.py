@@ -150,7 +150,7 @@ def test_blocks_decoded_for_an_instruction(format: str, instruction: str, target
 def test_sums_of_integers_stay_in_registers(target: str) -> None:
     """Nothing of the innermost loop lies on the stack, and no product is taken apart."""
     module = _with_instruction(_mixed("bf16", 96, 1024), "bfp", 0, target)
-    products, instruction = (4 * 12 * 2, "vpdpwssd") if "tile = [12, 32]" in module else (4 * 5 * 2, "vpmaddwd")
+    products, instruction = (8 * 12 * 2, "vpdpwssd") if "tile = [12, 32]" in module else (8 * 5 * 2, "vpmaddwd")
     blocks = re.split(r"\.LBB\w+:", assembly(module, target=target))
     loops = [block for block in blocks if block.count(instruction) == products]
     assert loops
