@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from spelled_out import AVX512_VNNI
+
 __all__ = ["INTEGER_TARGETS", "has_fast_bf16_dots", "multiplies_pairs"]
 
-# Where products of integers under scales are tested: this machine's instructions, and AVX2's alone.
-INTEGER_TARGETS = ("cpu", "cpu:x86-64-v3")
+# Where products of integers under scales are tested: this machine's instructions, AVX2's alone, and those of AVX-512,
+# which this machine may lack.
+INTEGER_TARGETS = ("cpu", "cpu:x86-64-v3", AVX512_VNNI)
 
 
 def has_fast_bf16_dots(text: str) -> bool:

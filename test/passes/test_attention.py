@@ -8,9 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from features import INTEGER_TARGETS, has_fast_bf16_dots, multiplies_pairs
-
-from deepseek.compiler import compile_text, lower_text
-from deepseek.executable import Executable
+from spelled_out import to_executable, to_schedule
 
 _TYPES = {"f32": np.float32, "bf16": ml_dtypes.bfloat16, "f16": np.float16, "f64": np.float64}
 
@@ -72,8 +70,7 @@ def _reference(query: np.ndarray, cache: np.ndarray, lengths: np.ndarray, causal
 
 
 def _run(text: str, inputs: list[np.ndarray], *, target: str = "cpu", threads: int = 1) -> np.ndarray:
-    code = compile_text(text, target=target)
-    result = Executable(code.object, code.manifest, threads=threads)(*inputs)
+    result = to_executable(text, target, threads)(*inputs)
     return result[0] if isinstance(result, tuple) else result
 
 
@@ -183,7 +180,7 @@ _SCHEDULES = [
 @pytest.mark.parametrize(("kernel", "schedule"), _SCHEDULES)
 @pytest.mark.parametrize("element", ["f32", "f16"])
 def test_schedules_that_users_write(element: str, kernel: str, schedule: str) -> None:
-    text = lower_text(_module(8, 2, 40, element), to_phase="schedule")
+    text = to_schedule(_module(8, 2, 40, element), "cpu")
     if ", 1]" in schedule:
         text = re.sub(rf"dsc.merge = @{kernel}_merge, ", "", text)
     for name in (kernel, f"{kernel}_merge"):
@@ -200,7 +197,7 @@ _HALVES = "precision <lhs = bf16, rhs = bf16, acc = f32>"
 
 def _instruction(text: str, target: str = "cpu") -> str:
     """Of many rows."""
-    scheduled = lower_text(text, to_phase="schedule", target=target)
+    scheduled = to_schedule(text, target)
     variants = re.findall(r"func private @attention_0\(.*?#dsc\.variant<([^>]*)>", scheduled, flags=re.S)
     assert len(variants) == 1
     found = re.search(r'instruction = "(\w+)"', variants[0])
@@ -230,9 +227,11 @@ def test_what_is_rounded_is_a_choice_of_the_schedule() -> None:
     for target in INTEGER_TARGETS:
         assert _instruction(_module(9, 3, 64), target) == "fma"
         assert _instruction(_module(9, 3, 63, precision=_HALVES), target) == "fma"
+    for target in ("cpu", "cpu:x86-64-v3"):
         assert _instruction(text, target + "+strict") == "fma"
-    assert _instruction(text, "cpu:x86-64-v3") == "bfp"
-    here = lower_text(text, to_phase="schedule")
+    for target in INTEGER_TARGETS[1:]:
+        assert _instruction(text, target) == "bfp"
+    here = to_schedule(text, "cpu")
     integers = "bfp" if multiplies_pairs(here, "bfp") else "fma"
     assert _instruction(text) == ("dot" if has_fast_bf16_dots(here) else integers)
 
@@ -301,7 +300,7 @@ _PAIR_SCHEDULES = [
 @pytest.mark.parametrize(("instruction", "target"), [("dot", "cpu"), *(("bfp", target) for target in INTEGER_TARGETS)])
 @pytest.mark.parametrize("schedule", _PAIR_SCHEDULES)
 def test_rounding_schedules_that_users_write(schedule: str, instruction: str, target: str) -> None:
-    text = lower_text(_module(8, 2, 40, precision=_HALVES), to_phase="schedule", target=target)
+    text = to_schedule(_module(8, 2, 40, precision=_HALVES), target)
     if not multiplies_pairs(text, instruction):
         pytest.skip(f'this machine does not multiply by "{instruction}": test/passes/generate-kernels.mlir')
     schedule += f', instruction = "{instruction}"'
