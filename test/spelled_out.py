@@ -10,16 +10,13 @@ from typing import Any
 from deepseek import compiler
 from deepseek.executable import Executable
 
-__all__ = ["AVX512_VNNI", "to_assembly", "to_executable", "to_schedule"]
+__all__ = ["AVX512_BF16", "AVX512_VNNI", "SPELLED_OUT", "to_assembly", "to_executable", "to_schedule"]
 
-AVX512_VNNI = "AVX-512 with VNNI, spelled out"
+AVX512_VNNI, AVX512_BF16 = "AVX-512 with VNNI, spelled out", "AVX-512 with BF16, spelled out"
+SPELLED_OUT = {AVX512_VNNI: ",+avx512vnni", AVX512_BF16: ",+avx512vnni,+avx512bf16"}
 _FEATURES = (
     "+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+lzcnt,+movbe"
-    ",+avx512f,+avx512bw,+avx512cd,+avx512dq,+avx512vl,+avx512vnni"
-)
-_TARGET = (
-    '#dsc.target<"cpu:x86-64-v4", triple = "x86_64-unknown-linux-gnu", cpu = "x86-64-v4", '
-    f'features = "{_FEATURES}", vector_bytes = 64, vector_registers = 32, l2_bytes = 2097152>'
+    ",+avx512f,+avx512bw,+avx512cd,+avx512dq,+avx512vl"
 )
 
 
@@ -76,6 +73,23 @@ _HIGH_PRODUCT = """llvm.func internal @pmulhrsw(%a: vector<32xi16>, %b: vector<3
       llvm.return %w : vector<32xi16>
     }
 """
+# Of 32 bits each, an upper and a lower bf16 (VDPBF16PS, but for small numbers, which that takes as zeros).
+_BF16_DOT = """llvm.func internal @vdpbf16ps(%0: vector<16xf32>, %a: vector<16xi32>, %b: vector<16xi32>) -> vector<16xf32> {
+      %m = llvm.mlir.constant(dense<-65536> : vector<16xi32>) : vector<16xi32>
+      %n = llvm.mlir.constant(dense<16> : vector<16xi32>) : vector<16xi32>
+      %p = llvm.and %a, %m : vector<16xi32>
+      %q = llvm.and %b, %m : vector<16xi32>
+      %r = llvm.shl %a, %n : vector<16xi32>
+      %s = llvm.shl %b, %n : vector<16xi32>
+      %t = llvm.bitcast %p : vector<16xi32> to vector<16xf32>
+      %u = llvm.bitcast %q : vector<16xi32> to vector<16xf32>
+      %v = llvm.bitcast %r : vector<16xi32> to vector<16xf32>
+      %w = llvm.bitcast %s : vector<16xi32> to vector<16xf32>
+      %1 = llvm.intr.fma(%t, %u, %0) : (vector<16xf32>, vector<16xf32>, vector<16xf32>) -> vector<16xf32>
+      %2 = llvm.intr.fma(%v, %w, %1) : (vector<16xf32>, vector<16xf32>, vector<16xf32>) -> vector<16xf32>
+      llvm.return %2 : vector<16xf32>
+    }
+"""
 # What LLVM calls each instruction, how it is called here, and what it computes.
 _INSTRUCTIONS = (
     ("llvm.x86.avx512.vpdpwssd.512", "vpdpwssd", _dot("vpdpwssd", "i16", 2, "sext")),
@@ -84,41 +98,42 @@ _INSTRUCTIONS = (
     ("llvm.x86.avx512.permvar.si.512", "vpermd", _permute("vpermd", "i32")),
     ("llvm.x86.avx512.mask.cvtps2dq.512", "cvtps2dq", _ROUNDED),
     ("llvm.x86.avx512.pmul.hr.sw.512", "pmulhrsw", _HIGH_PRODUCT),
+    ("llvm.x86.avx512bf16.dpbf16ps.512", "vdpbf16ps", _BF16_DOT),
 )
 
 
 def to_schedule(text: str, target: str) -> str:
-    """A module at the end of the phase `schedule`. `target`: as everywhere, or `AVX512_VNNI`."""
-    if target != AVX512_VNNI:
+    """A module at the end of the phase `schedule`. `target`: as everywhere, or of `SPELLED_OUT`."""
+    if target not in SPELLED_OUT:
         return compiler.lower_text(text, target=target, to_phase="schedule")
-    with compiler._parsed(_for_avx512(text), "module") as (module, diagnostics):
+    with compiler._parsed(_for_avx512(text, target), "module") as (module, diagnostics):
         _lower(module, "schedule", diagnostics)
         return str(module)
 
 
 def to_assembly(text: str, target: str) -> str:
     """Assembly of a module, which this machine may be unable to run."""
-    if target != AVX512_VNNI:
+    if target not in SPELLED_OUT:
         return compiler.assembly(text, target=target)
-    with compiler._parsed(_for_avx512(text), "module") as (module, diagnostics):
+    with compiler._parsed(_for_avx512(text, target), "module") as (module, diagnostics):
         _lower(module, "llvm", diagnostics)
         return compiler._bindings()[1].emit_assembly(module)
 
 
 def to_executable(text: str, target: str, threads: int = 1) -> Executable:
-    """A module that runs here; of `AVX512_VNNI`, with instructions spelled out."""
-    if target != AVX512_VNNI:
+    """A module that runs here; of `SPELLED_OUT`, with instructions spelled out."""
+    if target not in SPELLED_OUT:
         code = compiler.compile_text(text, target=target)
         return Executable(code.object, code.manifest, threads=threads)
-    code, manifest = _spelled_out(text)
+    code, manifest = _spelled_out(text, target)
     contents = json.loads(manifest)
     contents["features"] = [feature for feature in contents["features"] if "avx512" not in feature]
     return Executable(code, contents, threads=threads)
 
 
 @functools.lru_cache(4)
-def _spelled_out(text: str) -> tuple[bytes, str]:
-    with compiler._parsed(_for_avx512(text), "module") as (module, diagnostics):
+def _spelled_out(text: str, target: str) -> tuple[bytes, str]:
+    with compiler._parsed(_for_avx512(text, target), "module") as (module, diagnostics):
         _lower(module, "llvm", diagnostics)
         text = str(module)
     functions = ""
@@ -126,6 +141,8 @@ def _spelled_out(text: str) -> tuple[bytes, str]:
         text, count = re.subn(rf'llvm\.call_intrinsic "{re.escape(intrinsic)}"', f"llvm.call @{name}", text)
         functions += function if count else ""
     text = re.sub(r",\+avx512\w+", "", text.replace('cpu = "x86-64-v4"', 'cpu = "x86-64-v3"'))
+    if "@vdpbf16ps" in text:  # functions have no arguments of bf16
+        text = text.replace("vector<32xbf16>", "vector<16xi32>")
     assert functions
     assert "x86.avx512" not in text
     end = text.rindex("}")
@@ -133,10 +150,14 @@ def _spelled_out(text: str) -> tuple[bytes, str]:
         return compiler._bindings()[1].emit_object(module)
 
 
-def _for_avx512(text: str) -> str:
+def _for_avx512(text: str, target: str) -> str:
     if "#dsc.target" in text:
         return text
-    return text.replace("module {", f"module attributes {{dsc.target = {_TARGET}}} {{", 1)
+    attribute = (
+        '#dsc.target<"cpu:x86-64-v4", triple = "x86_64-unknown-linux-gnu", cpu = "x86-64-v4", '
+        f'features = "{_FEATURES}{SPELLED_OUT[target]}", vector_bytes = 64, vector_registers = 32, l2_bytes = 2097152>'
+    )
+    return text.replace("module {", f"module attributes {{dsc.target = {attribute}}} {{", 1)
 
 
 def _lower(module: Any, phase: str, diagnostics: list[str]) -> None:

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from features import INTEGER_TARGETS, has_fast_bf16_dots, multiplies_pairs
-from spelled_out import to_executable, to_schedule
+from spelled_out import AVX512_BF16, to_executable, to_schedule
 
 _TYPES = {"f32": np.float32, "bf16": ml_dtypes.bfloat16, "f16": np.float16, "f64": np.float64}
 
@@ -297,7 +297,9 @@ _PAIR_SCHEDULES = [
 ]
 
 
-@pytest.mark.parametrize(("instruction", "target"), [("dot", "cpu"), *(("bfp", target) for target in INTEGER_TARGETS)])
+@pytest.mark.parametrize(
+    ("instruction", "target"), [("dot", "cpu"), ("dot", AVX512_BF16), *(("bfp", target) for target in INTEGER_TARGETS)]
+)
 @pytest.mark.parametrize("schedule", _PAIR_SCHEDULES)
 def test_rounding_schedules_that_users_write(schedule: str, instruction: str, target: str) -> None:
     text = to_schedule(_module(8, 2, 40, precision=_HALVES), target)

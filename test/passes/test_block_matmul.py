@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from block_formats import BLOCKS, random_blocks, values
 from features import INTEGER_TARGETS, multiplies_pairs
-from spelled_out import AVX512_VNNI, to_assembly, to_executable, to_schedule
+from spelled_out import AVX512_BF16, SPELLED_OUT, to_assembly, to_executable, to_schedule
 
 from deepseek.compiler import lower_text
 from deepseek.executable import Executable
@@ -134,12 +134,14 @@ def _with_instruction(text: str, instruction: str, depth: int, target: str = "cp
     return module
 
 
-@pytest.mark.parametrize(("instruction", "target"), [("dot", "cpu"), *(("bfp", target) for target in INTEGER_TARGETS)])
+@pytest.mark.parametrize(
+    ("instruction", "target"), [("dot", "cpu"), ("dot", AVX512_BF16), *(("bfp", target) for target in INTEGER_TARGETS)]
+)
 @pytest.mark.parametrize("format", [*BLOCKS, *_CODES, *_FLOAT_CODES])
 def test_blocks_decoded_for_an_instruction(format: str, instruction: str, target: str) -> None:
     ragged = 1280 if 1056 % find_format(format).elements else 1056
     sizes = ((65, ragged, 256), (33, 1280, 0), (96, 768, 512))
-    for n, k, depth in sizes[:1] if target == AVX512_VNNI else sizes:
+    for n, k, depth in sizes[:1] if target in SPELLED_OUT else sizes:
         text = _with_instruction(_module(format, n, k), instruction, depth, target)
         raw, weight = _weights(format, n, k)
         executable = _executable(text, raw, target=target, threads=2)
@@ -229,7 +231,7 @@ def _codes_module(format: str, n: int, k: int, target: str) -> str:
 def test_few_rows_multiply_codes(format: str, target: str) -> None:
     """Exact but for the left side, whose integers err by 1 / 32638 of the greatest of a run of 16 or 32."""
     sizes = ((33, 1280), (1, 256), (127, 768))
-    for n, k in sizes[:1] if target == AVX512_VNNI else sizes:
+    for n, k in sizes[:1] if target in SPELLED_OUT else sizes:
         module = _codes_module(format, n, k, target)
         raw, weight = _weights(format, n, k)
         one, two = (_executable(module, raw, target=target, threads=threads) for threads in (1, 2))
