@@ -76,7 +76,9 @@ struct ManyRowsEmitter : AttentionTiles {
   }
 
   /// Keys that a turn of a loop weighs: of a block, so many that each has a score.
-  int64_t keysTogether() { return !plan.dots ? 1 : plan.scaled && plan.tileRows % 4 == 0 && plan.keys % 4 == 0 ? 4 : 2; }
+  int64_t keysTogether() {
+    return !plan.dots ? 1 : plan.scaled && plan.tileRows % 4 == 0 && plan.keys % 4 == 0 ? 4 : 2;
+  }
 
   /// Stores the scores of all keys of a block; the largest ones, beginning with `largest`.
   SmallVector<Value> score(const Block &block, SmallVector<Value> largest) {
@@ -88,8 +90,8 @@ struct ManyRowsEmitter : AttentionTiles {
         keyNumbers.push_back(kernel.add(firstKey, constant(r)));
       int64_t step = plan.dots ? 2 : 1, together = plan.scaled && plan.depth % (4 * step) == 0 ? 4 : 1;
       Value firstQuery = kernel.mul(block.tile, constant(queryRows()));
-      SmallVector<Value> scores = kernel.forLoop(
-          zero, constant(plan.depth), step * together, initial, [&](Value first, ValueRange carried) {
+      SmallVector<Value> scores =
+          kernel.forLoop(zero, constant(plan.depth), step * together, initial, [&](Value first, ValueRange carried) {
             SmallVector<Value> acc(carried);
             for (int64_t i = 0; i < together; ++i) {
               Value depth = kernel.add(first, constant(i * step));

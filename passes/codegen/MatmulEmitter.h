@@ -166,17 +166,17 @@ private:
   Value rows, columns, depth;
   bool masksColumns;
   std::optional<RunCodes> runCodes; // of the right side
-  Value stage, stageBegin;  // the left side from row `stageBegin` on; packed, all of it
-  Value stageBlock, stageK; // the block of k that is read, and its first k
-  Value runSums;            // of the staged rows: the sum of each run
-  Value rhsStage, rhsBegin; // the right side from element `rhsBegin` of the reduction on
-  Value tileShare;          // elements of the next panel that a tile of rows fetches per turn of its loop
-  Value partial;            // sums of the workgroup's rows by one tile of columns
-  Value lastChunk;          // of the right side by one tile of columns, behind its end zeros
-  Value lhsScales;          // of the staged rows: the scale of each block of integers
-  Value rhsScales;          // of the staged columns, block by block
-  Value rowFloats;          // of one row, on their way to integers
-  Value integerRows;        // integers of a tile's rows on their way to the stage
+  Value stage, stageBegin;          // the left side from row `stageBegin` on; packed, all of it
+  Value stageBlock, stageK;         // the block of k that is read, and its first k
+  Value runSums;                    // of the staged rows: the sum of each run
+  Value rhsStage, rhsBegin;         // the right side from element `rhsBegin` of the reduction on
+  Value tileShare;                  // elements of the next panel that a tile of rows fetches per turn of its loop
+  Value partial;                    // sums of the workgroup's rows by one tile of columns
+  Value lastChunk;                  // of the right side by one tile of columns, behind its end zeros
+  Value lhsScales;                  // of the staged rows: the scale of each block of integers
+  Value rhsScales;                  // of the staged columns, block by block
+  Value rowFloats;                  // of one row, on their way to integers
+  Value integerRows;                // integers of a tile's rows on their way to the stage
 };
 
 } // namespace mlir::dsc

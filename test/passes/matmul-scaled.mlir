@@ -1,6 +1,6 @@
 // RUN: dsc-opt %s --split-input-file --dsc-generate-kernels --verify-diagnostics | FileCheck %s
 
-// Each row's 128 elements, and each column's, become integers: their greatest magnitude, a scale, a conversion to the
+// Each row's 256 elements, and each column's, become integers: their greatest magnitude, a scale, a conversion to the
 // nearest. Sums of integers begin at 0 for every block; then they are scaled.
 // CHECK-LABEL: func.func private @pairs(
 // CHECK: vector.reduction <maxui>
@@ -17,6 +17,23 @@ module attributes {dsc.symbols = ["m"], dsc.target = #dsc.target<"cpu:native", t
       attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [2, 32], workgroup = [64, 64], stage = [0, 1], instruction = "bfp">} {
     %0 = dsc.matmul %x, %w {packed_columns = 64 : i64} : (tensor<?x256xf32>, tensor<2x128x32x2xbf16>) -> tensor<?x64xf32>
     return %0 : tensor<?x64xf32>
+  }
+}
+
+// -----
+
+// Codes of a decoded panel become integers by products of words; rows are staged in the order that they leave bytes in.
+// CHECK-LABEL: func.func private @decoded(
+// CHECK: vector.shuffle {{.*}} [0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15] : vector<16xi32>
+// CHECK-COUNT-17: llvm.call_intrinsic "llvm.x86.avx512.pmul.hr.sw.512"
+// CHECK-NOT: pmul.hr.sw
+// CHECK: llvm.call_intrinsic "llvm.x86.avx512.vpdpwssd.512"
+module attributes {dsc.target = #dsc.target<"cpu:native", triple = "x86_64-unknown-linux-gnu", cpu = "x86-64-v4", features = "+avx512f,+avx512vnni", vector_bytes = 64, vector_registers = 32>} {
+  func.func private @decoded(%x: tensor<24x64xf32>, %b: tensor<2x2x288xi8>) -> tensor<24x32xf32>
+      attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [2, 16], workgroup = [24, 16], stage = [0, 1], instruction = "bfp">} {
+    %w = dsc.dequantize %b {format = "q4_0", panel = 16 : i64} : tensor<2x2x288xi8> -> tensor<2x64x16xf32>
+    %0 = dsc.matmul %x, %w {packed_columns = 32 : i64} : (tensor<24x64xf32>, tensor<2x64x16xf32>) -> tensor<24x32xf32>
+    return %0 : tensor<24x32xf32>
   }
 }
 
