@@ -134,10 +134,14 @@ def _with_instruction(text: str, instruction: str, depth: int, target: str = "cp
     return module
 
 
-@pytest.mark.parametrize(
-    ("instruction", "target"), [("dot", "cpu"), ("dot", AVX512_BF16), *(("bfp", target) for target in INTEGER_TARGETS)]
-)
-@pytest.mark.parametrize("format", [*BLOCKS, *_CODES, *_FLOAT_CODES])
+_DECODED = [
+    *((format, "bfp", target) for format in (*BLOCKS, *_CODES, *_FLOAT_CODES) for target in INTEGER_TARGETS),
+    *((format, "dot", "cpu") for format in BLOCKS),
+    *((format, "dot", AVX512_BF16) for format in ("q4_1", "q6_k")),
+]
+
+
+@pytest.mark.parametrize(("format", "instruction", "target"), _DECODED)
 def test_blocks_decoded_for_an_instruction(format: str, instruction: str, target: str) -> None:
     ragged = 1280 if 1056 % find_format(format).elements else 1056
     sizes = ((65, ragged, 256), (33, 1280, 0), (96, 768, 512))
