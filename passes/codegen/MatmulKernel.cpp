@@ -103,14 +103,14 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
       int64_t length = depthOf(matmul);
       int64_t blocks = std::max<int64_t>(1, (length * panelBytes + wanted / 2) / wanted);
       depth = blocks == 1 ? 0 : llvm::alignTo(llvm::divideCeil(length, blocks), scaled ? kScaledSteps : 64);
-      // What all tiles read for a panel stays in half of the cache, beside that panel and the next. Where the panel is
-      // decoded for them, more rows are worth more than that: what they read comes early enough from farther away.
+      // What all tiles read for a panel stays in half of the cache, beside that panel and the next. Where the panel
+      // becomes integers for them, more rows are worth more: what they read comes early enough from farther away.
       int64_t block = depth ? depth : length, rowBlock = bytes / length * block;
       int64_t near = (target.getL2Bytes() / 2 - 2 * panelBytes * block) / std::max<int64_t>(1, rowBlock);
       int64_t most = machineTiles ? 8 : kTilesPerWorkgroup;
       if (!machineTiles && (matmul.getPackedRows() || run || scaled))
         most = kRowsPerWorkgroup / rows;
-      if (!machineTiles && (run || scaled))
+      if (scaled)
         near = most;
       if (!matmul.getPackedRows())
         most = std::min(most, kMaxStageBytes / bytes);
