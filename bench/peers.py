@@ -1,10 +1,11 @@
-"""SmolLM2-135M and matrix products: ours against torch, torch.compile, llama.cpp and IREE, in turn in one process.
+"""A model and matrix products: ours against torch, torch.compile, llama.cpp and IREE, in turn in one process.
 
 Every side gets the same token ids, also those that it decodes, and the same number of threads. Peers that are not
 installed are named as missing: pip install torch transformers accelerate gguf; llama-cpp-python; iree-base-compiler
 iree-base-runtime.
 
-python bench/peers.py [--prompt-tokens 512] [--new-tokens 32] [--rounds 5] [--threads 2] [--skip NAME ...] [--json]
+python bench/peers.py [--model smollm2-135m] [--prompt-tokens 512] [--new-tokens 32] [--rounds 5] [--threads 2]
+    [--skip NAME ...] [--json]
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 import numpy as np
 
 SEED = 0
+IDS = 256  # tokens that every vocabulary has
 PRODUCTS = ((2048, 2048, 2048), (1000, 1777, 333))  # m, n, k
 SETTLE_SECONDS = 0.02  # other sides' threads go on polling for a while after their last work
 
@@ -47,7 +49,7 @@ class Side:
 def ours(precision: str, options: argparse.Namespace) -> Side:
     from deepseek import Model
 
-    model = Model.from_pretrained("smollm2-135m", precision=precision, threads=options.threads)
+    model = Model.from_pretrained(options.model, precision=precision, threads=options.threads)
     session = model.session()
 
     def prefill(ids: list[int]) -> None:
@@ -64,22 +66,18 @@ def torch_dtype(precision: str) -> Any:
 
 
 @functools.cache
-def torch_model(precision: str) -> Any:
+def torch_model(path: str, precision: str) -> Any:
     """transformers' model of the same GGUF file."""
     from transformers import AutoModelForCausalLM
 
-    from deepseek.names import find_model
-
-    path = find_model("smollm2-135m")
-    return AutoModelForCausalLM.from_pretrained(
-        str(path.parent), gguf_file=path.name, dtype=torch_dtype(precision)
-    ).eval()
+    folder, file = os.path.split(path)
+    return AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch_dtype(precision)).eval()
 
 
 def torch_eager(precision: str, options: argparse.Namespace) -> Side:
     import torch
 
-    model, cache = torch_model(precision), None
+    model, cache = torch_model(options.model, precision), None
 
     @torch.inference_mode()
     def forward(ids: list[int], past: Any) -> None:
@@ -94,7 +92,7 @@ def torch_compiled(precision: str, options: argparse.Namespace) -> Side:
     import torch
     from transformers import StaticCache
 
-    model = torch_model(precision)
+    model = torch_model(options.model, precision)
     cache = StaticCache(model.config, max_cache_len=options.prompt_tokens + options.new_tokens)
     compiled, length = torch.compile(model), 0
 
@@ -110,11 +108,9 @@ def torch_compiled(precision: str, options: argparse.Namespace) -> Side:
     return Side("torch.compile", precision, lambda ids: forward(ids, 0), lambda token: forward([token], length))
 
 
-def new_llama(prompt_tokens: int, positions: int, threads: int, extra_buffers: bool) -> Any:
+def new_llama(path: str, prompt_tokens: int, positions: int, threads: int, extra_buffers: bool) -> Any:
     """llama.cpp's model; `extra_buffers`: weights may be laid out for the instructions of this CPU (AMX)."""
     from llama_cpp import Llama, llama_cpp
-
-    from deepseek.names import find_model
 
     defaults = llama_cpp.llama_model_default_params
 
@@ -126,7 +122,7 @@ def new_llama(prompt_tokens: int, positions: int, threads: int, extra_buffers: b
     llama_cpp.llama_model_default_params = parameters  # the constructor offers no such argument
     try:
         return Llama(
-            str(find_model("smollm2-135m")),
+            path,
             n_ctx=positions,
             n_batch=prompt_tokens,
             n_ubatch=prompt_tokens,
@@ -139,7 +135,7 @@ def new_llama(prompt_tokens: int, positions: int, threads: int, extra_buffers: b
 
 
 def llama_cpp(precision: str, options: argparse.Namespace) -> Side:
-    arguments = (options.prompt_tokens, options.prompt_tokens + options.new_tokens, options.threads)
+    arguments = (options.model, options.prompt_tokens, options.prompt_tokens + options.new_tokens, options.threads)
     # The AMX kernels of some versions end the process on some virtual machines: try in another one.
     trial = f"import peers; peers.new_llama(*{arguments}, True).eval([1] * {options.prompt_tokens})"
     child = subprocess.run(
@@ -185,7 +181,7 @@ def run(side: Side, ids: list[int], new_ids: list[int]) -> tuple[float, float]:
 def compare_models(options: argparse.Namespace, missing: dict[str, str]) -> list[dict[str, Any]]:
     """A row per peer; ratios are medians of those of the rounds."""
     rng = np.random.Generator(np.random.PCG64(SEED))
-    ids = rng.integers(0, 49152, options.prompt_tokens + options.new_tokens).tolist()
+    ids = rng.integers(0, IDS, options.prompt_tokens + options.new_tokens).tolist()
     ids, new_ids = ids[: options.prompt_tokens], ids[options.prompt_tokens :]
     sides = []
     for name, precision, make in SIDES:
@@ -366,6 +362,7 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2-135m", help="a GGUF file, or a name (default: %(default)s)")
     parser.add_argument("--prompt-tokens", type=int, default=512)
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
@@ -373,6 +370,9 @@ def main() -> None:
     parser.add_argument("--skip", nargs="*", default=[], choices=[*PACKAGES], help="peers to leave out")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    from deepseek.names import find_model
+
+    options.model = str(find_model(options.model).absolute())
     versions, missing = find_peers()
     with tempfile.TemporaryDirectory() as folder:  # every compiler starts with an empty cache
         os.environ |= {"XDG_CACHE_HOME": folder, "TORCHINDUCTOR_CACHE_DIR": folder}

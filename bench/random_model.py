@@ -17,6 +17,9 @@ import gguf
 import numpy as np
 
 ROWS = 1024  # of random blocks, repeated: speed does not depend on the values
+# Formats that the gguf package reads but does not write: where blocks have the f16 that scales their codes, and the one
+# that scales what is subtracted, with the ratio that makes their mean 0 (ggml-common.h).
+SCALES = {"Q4_K": ((0, 1.0), (2, 7.5)), "Q5_K": ((0, 1.0), (2, 15.5)), "Q6_K": ((208, 1.0),)}
 
 
 def tensors(options: argparse.Namespace) -> Iterator[tuple[str, tuple[int, int]]]:
@@ -40,7 +43,19 @@ def tensors(options: argparse.Namespace) -> Iterator[tuple[str, tuple[int, int]]
 
 def random_matrix(rng: np.random.Generator, shape: tuple[int, int], kind: gguf.GGMLQuantizationType) -> np.ndarray:
     """Rows of blocks, u8 [rows, bytes]: some random rows, quantized and repeated."""
-    some = rng.standard_normal((min(ROWS, shape[0]), shape[1]), np.float32) * np.float32(shape[1] ** -0.5)
+    rows = min(ROWS, shape[0])
+    if kind.name in SCALES:
+        size, count = gguf.GGML_QUANT_SIZES[kind][1], shape[1] // gguf.GGML_QUANT_SIZES[kind][0]
+        blocks = rng.integers(0, 256, (rows, count, size), np.uint8)
+
+        def scale_by(factor: float) -> None:
+            for offset, ratio in SCALES[kind.name]:
+                blocks[:, :, offset : offset + 2] = np.array([factor * ratio], np.float16).view(np.uint8)
+
+        scale_by(1)
+        scale_by(shape[1] ** -0.5 / gguf.quants.dequantize(blocks[:1].reshape(1, -1), kind).std())
+        return np.resize(blocks.reshape(rows, -1), (shape[0], count * size))
+    some = rng.standard_normal((rows, shape[1]), np.float32) * np.float32(shape[1] ** -0.5)
     packed = gguf.quants.quantize(some, kind)
     return np.resize(packed, (shape[0], packed.shape[1]))
 
@@ -51,7 +66,7 @@ def main() -> None:
     sizes = {"layers": 32, "width": 4096, "ffn": 11008, "heads": 32, "kv-heads": 32, "head-size": 128}
     for name, default in (sizes | {"vocabulary": 32000, "context": 4096}).items():
         parser.add_argument(f"--{name}", type=int, default=default, help="default: %(default)s")
-    parser.add_argument("--type", default="Q4_0", help="a format of blocks that the gguf package writes, or F32, F16")
+    parser.add_argument("--type", default="Q4_0", help="a format of blocks, or F32, F16")
     options = parser.parse_args()
     kind = gguf.GGMLQuantizationType[options.type]
     writer = gguf.GGUFWriter(options.output, "llama")

@@ -216,9 +216,11 @@ struct DequantizeModel : KernelOpInterface::ExternalModel<DequantizeModel, Dequa
     return dequantize.getPanel() || dequantize.getScales() || op->hasAttr(kDecodedByReaderAttr);
   }
   int64_t getRunLength(Operation *op, unsigned) const { return blockRunLength(cast<DequantizeOp>(op)); }
+  int64_t getRunsTogether(Operation *op, unsigned) const { return blockRunsTogether(cast<DequantizeOp>(op)); }
   std::optional<RunCodes> getRunCodes(Operation *op, unsigned) const { return blockRunCodes(cast<DequantizeOp>(op)); }
-  ScaledRun pullRun(Operation *op, KernelBuilder &kernel, unsigned, Value panel, Value run, Value lane) const {
-    return pullBlockRun(cast<DequantizeOp>(op), kernel, panel, run, lane);
+  SmallVector<ScaledRun> pullRuns(Operation *op, KernelBuilder &kernel, unsigned, Value panel, Value run,
+                                  Value lane) const {
+    return pullBlockRuns(cast<DequantizeOp>(op), kernel, panel, run, lane);
   }
   Value pull(Operation *op, KernelBuilder &kernel, unsigned, ArrayRef<Index> index) const {
     auto dequantize = cast<DequantizeOp>(op);

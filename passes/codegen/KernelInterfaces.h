@@ -12,7 +12,9 @@ struct Index;
 /// elements are integer codes (see RunCodes), `codes(i)` is those of 4 elements from 4 i on, in a byte each.
 struct ScaledRun {
   Value scale, offset; // f32 vectors; `offset` is null where there is none
-  std::function<Value(int64_t)> quant, codes;
+  std::function<Value(int64_t)> quant;
+  std::function<Value(Value)> codes; // four of them, number `i` of the fours; a constant unless runs are read together
+  int64_t number = 0;                // of the runs that are read together
 };
 
 /// Codes from 0 to 2^bits - 1 that stand for `scale * (code - zero)`, or with a zero of 0 for `scale * code + offset`.

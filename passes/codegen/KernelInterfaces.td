@@ -58,10 +58,13 @@ def KernelOpInterface : OpInterface<"KernelOpInterface"> {
       }], "int64_t", "getRunLength", (ins "unsigned":$result), "", "return 0;">,
     InterfaceMethod<"What the codes of such runs stand for where they are integers.",
       "std::optional<::mlir::dsc::RunCodes>", "getRunCodes", (ins "unsigned":$result), "", "return std::nullopt;">,
+    InterfaceMethod<"How many of them share words, and so are read together; their number divides a row's.",
+      "int64_t", "getRunsTogether", (ins "unsigned":$result), "", "return 1;">,
     InterfaceMethod<[{
-        Run number `run` of a vector's worth of columns, from column `lane` of panel
-        `panel` on.
-      }], "::mlir::dsc::ScaledRun", "pullRun",
+        Runs `run` and those read together with it, which follow, of a vector's worth of
+        columns, from column `lane` of panel `panel` on. Each says which it is: they come
+        in an order in which neighbours share most words.
+      }], "::llvm::SmallVector<::mlir::dsc::ScaledRun>", "pullRuns",
       (ins "::mlir::dsc::KernelBuilder &":$kernel, "unsigned":$result, "::mlir::Value":$panel,
            "::mlir::Value":$run, "::mlir::Value":$lane), "", [{
         llvm_unreachable("gives no runs");

@@ -49,8 +49,9 @@ bool multipliesCodes(const BlockFormat &format, int64_t depth);
 
 /// The parts of a weight in panels of blocks (PackBlocksKernel.cpp), as described at dsc.pack_blocks.
 int64_t blockRunLength(DequantizeOp op);
+int64_t blockRunsTogether(DequantizeOp op);
 std::optional<RunCodes> blockRunCodes(DequantizeOp op);
-ScaledRun pullBlockRun(DequantizeOp op, KernelBuilder &kernel, Value panel, Value run, Value lane);
+SmallVector<ScaledRun> pullBlockRuns(DequantizeOp op, KernelBuilder &kernel, Value panel, Value run, Value lane);
 
 /// One variant for all sizes.
 ScheduleAttr singleVariant(MLIRContext *context, ArrayRef<int64_t> tile, ArrayRef<int64_t> workgroup);

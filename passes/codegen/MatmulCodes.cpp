@@ -6,13 +6,16 @@
 // products are exact and scaled once per run; all that is rounded is the left
 // side, by 1/32638 of the greatest of 16 or 32 neighbours at most.
 //
-// AVX512-VNNI multiplies bytes, four at a time: the integers are split into an
-// upper and a lower one. AVX2 multiplies pairs of 16 bits: codes are split into
-// the first and third of four, and the second and fourth.
+// Bytes are multiplied four at a time, so the integers are split into an upper
+// and a lower one. AVX512-VNNI adds the products to 32 bits, AVX2 to 16, which
+// hold a run's sum where codes have up to 6 bits and the integers 14 or 15. For
+// codes of 8 bits AVX2 multiplies pairs of words: codes are split into the
+// first and third of four, and the second and fourth.
 //
 //===----------------------------------------------------------------------===//
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 #include "passes/codegen/MatmulEmitter.h"
@@ -20,9 +23,19 @@
 
 namespace mlir::dsc {
 
+constexpr int64_t kRunsAtOnce = 4; // of those that share words
 constexpr int64_t kLowerBits = 7;
-constexpr double kLargestOfBytes = (127 << kLowerBits) + 63; // an upper part of 127, a lower one from -64 to 63
-constexpr double kLargestOfWords = 32767;
+constexpr int64_t kLargestUpper = 127, kLargestLower = 1 << (kLowerBits - 1); // a lower part is from -64 to 63
+
+/// How large upper parts may be where `run` of them meet codes of `bits` bits.
+static int64_t largestUpper(int64_t run, int64_t bits, int64_t lanes) {
+  int64_t inWords = 32767 / (2 * ((1 << bits) - 1) * (run / 4)); // AVX2 adds two products to a word
+  return lanes == 16 ? kLargestUpper : std::min(kLargestUpper, inWords);
+}
+
+bool multipliesCodeBytes(int64_t run, RunCodes codes, int64_t lanes) {
+  return largestUpper(run, codes.bits, lanes) >= kLargestLower;
+}
 
 /// Where the parts of row `r` of a tile lie, for run `number`: first the upper bytes, then the lower ones; or words, of
 /// every four neighbours the first, third, second and fourth.
@@ -53,6 +66,7 @@ void MatmulEmitter::storeCodeFactors(Value integers, Value tile, Value at, int64
 /// As `fillStage`, for integers; `runSums` are of them: times -zero, or scaled where an offset is added.
 void MatmulEmitter::fillCodeStage(Value begin, Value end) {
   VectorType words = vectorOf(lanes, kernel.getI32Type());
+  double largest = codeBytes ? (largestUpper(run, runCodes->bits, lanes) << kLowerBits) + kLargestLower - 1 : 32767;
   Value zero = kernel.constantIndex(0), last = kernel.sub(rows, kernel.constantIndex(1));
   Value tiles = kernel.floorDiv(kernel.add(kernel.sub(end, begin), kernel.constantIndex(tileRows - 1)), tileRows);
   kernel.forLoop(zero, tiles, 1, [&](Value tile) {
@@ -63,7 +77,7 @@ void MatmulEmitter::fillCodeStage(Value begin, Value end) {
       kernel.forLoop(zero, depth, run, [&](Value k) {
         Value number = kernel.floorDiv(k, run);
         Value most = gatherScaledRow(at, k, kernel.add(k, kernel.constantIndex(run)), run);
-        auto [scale, factor] = scaleOf(kernel, most, codeBytes ? kLargestOfBytes : kLargestOfWords);
+        auto [scale, factor] = scaleOf(kernel, most, largest);
         memref::StoreOp::create(kernel, scale, lhsScales, ValueRange{row, number});
         Value factors = vector::BroadcastOp::create(kernel, vectorOf(lanes, factor.getType()), factor);
         Value total = arith::ConstantOp::create(kernel, kernel.getZeroAttr(words)), to = codeStageAt(r, number);
@@ -95,57 +109,93 @@ std::array<Value, 2> MatmulEmitter::codeFactors(Value codes) {
   return codeWords(codes);
 }
 
-/// As `accumulateRuns`, for codes.
-SmallVector<Value> MatmulEmitter::accumulateCodes(const Tile &tile, ArrayRef<Value> sums) {
-  stageK = stageBlock = kernel.constantIndex(0);
-  VectorType words = vectorOf(lanes, kernel.getI32Type());
-  Value none = arith::ConstantOp::create(kernel, kernel.getZeroAttr(words));
-  Value bits = constantVector(kernel, kernel.getI32Type(), kernel.getI32IntegerAttr(kLowerBits), lanes);
+/// `sum` plus products with codes.
+Value MatmulEmitter::multiplyCodes(Value codes, Value left, Value sum) {
+  if (!codeBytes || lanes == 16)
+    return multiplyGroups(kernel, codes, left, sum);
+  Value products =
+      LLVM::CallIntrinsicOp::create(kernel, sum.getType(), kernel.getStringAttr("llvm.x86.avx2.pmadd.ub.sw"),
+                                    ValueRange{codes, left})
+          .getResults();
+  return arith::AddIOp::create(kernel, sum, products);
+}
+
+/// The sum of a run's products, 32 bits, of the sums with its upper and its lower parts, or of the only one.
+Value MatmulEmitter::joinCodeSums(ArrayRef<Value> sums) {
+  if (!codeBytes)
+    return sums[0];
+  if (lanes == 16) {
+    Value bits = constantVector(kernel, kernel.getI32Type(), kernel.getI32IntegerAttr(kLowerBits), lanes);
+    return arith::AddIOp::create(kernel, arith::ShLIOp::create(kernel, sums[0], bits), sums[1]);
+  }
+  Type word = kernel.getI16Type();
+  auto times = [&](int64_t value, Value sum, Value more) {
+    return multiplyGroups(kernel, sum, constantVector(kernel, word, kernel.getIntegerAttr(word, value), 2 * lanes),
+                          more);
+  };
+  Value none = constantVector(kernel, kernel.getI32Type(), kernel.getI32IntegerAttr(0), lanes);
+  return times(1, sums[1], times(1 << kLowerBits, sums[0], none));
+}
+
+/// As `addRun`, for codes of runs from number `first` on, `right[v]` of each vector of columns.
+void MatmulEmitter::addCodes(const Tile &tile, Value first, ArrayRef<SmallVector<ScaledRun>> right,
+                             MutableArrayRef<Value> acc) {
   Value tileNumber = stageIndex(tile.rowNumbers[0], 0, stageK)[1];
-  Value count = kernel.floorDiv(depth, run);
-  return kernel.forLoop(kernel.constantIndex(0), count, 1, sums, [&](Value number, ValueRange carried) {
-    prefetchResults(tile, number);
-    SmallVector<ScaledRun> right;
-    for (int64_t v = 0; v < vectors; ++v)
-      right.push_back(runAt(tile.column, v, number));
-    SmallVector<Value> totals, lower(carried.size(), none), upper(lower);
-    for (int64_t r = 0; r < tileRows; ++r) {
-      Value row = kernel.sub(tile.rowNumbers[r], stageBegin);
-      totals.push_back(kernel.splat(memref::LoadOp::create(kernel, runSums, ValueRange{row, number})));
-      if (runCodes->zero)
-        std::fill_n(lower.begin() + r * vectors, vectors, totals[r]);
-    }
-    for (int64_t i = 0; i < run / 4; ++i) {
-      auto factors = llvm::map_to_vector(right, [&](const ScaledRun &part) { return codeFactors(part.codes(i)); });
+  auto runNumber = [&](int64_t j) { return kernel.add(first, kernel.constantIndex(right[0][j].number)); };
+  // Sums of as many vectors and runs as half of the registers hold: runs that share words meet them together, in a
+  // loop, which keeps LLVM from loading the words once and storing them.
+  int64_t parts = codeBytes ? 2 : 1, most = lanes; // AVX-512 has twice as many registers, too
+  int64_t wide = parts * tileRows * vectors <= most ? vectors : 1;
+  int64_t runs = std::clamp<int64_t>(most / (parts * tileRows * wide), 1, std::min<int64_t>(kRunsAtOnce, together));
+  auto addFour = [&](Value i, int64_t v0, int64_t j0, MutableArrayRef<Value> sums) {
+    for (int64_t j = j0; j < j0 + runs; ++j) {
+      auto factors = llvm::map_to_vector(
+          right.slice(v0, wide), [&](ArrayRef<ScaledRun> part) { return codeFactors(part[j].codes(i)); });
       for (int64_t r = 0; r < tileRows; ++r)
-        for (int64_t part = 0; part < 2; ++part) {
-          int64_t offset = codeBytes ? part * run + 4 * i : 4 * i + 2 * part;
-          Value at = kernel.add(codeStageAt(kernel.constantIndex(r), number), kernel.constantIndex(offset));
+        for (int64_t half = 0; half < 2; ++half) {
+          Value offset = kernel.add(kernel.mul(i, kernel.constantIndex(4)),
+                                    kernel.constantIndex(codeBytes ? half * run : 2 * half));
+          Value at = kernel.add(codeStageAt(kernel.constantIndex(r), runNumber(j)), offset);
           Value left = splatMembers({stageBlock, tileNumber, at}, codeBytes ? 4 : 2);
-          for (int64_t v = 0; v < vectors; ++v) {
-            Value &sum = (codeBytes && part == 0 ? upper : lower)[r * vectors + v];
-            sum = multiplyGroups(kernel, factors[v][part], left, sum);
+          for (int64_t v = 0; v < wide; ++v) {
+            Value &sum = sums[(((j - j0) * tileRows + r) * wide + v) * parts + half % parts];
+            sum = multiplyCodes(factors[v][half], left, sum);
           }
         }
     }
-    SmallVector<Value> acc(carried);
-    for (int64_t r = 0; r < tileRows; ++r) {
-      Value row = kernel.sub(tile.rowNumbers[r], stageBegin);
-      Value left = kernel.splat(memref::LoadOp::create(kernel, lhsScales, ValueRange{row, number}));
-      for (int64_t v = 0; v < vectors; ++v) {
-        int64_t at = r * vectors + v;
-        Value whole = lower[at];
-        if (codeBytes)
-          whole = arith::AddIOp::create(kernel, arith::ShLIOp::create(kernel, upper[at], bits), whole);
-        Value scale = arith::MulFOp::create(kernel, right[v].scale, left);
-        acc[at] =
-            vector::FMAOp::create(kernel, arith::SIToFPOp::create(kernel, acc[at].getType(), whole), scale, acc[at]);
-        if (!runCodes->zero)
-          acc[at] = vector::FMAOp::create(kernel, totals[r], right[v].offset, acc[at]);
-      }
+  };
+  Value zero = kernel.constantIndex(0);
+  Type sumType = codeBytes && lanes == 8 ? vectorOf(2 * lanes, kernel.getI16Type()) : vectorOf(lanes, kernel.getI32Type());
+  Value none = arith::ConstantOp::create(kernel, kernel.getZeroAttr(sumType));
+  for (int64_t v0 = 0; v0 < vectors; v0 += wide)
+    for (int64_t j0 = 0; j0 < together; j0 += runs) {
+      SmallVector<Value> sums(runs * tileRows * wide * parts, none);
+      if (together > 1)
+        sums = kernel.forLoop(zero, kernel.constantIndex(run / 4), 1, sums, [&](Value i, ValueRange carried) {
+          SmallVector<Value> next(carried);
+          addFour(i, v0, j0, next);
+          return next;
+        });
+      for (int64_t i = 0; i < run / 4 && together == 1; ++i)
+        addFour(kernel.constantIndex(i), v0, j0, sums);
+      for (int64_t j = j0; j < j0 + runs; ++j)
+        for (int64_t r = 0; r < tileRows; ++r) {
+          SmallVector<Value> at{kernel.sub(tile.rowNumbers[r], stageBegin), runNumber(j)};
+          Value left = kernel.splat(memref::LoadOp::create(kernel, lhsScales, at));
+          Value total = kernel.splat(memref::LoadOp::create(kernel, runSums, at));
+          for (int64_t v = v0; v < v0 + wide; ++v) {
+            const ScaledRun &part = right[v][j];
+            Value &sum = acc[r * vectors + v];
+            Value whole = joinCodeSums(ArrayRef(sums).slice((((j - j0) * tileRows + r) * wide + v - v0) * parts, parts));
+            if (runCodes->zero)
+              whole = arith::AddIOp::create(kernel, whole, total);
+            Value scale = arith::MulFOp::create(kernel, part.scale, left);
+            sum = vector::FMAOp::create(kernel, arith::SIToFPOp::create(kernel, sum.getType(), whole), scale, sum);
+            if (!runCodes->zero)
+              sum = vector::FMAOp::create(kernel, total, part.offset, sum);
+          }
+        }
     }
-    return acc;
-  });
 }
 
 } // namespace mlir::dsc

@@ -41,6 +41,13 @@ int64_t runOf(MatmulOp op) {
   return source && op.getPackedColumns() ? source.getRunLength(cast<OpResult>(op.getRhs()).getResultNumber()) : 0;
 }
 
+int64_t runsTogether(MatmulOp op) {
+  if (!runOf(op))
+    return 1;
+  auto result = cast<OpResult>(op.getRhs());
+  return cast<KernelOpInterface>(result.getOwner()).getRunsTogether(result.getResultNumber());
+}
+
 std::optional<RunCodes> runCodesOf(MatmulOp op) {
   if (!runOf(op))
     return std::nullopt;
@@ -50,7 +57,7 @@ std::optional<RunCodes> runCodesOf(MatmulOp op) {
 
 MatmulEmitter::MatmulEmitter(MatmulOp op, KernelBuilder &kernel, const MatmulPlan &plan)
     : MatmulPlan(plan), op(op), kernel(kernel), shape(matmulShape(op, kernel.dims)), accType(accumulatorOf(op)),
-      runCodes(runCodesOf(op)) {
+      runCodes(runCodesOf(op)), together(runsTogether(op)) {
   for (AffineExpr size : shape.rows)
     rowSizes.push_back(kernel.materialize(size));
   rows = kernel.materialize(elementCount(shape.rows, op.getContext()));
@@ -182,44 +189,50 @@ SmallVector<Value> MatmulEmitter::accumulate(const Tile &tile, Value begin, Valu
   });
 }
 
-/// `sums` plus all products with a right side in runs: the sum of each run is scaled once, and what the offset adds is
-/// the run's sum of the left side.
+/// `sums` plus all products with a right side in runs, some of which are read together.
 SmallVector<Value> MatmulEmitter::accumulateRuns(const Tile &tile, ArrayRef<Value> sums) {
-  if (codes)
-    return accumulateCodes(tile, sums);
   stageK = stageBlock = kernel.constantIndex(0);
   Value count = kernel.floorDiv(depth, run);
-  return kernel.forLoop(kernel.constantIndex(0), count, 1, sums, [&](Value number, ValueRange carried) {
-    prefetchResults(tile, number);
+  return kernel.forLoop(kernel.constantIndex(0), count, together, sums, [&](Value number, ValueRange carried) {
+    prefetchResults(tile, kernel.floorDiv(number, together));
     SmallVector<Value> acc(carried);
-    SmallVector<ScaledRun> right;
+    SmallVector<SmallVector<ScaledRun>> right;
     for (int64_t v = 0; v < vectors; ++v)
-      right.push_back(runAt(tile.column, v, number));
-    Value first = kernel.mul(number, kernel.constantIndex(run));
-    SmallVector<Value> inner(acc.size());
-    for (int64_t i = 0; i < run; ++i) {
-      SmallVector<Value> quants =
-          llvm::map_to_vector(right, [&](const ScaledRun &part) { return Value(part.quant(i)); });
-      for (int64_t r = 0; r < tileRows; ++r) {
-        Value left = loadLhs(tile, r, kernel.add(first, kernel.constantIndex(i))).front();
-        for (int64_t v = 0; v < vectors; ++v) {
-          Value &sum = inner[r * vectors + v];
-          sum = sum ? multiplyAdd(quants[v], left, sum) : Value(arith::MulFOp::create(kernel, quants[v], left));
-        }
-      }
-    }
-    for (int64_t r = 0; r < tileRows; ++r) {
-      Value row = kernel.sub(tile.rowNumbers[r], stageBegin);
-      Value total = memref::LoadOp::create(kernel, runSums, ValueRange{row, number});
-      for (int64_t v = 0; v < vectors; ++v) {
-        Value &sum = acc[r * vectors + v];
-        sum = multiplyAdd(inner[r * vectors + v], right[v].scale, sum);
-        if (right[v].offset)
-          sum = multiplyAdd(kernel.splat(total), right[v].offset, sum);
-      }
+      right.push_back(runsAt(tile.column, v, number));
+    if (codes)
+      addCodes(tile, number, right, acc);
+    for (int64_t i = 0; i < together && !codes; ++i) {
+      auto runs = llvm::map_to_vector(right, [&](ArrayRef<ScaledRun> part) { return part[i]; });
+      addRun(tile, kernel.add(number, kernel.constantIndex(runs[0].number)), runs, acc);
     }
     return acc;
   });
+}
+
+/// Adds the products with one run: their sum is scaled once, and what the offset adds is the run's sum of the left side.
+void MatmulEmitter::addRun(const Tile &tile, Value number, ArrayRef<ScaledRun> right, MutableArrayRef<Value> acc) {
+  Value first = kernel.mul(number, kernel.constantIndex(run));
+  SmallVector<Value> inner(acc.size());
+  for (int64_t i = 0; i < run; ++i) {
+    SmallVector<Value> quants = llvm::map_to_vector(right, [&](const ScaledRun &part) { return Value(part.quant(i)); });
+    for (int64_t r = 0; r < tileRows; ++r) {
+      Value left = loadLhs(tile, r, kernel.add(first, kernel.constantIndex(i))).front();
+      for (int64_t v = 0; v < vectors; ++v) {
+        Value &sum = inner[r * vectors + v];
+        sum = sum ? multiplyAdd(quants[v], left, sum) : Value(arith::MulFOp::create(kernel, quants[v], left));
+      }
+    }
+  }
+  for (int64_t r = 0; r < tileRows; ++r) {
+    Value row = kernel.sub(tile.rowNumbers[r], stageBegin);
+    Value total = memref::LoadOp::create(kernel, runSums, ValueRange{row, number});
+    for (int64_t v = 0; v < vectors; ++v) {
+      Value &sum = acc[r * vectors + v];
+      sum = multiplyAdd(inner[r * vectors + v], right[v].scale, sum);
+      if (right[v].offset)
+        sum = multiplyAdd(kernel.splat(total), right[v].offset, sum);
+    }
+  }
 }
 
 /// Fetches where row `number` of a tile's results goes, during its last products: stores that miss would hold up the

@@ -20,8 +20,14 @@ int64_t groupOf(MatmulOp op);
 /// Elements along the reduction that share a scale in the right side, 0: it has none.
 int64_t runOf(MatmulOp op);
 
+/// How many such runs are read together.
+int64_t runsTogether(MatmulOp op);
+
 /// What they stand for where such elements are integer codes, else nothing.
 std::optional<RunCodes> runCodesOf(MatmulOp op);
+
+/// Whether such codes meet bytes, in vectors of `lanes` sums; else they meet words.
+bool multipliesCodeBytes(int64_t run, RunCodes codes, int64_t lanes);
 
 /// Rows of a machine tile, each of 64 bytes; there are eight (Intel SDM vol. 1, chapter 18).
 constexpr int64_t kMachineTileRows = 16, kMachineTiles = 8;
@@ -83,7 +89,7 @@ private:
   void storeInterleaved(ArrayRef<Value> values, Value number, Value tile, Value k);
   void addToRun(Value row, Value k, Value value);
   void fillRhsStage(Value column, Value begin, Value end);
-  ScaledRun runAt(Value column, int64_t v, Value number);
+  SmallVector<ScaledRun> runsAt(Value column, int64_t v, Value number);
   Value runValue(ScaledRun &part, int64_t i);
   SmallVector<Value> startOf(Value column);
   void prefetchStage(const Tile &tile, Value k);
@@ -95,6 +101,7 @@ private:
   void addStep(const Tile &tile, Value k, MutableArrayRef<Value> acc);
   SmallVector<Value> accumulate(const Tile &tile, Value begin, Value end, ArrayRef<Value> sums);
   SmallVector<Value> accumulateRuns(const Tile &tile, ArrayRef<Value> sums);
+  void addRun(const Tile &tile, Value number, ArrayRef<ScaledRun> right, MutableArrayRef<Value> acc);
   void prefetchResults(const Tile &tile, Value number);
   void prefetchTurn(const Tile &tile, const Prefetch &next, Value k, Value turn);
   void prefetchNext(const Prefetch &next, Value turn);
@@ -125,7 +132,9 @@ private:
   void storeCodeFactors(Value integers, Value tile, Value at, int64_t first);
   std::array<Value, 2> codeFactors(Value codes);
   void fillCodeStage(Value begin, Value end);
-  SmallVector<Value> accumulateCodes(const Tile &tile, ArrayRef<Value> sums);
+  Value multiplyCodes(Value codes, Value left, Value sum);
+  Value joinCodeSums(ArrayRef<Value> sums);
+  void addCodes(const Tile &tile, Value first, ArrayRef<SmallVector<ScaledRun>> right, MutableArrayRef<Value> acc);
 
   // Tiles of the machine (MatmulTiles.cpp).
   void configureTiles();
@@ -166,6 +175,7 @@ private:
   Value rows, columns, depth;
   bool masksColumns;
   std::optional<RunCodes> runCodes; // of the right side
+  int64_t together;                 // its runs that are read together
   Value stage, stageBegin;          // the left side from row `stageBegin` on; packed, all of it
   Value stageBlock, stageK;         // the block of k that is read, and its first k
   Value runSums;                    // of the staged rows: the sum of each run

@@ -38,6 +38,10 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
   static int64_t stageWidth(MatmulOp op, StringRef instruction) {
     return llvm::alignTo(depthOf(op), instruction == "bfp" ? kScaledSteps : 64);
   }
+  /// What the steps of a block of the reduction are a multiple of.
+  static int64_t depthUnit(MatmulOp op, bool scaled) {
+    return scaled ? kScaledSteps : std::max<int64_t>(64, runOf(op) * runsTogether(op));
+  }
   /// Whether the right side has neighbours along the reduction side by side, in 16 bits each.
   static bool inPairs(MatmulOp op) {
     return groupOf(op) == 2 && getElementTypeOrSelf(op.getRhs()).getIntOrFloatBitWidth() == 16;
@@ -102,7 +106,7 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
       int64_t panelBytes = panel * std::max(8u, staged.getIntOrFloatBitWidth()) / 8;
       int64_t length = depthOf(matmul);
       int64_t blocks = std::max<int64_t>(1, (length * panelBytes + wanted / 2) / wanted);
-      depth = blocks == 1 ? 0 : llvm::alignTo(llvm::divideCeil(length, blocks), scaled ? kScaledSteps : 64);
+      depth = blocks == 1 ? 0 : llvm::alignTo(llvm::divideCeil(length, blocks), depthUnit(matmul, scaled));
       // What all tiles read for a panel stays in half of the cache, beside that panel and the next. Where the panel
       // becomes integers for them, more rows are worth more: what they read comes early enough from farther away.
       int64_t block = depth ? depth : length, rowBlock = bytes / length * block;
@@ -257,8 +261,10 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
   static LogicalResult verifyStage(MatmulOp op, VariantAttr variant) {
     bool staged = stages(variant, 0), panels = op.getPackedRows().has_value();
     int64_t bytes = variant.getWorkgroup()[0] * stageRowBytes(op, variant.getInstruction());
-    if (variant.getDepth() % 64 != 0 || (variant.getDepth() && !staged && !panels))
-      return op.emitOpError("depth must be a multiple of 64 and needs a staged lhs, got: ") << variant.getDepth();
+    int64_t unit = depthUnit(op, /*scaled=*/false);
+    if (variant.getDepth() % unit != 0 || (variant.getDepth() && !staged && !panels))
+      return op.emitOpError("depth must be a multiple of ")
+             << unit << " and needs a staged lhs, got: " << variant.getDepth();
     if (staged && bytes > kMaxStageBytes)
       return op.emitOpError("a workgroup may stage ") << kMaxStageBytes << " bytes, its rows take " << bytes;
     return success();
@@ -293,7 +299,7 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
                     variant.getInstruction() == "tile",
                     variant.getInstruction() == "bfp" && decoded,
                     variant.getInstruction() == "bfp" && !decoded,
-                    /*codeBytes=*/lanes == 16,
+                    runCodesOf(matmul) && multipliesCodeBytes(runOf(matmul), *runCodesOf(matmul), lanes),
                     variant,
                     /*stageType=*/{},
                     /*rhsStageType=*/{}};

@@ -232,10 +232,11 @@ void MatmulEmitter::addToRun(Value row, Value k, Value value) {
   memref::StoreOp::create(kernel, addValues(sum, kernel.reduce(vector::CombiningKind::ADD, value)), runSums, at);
 }
 
-ScaledRun MatmulEmitter::runAt(Value column, int64_t v, Value number) {
+/// Runs `number` and those read together with it, of column vector `v` of the tile at `column`.
+SmallVector<ScaledRun> MatmulEmitter::runsAt(Value column, int64_t v, Value number) {
   auto result = cast<OpResult>(op.getRhs());
   return cast<KernelOpInterface>(result.getOwner())
-      .pullRun(kernel, result.getResultNumber(), kernel.floorDiv(column, vectors * lanes), number,
+      .pullRuns(kernel, result.getResultNumber(), kernel.floorDiv(column, vectors * lanes), number,
                kernel.constantIndex(v * lanes));
 }
 
@@ -253,20 +254,18 @@ void MatmulEmitter::fillRhsStage(Value column, Value begin, Value end) {
     return fillScaledRhsStage(column, begin, end);
   rhsBegin = begin;
   Type element = cast<MemRefType>(rhsStage.getType()).getElementType();
-  kernel.forLoop(begin, end, run, [&](Value k) {
+  kernel.forLoop(begin, end, run * together, [&](Value k) {
     Value at = kernel.floorDiv(kernel.sub(k, begin), group);
-    for (int64_t v = 0; v < vectors; ++v) {
-      ScaledRun part = runAt(column, v, kernel.floorDiv(k, run));
-      for (int64_t i = 0; i < run; i += group) {
-        SmallVector<Value> members;
-        for (int64_t j = i; j < i + group; ++j)
-          members.push_back(kernel.convert(runValue(part, j), element));
-        Value value = group == 1 ? members[0] : Value(vector::InterleaveOp::create(kernel, members[0], members[1]));
-        vector::StoreOp::create(
-            kernel, value, rhsStage,
-            ValueRange{kernel.add(at, kernel.constantIndex(i / group)), kernel.constantIndex(v * lanes * group)});
-      }
-    }
+    for (int64_t v = 0; v < vectors; ++v)
+      for (ScaledRun &part : runsAt(column, v, kernel.floorDiv(k, run)))
+        for (int64_t i = 0; i < run; i += group) {
+          SmallVector<Value> members;
+          for (int64_t j = i; j < i + group; ++j)
+            members.push_back(kernel.convert(runValue(part, j), element));
+          Value value = group == 1 ? members[0] : Value(vector::InterleaveOp::create(kernel, members[0], members[1]));
+          Value step = kernel.add(at, kernel.constantIndex((part.number * run + i) / group));
+          vector::StoreOp::create(kernel, value, rhsStage, ValueRange{step, kernel.constantIndex(v * lanes * group)});
+        }
   });
 }
 

@@ -126,21 +126,22 @@ void MatmulEmitter::fillScaledStage(Value begin, Value end) {
 Value MatmulEmitter::greatestOfColumns(Value column, int64_t v, Value begin, Value end) {
   SmallVector<Value> none{noMagnitude(kernel, lanes)};
   if (run) // of codes, the least and the greatest that there may be
-    return kernel.forLoop(begin, end, run, none, [&](Value k, ValueRange carried) {
-      ScaledRun part = runAt(column, v, kernel.floorDiv(k, run));
+    return kernel.forLoop(begin, end, run * together, none, [&](Value k, ValueRange carried) {
       Value most = carried[0];
       auto keep = [&](Value value) { most = greaterMagnitude(kernel, most, value); };
       auto times = [&](Value value, double factor) -> Value {
         Value all = constantVector(kernel, accType, kernel.getF32FloatAttr(factor), lanes);
         return arith::MulFOp::create(kernel, value, all);
       };
-      for (int64_t i = 0; i < run && !runCodes; ++i)
-        keep(runValue(part, i));
-      if (runCodes && runCodes->zero) {
-        keep(times(part.scale, runCodes->zero));
-      } else if (runCodes) {
-        keep(part.offset);
-        keep(arith::AddFOp::create(kernel, times(part.scale, (1 << runCodes->bits) - 1), part.offset));
+      for (ScaledRun &part : runsAt(column, v, kernel.floorDiv(k, run))) {
+        for (int64_t i = 0; i < run && !runCodes; ++i)
+          keep(runValue(part, i));
+        if (runCodes && runCodes->zero) {
+          keep(times(part.scale, runCodes->zero));
+        } else if (runCodes) {
+          keep(part.offset);
+          keep(arith::AddFOp::create(kernel, times(part.scale, (1 << runCodes->bits) - 1), part.offset));
+        }
       }
       return SmallVector<Value>{most};
     })[0];
@@ -187,7 +188,7 @@ void MatmulEmitter::scaleCodes(ScaledRun &part, Value factor, function_ref<void(
   else
     begin = arith::AddIOp::create(kernel, all(2), words(part.offset, 4));
   for (int64_t i = 0; i < run / 4; ++i)
-    for (auto [j, codes] : llvm::enumerate(codeWords(part.codes(i)))) {
+    for (auto [j, codes] : llvm::enumerate(codeWords(part.codes(kernel.constantIndex(i))))) {
       Value top = arith::ShLIOp::create(kernel, codes, all(15 - bits));
       Value sum = arith::AddIOp::create(kernel, roundedProduct(kernel, top, step), begin);
       store(arith::ShRSIOp::create(kernel, sum, all(2)), 2 * i + j);
@@ -218,7 +219,7 @@ void MatmulEmitter::fillScaledRhsStage(Value column, Value begin, Value end) {
         Value pairs = pairsOf(kernel, even, scaledIntegers(kernel, odd, factors));
         store(bitcast(pairs, lanes * group, word), at, i);
       };
-      kernel.forLoop(k, last, run ? run : pairsPerTurn() * group, [&](Value at) {
+      kernel.forLoop(k, last, run ? run * together : pairsPerTurn() * group, [&](Value at) {
         if (!run) {
           for (int64_t i = 0; i < pairsPerTurn(); ++i) {
             SmallVector<Value> members = widened(loadPairs(column, v, at, i));
@@ -226,12 +227,14 @@ void MatmulEmitter::fillScaledRhsStage(Value column, Value begin, Value end) {
           }
           return;
         }
-        ScaledRun part = runAt(column, v, kernel.floorDiv(at, run));
-        if (runCodes)
-          return scaleCodes(part, factors, [&](Value pairs, int64_t i) { store(pairs, at, i); });
-        for (int64_t i = 0; i < run; i += group) {
-          Value even = runValue(part, i);
-          storeFloats(even, runValue(part, i + 1), at, i / group);
+        for (ScaledRun &part : runsAt(column, v, kernel.floorDiv(at, run))) {
+          int64_t first = part.number * run / group;
+          if (runCodes)
+            scaleCodes(part, factors, [&](Value pairs, int64_t i) { store(pairs, at, first + i); });
+          for (int64_t i = 0; i < run && !runCodes; i += group) {
+            Value even = runValue(part, i);
+            storeFloats(even, runValue(part, i + 1), at, first + i / group);
+          }
         }
       });
       if (ragged)

@@ -25,6 +25,7 @@ struct PanelReader {
 
   VectorType vectorOf(Type element) { return VectorType::get({lanes}, element); }
   Value index(int64_t value) { return kernel.constantIndex(value); }
+  int64_t number(Value constant) { return *getConstantIntValue(constant); }
 
   /// The unit of `bytes` bytes at `offset` of the block, of every row, as integers of that size.
   Value unit(Value offset, int64_t bytes) {
@@ -36,6 +37,7 @@ struct PanelReader {
   }
   Value word(Value offset) { return unit(offset, 4); }
   Value word(int64_t offset) { return word(index(offset)); }
+  Value wordAt(int64_t offset, Value i) { return kernel.add(kernel.mul(i, index(4)), index(offset)); }
   /// The f16 at `offset`, as f32.
   Value half(int64_t offset) {
     Value bits = unit(index(offset), 2);
@@ -87,7 +89,6 @@ struct PanelReader {
   Value halfBytes(Value offset, int64_t i) {
     return keep(right(word(kernel.add(offset, index(i % 4 * 4))), i / 4 * 4), 0x0f0f0f0f);
   }
-  Value halfBytes(int64_t offset, int64_t i) { return halfBytes(index(offset), i); }
 
   /// Bits 4 i to 4 i + 3 of `v`, each as bit 4 of a byte.
   Value fifthBits(Value v, int64_t i) {
@@ -113,7 +114,7 @@ struct PanelReader {
 
   ScaledRun q4(Value offset, int64_t quants, int64_t bias) {
     return {half(0), offset, [=, *this](int64_t i) mutable { return nibble(halfByte(quants, i), bias); },
-            [=, *this](int64_t i) mutable { return halfBytes(quants, i); }};
+            [=, *this](Value i) mutable { return halfBytes(index(quants), number(i)); }};
   }
   ScaledRun q5(Value scale, Value offset, int64_t high) {
     return {scale, offset,
@@ -121,62 +122,91 @@ struct PanelReader {
               Value low = keep(halfByte(high + 4, i), 15);
               return toFloat(join(low, keep(fifthBit(word(high), i), 16)));
             },
-            [=, *this](int64_t i) mutable { return join(halfBytes(high + 4, i), fifthBits(word(high), i)); }};
+            [=, *this](Value i) mutable {
+              return join(halfBytes(index(high + 4), number(i)), fifthBits(word(high), number(i)));
+            }};
   }
 
-  /// Scale and minimum of run `run` of 8: see BlockReader::scaleAndMinimum.
-  std::pair<Value, Value> scaleAndMinimum(Value run) {
-    Value low = word(4), high = word(8), rest = word(12);
-    Value early = arith::CmpIOp::create(kernel, arith::CmpIPredicate::ult, run, index(4));
-    Value first = count(kernel.mul(kernel.createOrFold<arith::RemUIOp>(run, index(4)), index(8)));
-    auto pick = [&](Value word, int64_t half) {
-      Value top = keep(right(right(word, first), 2), 48);
-      Value late = join(keep(right(right(rest, first), half), 15), top);
-      return toFloat(arith::SelectOp::create(kernel, early, keep(right(word, first), 63), late));
+  /// The bytes of `v` from number `first` on, `count` of them, each a number.
+  SmallVector<Value> bytesOf(Value v, int64_t first, int64_t count) {
+    SmallVector<Value> numbers;
+    for (int64_t i = first; i < first + count; ++i)
+      numbers.push_back(i == 3 ? right(v, 24) : keep(right(v, 8 * i), 255));
+    return numbers;
+  }
+
+  /// Scales and minima of runs 2 `pair` and 2 `pair` + 1 of 8: see BlockReader::scaleAndMinimum.
+  std::array<SmallVector<Value>, 2> scalesAndMinima(Value pair) {
+    auto all = [&](Value value) -> Value {
+      return vector::BroadcastOp::create(kernel, vectorOf(kernel.getI32Type()), value);
     };
-    return {pick(low, 0), pick(high, 4)};
+    auto pick = [&](Value condition, int64_t yes, int64_t no) -> Value {
+      Value a = arith::ConstantOp::create(kernel, kernel.getI32IntegerAttr(yes));
+      Value b = arith::ConstantOp::create(kernel, kernel.getI32IntegerAttr(no));
+      return arith::SelectOp::create(kernel, condition, a, b);
+    };
+    Value early = arith::CmpIOp::create(kernel, arith::CmpIPredicate::ult, pair, index(2));
+    Value number = kernel.createOrFold<arith::RemUIOp>(pair, index(2)), shift = count(kernel.mul(number, index(16)));
+    Value joined = all(pick(early, 0x3f3f, 0x3030)), more = all(pick(early, 0, 2)), low = all(pick(early, 0, 0x0f0f));
+    Value rest = right(word(12), shift);
+    auto fields = [&](int64_t offset, int64_t half) {
+      Value top = arith::AndIOp::create(kernel, right(right(word(offset), shift), more), joined);
+      Value both = join(top, arith::AndIOp::create(kernel, right(rest, half), low));
+      return llvm::map_to_vector(bytesOf(both, 0, 2), [&](Value v) { return toFloat(v); });
+    };
+    return {fields(4, 0), fields(8, 4)};
   }
-  ScaledRun k45(Value run, int64_t quants, std::optional<int64_t> high) {
-    auto [scale, minimum] = scaleAndMinimum(run);
-    Value pair = kernel.mul(kernel.floorDiv(run, 2), index(32));
-    Value half4 = count(kernel.mul(kernel.createOrFold<arith::RemUIOp>(run, index(2)), index(4)));
-    Value bit = count(run);
-    return {times(half(0), scale), negated(times(half(2), minimum)),
-            [=, *this](int64_t i) mutable {
-              Value low = right(right(word(kernel.add(pair, index(quants + i / 4 * 4))), half4), 8 * (i % 4));
-              if (!high)
-                return nibble(low, 0);
-              Value fifth = keep(right(right(word(*high + i / 4 * 4), bit), 8 * (i % 4)), 1);
-              return toFloat(join(keep(low, 15), left(fifth, 4)));
-            },
-            [=, *this](int64_t i) mutable {
-              Value low = keep(right(word(kernel.add(pair, index(quants + i * 4))), half4), 0x0f0f0f0f);
-              if (!high)
-                return low;
-              return join(low, left(keep(right(word(*high + i * 4), bit), 0x01010101), 4));
-            }};
+  /// Runs 2 `pair` and 2 `pair` + 1 of 8, the halves of the same bytes.
+  SmallVector<ScaledRun> k45(Value pair, int64_t quants, std::optional<int64_t> high) {
+    auto [scales, minima] = scalesAndMinima(pair);
+    Value scale = half(0), minimum = negated(half(2)), first = kernel.mul(pair, index(32));
+    Value bit = count(kernel.mul(pair, index(2)));
+    SmallVector<ScaledRun> runs;
+    for (int64_t r = 0; r < 2; ++r) {
+      auto halves = [=, *this](Value i) mutable { return word(kernel.add(first, wordAt(quants, i))); };
+      auto fifths = [=, *this](Value i) mutable { return right(word(wordAt(*high, i)), bit); }; // bit r of each byte
+      runs.push_back(
+          {times(scale, scales[r]), times(minimum, minima[r]),
+           [=, *this](int64_t i) mutable {
+             Value low = right(halves(index(i / 4)), 8 * (i % 4) + 4 * r);
+             return high ? toFloat(join(keep(low, 15), keep(fifthBit(fifths(index(i / 4)), 8 * (i % 4) + r), 16)))
+                         : nibble(low, 0);
+           },
+           [=, *this](Value i) mutable {
+             Value low = keep(right(halves(i), 4 * r), 0x0f0f0f0f);
+             return high ? join(low, keep(left(fifths(i), 4 - r), 0x10101010)) : low;
+           },
+           r});
+    }
+    return runs;
   }
 
-  ScaledRun q6k(Value run) { // of 16: the first or second half of one of 2 x 4 runs of 32
-    auto rest = [&](Value v, int64_t n) { return kernel.createOrFold<arith::RemUIOp>(v, index(n)); };
-    Value part = kernel.floorDiv(run, 8), inPart = kernel.floorDiv(rest(run, 8), 2);
-    Value first = kernel.mul(rest(run, 2), index(16));
-    Value lowAt = kernel.add(kernel.add(kernel.mul(part, index(64)), kernel.mul(rest(inPart, 2), index(32))), first);
-    Value highAt = kernel.add(kernel.mul(part, index(32)), first);
-    Value half4 = count(kernel.mul(kernel.floorDiv(inPart, 2), index(4))), two = count(kernel.mul(inPart, index(2)));
-    Value scales = word(kernel.add(kernel.mul(kernel.floorDiv(run, 4), index(4)), index(192)));
-    Value scale = times(half(208), toFloat(signedByte(right(scales, count(kernel.mul(rest(run, 4), index(8)))), 0)));
-    return {scale, times(scale, -32),
-            [=, *this](int64_t i) mutable {
-              Value low = keep(right(right(word(kernel.add(lowAt, index(i / 4 * 4))), half4), 8 * (i % 4)), 15);
-              Value high = keep(right(right(word(kernel.add(highAt, index(128 + i / 4 * 4))), two), 8 * (i % 4)), 3);
-              return toFloat(join(low, left(high, 4)));
-            },
-            [=, *this](int64_t i) mutable {
-              Value low = keep(right(word(kernel.add(lowAt, index(i * 4))), half4), 0x0f0f0f0f);
-              Value high = keep(right(word(kernel.add(highAt, index(128 + i * 4))), two), 0x03030303);
-              return join(low, left(high, 4));
-            }};
+  /// The 8 runs of 16 in half `part` of a block: two for each of four runs of 32, which are halves of 64 bytes with two
+  /// more bits in 32.
+  SmallVector<ScaledRun> q6k(Value part) {
+    Value scale = half(208), low = kernel.mul(part, index(64)), high = kernel.mul(part, index(32));
+    Value scalesAt = kernel.mul(part, index(8));
+    SmallVector<ScaledRun> runs;
+    for (int64_t r : {0, 4, 2, 6, 1, 5, 3, 7}) { // two are halves of the same bytes, four have the same top bits
+      int64_t number = r / 2, first = r % 2 * 16;
+      auto halves = [=, *this](Value i) mutable {
+        return right(word(kernel.add(low, wordAt(number % 2 * 32 + first, i))), number / 2 * 4);
+      };
+      auto tops = [=, *this](Value i) mutable { return word(kernel.add(high, wordAt(128 + first, i))); };
+      Value scales = word(kernel.add(scalesAt, index(192 + r / 4 * 4)));
+      Value own = times(scale, toFloat(signedByte(scales, r % 4)));
+      runs.push_back({own, times(own, -32),
+                      [=, *this](int64_t i) mutable {
+                        Value top = keep(right(tops(index(i / 4)), 8 * (i % 4) + number * 2), 3);
+                        return toFloat(join(keep(right(halves(index(i / 4)), 8 * (i % 4)), 15), left(top, 4)));
+                      },
+                      [=, *this](Value i) mutable {
+                        Value top = number > 2 ? right(tops(i), 2) : left(tops(i), 4 - number * 2);
+                        return join(keep(halves(i), 0x0f0f0f0f), keep(top, 0x30303030));
+                      },
+                      r});
+    }
+    return runs;
   }
 
   /// Weight i of 32 in the nibbles that begin at `offset`, laid out as q4_0's.
@@ -204,12 +234,12 @@ struct PanelReader {
       return {scale,
               {},
               [=, *this](int64_t i) mutable { return nibble(halfByteAt(first, i), -8); },
-              [=, *this](int64_t i) mutable { return halfBytes(first, i); }};
+              [=, *this](Value i) mutable { return halfBytes(first, number(i)); }};
     case BlockCodes::Int8:
       return {scale,
               {},
               [=, *this](int64_t i) mutable { return toFloat(signedByte(byteWord(i), i % 4)); },
-              [=, *this](int64_t i) mutable { return unsignedBytes(byteWord(4 * i)); }};
+              [=, *this](Value i) mutable { return unsignedBytes(byteWord(4 * number(i))); }};
     default:
       if (format.codes == BlockCodes::E4M3)
         scale = times(scale, 256);
@@ -217,47 +247,48 @@ struct PanelReader {
     }
   }
 
-  ScaledRun read(Value run) {
+  /// Runs that are read together, group `number` of the block's.
+  SmallVector<ScaledRun> read(Value number) {
     if (format.codes != BlockCodes::Ggml)
-      return scaledCodes(run);
+      return {scaledCodes(number)};
     StringRef name = format.name;
     if (name == "q4_0")
-      return q4({}, 2, -8);
+      return {q4({}, 2, -8)};
     if (name == "q4_1")
-      return q4(half(2), 4, 0);
+      return {q4(half(2), 4, 0)};
     if (name == "q5_0") {
       Value scale = half(0);
-      return q5(scale, times(scale, -16), 2);
+      return {q5(scale, times(scale, -16), 2)};
     }
     if (name == "q5_1")
-      return q5(half(0), half(2), 4);
+      return {q5(half(0), half(2), 4)};
     if (name == "q4_k")
-      return k45(run, 16, std::nullopt);
+      return k45(number, 16, std::nullopt);
     if (name == "q5_k")
-      return k45(run, 48, 16);
+      return k45(number, 48, 16);
     if (name == "q6_k")
-      return q6k(run);
-    return {half(0),
-            {},
-            [=, *this](int64_t i) mutable { // q8_0
-              return toFloat(signedByte(word(2 + i / 4 * 4), i % 4));
-            },
-            [=, *this](int64_t i) mutable { return unsignedBytes(word(2 + i * 4)); }};
+      return q6k(number);
+    return {ScaledRun{half(0),
+                      {},
+                      [=, *this](int64_t i) mutable { // q8_0
+                        return toFloat(signedByte(word(2 + i / 4 * 4), i % 4));
+                      },
+                      [=, *this](Value i) mutable { return unsignedBytes(word(wordAt(2, i))); }}};
   }
 };
 
-/// Fetches the run that lies `kAhead` bytes behind number `inBlock` of `block`. A core that decodes issues too few
-/// loads to keep memory busy: 60 % of its bandwidth without this, 85 % with it.
+/// Fetches the runs that lie `kAhead` bytes behind group `number` of `block`. A core that decodes issues too few loads
+/// to keep memory busy: 60 % of its bandwidth without this, 85 % with it.
 void fetchAhead(DequantizeOp op, KernelBuilder &kernel, const BlockFormat &format, Value panel, Value block,
-                Value inBlock) {
+                Value number) {
   constexpr int64_t kAhead = 4096, kLine = 64;
   Value buffer = kernel.buffers.lookup(op.getBlocks());
   auto type = cast<MemRefType>(buffer.getType());
-  int64_t bytes = type.getDimSize(2) * blockRunLength(op) / format.block;
+  int64_t bytes = type.getDimSize(2) * blockRunLength(op) * blockRunsTogether(op) / format.block;
   Value flat = memref::CollapseShapeOp::create(kernel, buffer, SmallVector<ReassociationIndices>{{0, 1, 2}});
   auto index = [&](int64_t value) { return kernel.constantIndex(value); };
-  Value number = kernel.add(kernel.mul(panel, index(type.getDimSize(1))), block);
-  Value at = kernel.add(kernel.mul(number, index(type.getDimSize(2))), kernel.mul(inBlock, index(bytes)));
+  Value before = kernel.add(kernel.mul(panel, index(type.getDimSize(1))), block);
+  Value at = kernel.add(kernel.mul(before, index(type.getDimSize(2))), kernel.mul(number, index(bytes)));
   for (int64_t line = 0; line < bytes; line += kLine)
     memref::PrefetchOp::create(kernel, flat, ValueRange{kernel.add(at, index(kAhead + line))}, /*isWrite=*/false,
                                /*localityHint=*/2, /*isDataCache=*/true);
@@ -321,6 +352,10 @@ struct PackBlocksModel : KernelOpInterface::ExternalModel<PackBlocksModel, PackB
 
 int64_t blockRunLength(DequantizeOp op) { return !op.getPanel() ? 0 : op.getFormat() == "q6_k" ? 16 : 32; }
 
+int64_t blockRunsTogether(DequantizeOp op) {
+  return llvm::StringSwitch<int64_t>(op.getFormat()).Cases({"q4_k", "q5_k"}, 2).Case("q6_k", 8).Default(1);
+}
+
 std::optional<RunCodes> blockRunCodes(DequantizeOp op) {
   if (!op.getPanel())
     return std::nullopt;
@@ -343,14 +378,14 @@ std::optional<RunCodes> blockRunCodes(DequantizeOp op) {
   }
 }
 
-ScaledRun pullBlockRun(DequantizeOp op, KernelBuilder &kernel, Value panel, Value run, Value lane) {
+SmallVector<ScaledRun> pullBlockRuns(DequantizeOp op, KernelBuilder &kernel, Value panel, Value run, Value lane) {
   std::optional<BlockFormat> format = findBlockFormat(op.getFormat());
-  int64_t perBlock = format->block / blockRunLength(op);
-  Value block = kernel.floorDiv(run, perBlock);
-  Value inBlock = kernel.createOrFold<arith::RemUIOp>(run, kernel.constantIndex(perBlock));
+  int64_t together = blockRunsTogether(op), groups = format->block / blockRunLength(op) / together;
+  Value group = kernel.floorDiv(run, together), block = kernel.floorDiv(group, groups);
+  Value number = kernel.createOrFold<arith::RemUIOp>(group, kernel.constantIndex(groups));
   if (matchPattern(lane, m_Zero()))
-    fetchAhead(op, kernel, *format, panel, block, inBlock);
-  return PanelReader{kernel, op, *format, panel, block, lane, kernel.width}.read(inBlock);
+    fetchAhead(op, kernel, *format, panel, block, number);
+  return PanelReader{kernel, op, *format, panel, block, lane, kernel.width}.read(number);
 }
 
 void registerPackBlocksModel(MLIRContext *context) { PackBlocksOp::attachInterface<PackBlocksModel>(*context); }
