@@ -23,7 +23,6 @@
 
 namespace mlir::dsc {
 
-constexpr int64_t kRunsAtOnce = 4; // of those that share words
 constexpr int64_t kLowerBits = 7;
 constexpr int64_t kLargestUpper = 127, kLargestLower = 1 << (kLowerBits - 1); // a lower part is from -64 to 63
 
@@ -145,12 +144,14 @@ void MatmulEmitter::addCodes(const Tile &tile, Value first, ArrayRef<SmallVector
   // Sums of as many vectors and runs as half of the registers hold: runs that share words meet them together, in a
   // loop, which keeps LLVM from loading the words once and storing them.
   int64_t parts = codeBytes ? 2 : 1, most = lanes; // AVX-512 has twice as many registers, too
-  int64_t wide = parts * tileRows * vectors <= most ? vectors : 1;
-  int64_t runs = std::clamp<int64_t>(most / (parts * tileRows * wide), 1, std::min<int64_t>(kRunsAtOnce, together));
+  int64_t fit = std::max<int64_t>(1, most / (parts * tileRows));
+  int64_t runs = tileRows > 1 ? 1 : std::min({fit, together, kRunsAtOnce});
+  int64_t wide = std::min(fit / runs, vectors);
+  wide = vectors % wide ? 1 : wide;
   auto addFour = [&](Value i, int64_t v0, int64_t j0, MutableArrayRef<Value> sums) {
     for (int64_t j = j0; j < j0 + runs; ++j) {
-      auto factors = llvm::map_to_vector(
-          right.slice(v0, wide), [&](ArrayRef<ScaledRun> part) { return codeFactors(part[j].codes(i)); });
+      auto factors = llvm::map_to_vector(right.slice(v0, wide),
+                                         [&](ArrayRef<ScaledRun> part) { return codeFactors(part[j].codes(i)); });
       for (int64_t r = 0; r < tileRows; ++r)
         for (int64_t half = 0; half < 2; ++half) {
           Value offset = kernel.add(kernel.mul(i, kernel.constantIndex(4)),
@@ -165,7 +166,8 @@ void MatmulEmitter::addCodes(const Tile &tile, Value first, ArrayRef<SmallVector
     }
   };
   Value zero = kernel.constantIndex(0);
-  Type sumType = codeBytes && lanes == 8 ? vectorOf(2 * lanes, kernel.getI16Type()) : vectorOf(lanes, kernel.getI32Type());
+  Type sumType =
+      codeBytes && lanes == 8 ? vectorOf(2 * lanes, kernel.getI16Type()) : vectorOf(lanes, kernel.getI32Type());
   Value none = arith::ConstantOp::create(kernel, kernel.getZeroAttr(sumType));
   for (int64_t v0 = 0; v0 < vectors; v0 += wide)
     for (int64_t j0 = 0; j0 < together; j0 += runs) {
@@ -186,7 +188,8 @@ void MatmulEmitter::addCodes(const Tile &tile, Value first, ArrayRef<SmallVector
           for (int64_t v = v0; v < v0 + wide; ++v) {
             const ScaledRun &part = right[v][j];
             Value &sum = acc[r * vectors + v];
-            Value whole = joinCodeSums(ArrayRef(sums).slice((((j - j0) * tileRows + r) * wide + v - v0) * parts, parts));
+            Value whole =
+                joinCodeSums(ArrayRef(sums).slice((((j - j0) * tileRows + r) * wide + v - v0) * parts, parts));
             if (runCodes->zero)
               whole = arith::AddIOp::create(kernel, whole, total);
             Value scale = arith::MulFOp::create(kernel, part.scale, left);

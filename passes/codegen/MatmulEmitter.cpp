@@ -209,7 +209,8 @@ SmallVector<Value> MatmulEmitter::accumulateRuns(const Tile &tile, ArrayRef<Valu
   });
 }
 
-/// Adds the products with one run: their sum is scaled once, and what the offset adds is the run's sum of the left side.
+/// Adds the products with one run: their sum is scaled once, and what the offset adds is the run's sum of the left
+/// side.
 void MatmulEmitter::addRun(const Tile &tile, Value number, ArrayRef<ScaledRun> right, MutableArrayRef<Value> acc) {
   Value first = kernel.mul(number, kernel.constantIndex(run));
   SmallVector<Value> inner(acc.size());
@@ -323,11 +324,15 @@ void MatmulEmitter::columnTile(Value column, Value rowBegin, Value rowEnd) {
   if (!partial) {
     if (rhsStage)
       fillRhsStage(column, zero, end);
-    forTiles(rowBegin, rowEnd, [&](Value row, bool checked) {
+    auto body = [&](Value row, bool checked) {
       Tile tile = tileAt(row, column, checked);
       tile.fetchesResults = true;
       finish(tile, run && !rhsStage ? accumulateRuns(tile, start) : accumulate(tile, zero, end, start), checked);
-    });
+    };
+    if (run && !rhsStage) // long, and so few rows that a check of each is nothing: written once
+      kernel.forLoop(rowBegin, rowEnd, tileRows, [&](Value row) { body(row, tileRows > 1); });
+    else
+      forTiles(rowBegin, rowEnd, body);
     kernel.width = 1;
     return;
   }

@@ -29,6 +29,9 @@ std::optional<RunCodes> runCodesOf(MatmulOp op);
 /// Whether such codes meet bytes, in vectors of `lanes` sums; else they meet words.
 bool multipliesCodeBytes(int64_t run, RunCodes codes, int64_t lanes);
 
+/// Runs that are multiplied or converted at a time, of those that are read together.
+constexpr int64_t kRunsAtOnce = 4;
+
 /// Rows of a machine tile, each of 64 bytes; there are eight (Intel SDM vol. 1, chapter 18).
 constexpr int64_t kMachineTileRows = 16, kMachineTiles = 8;
 
@@ -117,13 +120,21 @@ private:
   int64_t pairsPerTurn();
   Value loadPairs(Value column, int64_t v, Value k, int64_t i);
   Value greatestOfColumns(Value column, int64_t v, Value begin, Value end);
-  void scaleCodes(ScaledRun &part, Value factor, function_ref<void(Value, int64_t)> store);
+  void scaleCodes(ArrayRef<ScaledRun> runs, Value factor, function_ref<void(Value, Value)> store);
   void fillScaledRhsStage(Value column, Value begin, Value end);
 
   SmallVector<Value> accumulateScaled(const Tile &tile, Value begin, Value end, ArrayRef<Value> sums);
 
   /// Neighbours along the reduction, every four of them in the order of `codeWords`.
   Value inOrderOfCodes(Value integers);
+  /// Calls `body(i)` for every four codes of a run: in a loop where runs are read together, which keeps LLVM from
+  /// loading the words that they share once, and storing them.
+  void forFours(function_ref<void(Value)> body) {
+    if (together > 1)
+      return kernel.forLoop(kernel.constantIndex(0), kernel.constantIndex(run / 4), 1, body);
+    for (int64_t i = 0; i < run / 4; ++i)
+      body(kernel.constantIndex(i));
+  }
   /// Four codes in each lane as words: the first and third, the second and fourth.
   std::array<Value, 2> codeWords(Value codes);
 

@@ -237,7 +237,7 @@ SmallVector<ScaledRun> MatmulEmitter::runsAt(Value column, int64_t v, Value numb
   auto result = cast<OpResult>(op.getRhs());
   return cast<KernelOpInterface>(result.getOwner())
       .pullRuns(kernel, result.getResultNumber(), kernel.floorDiv(column, vectors * lanes), number,
-               kernel.constantIndex(v * lanes));
+                kernel.constantIndex(v * lanes));
 }
 
 /// Element `i` of a run.

@@ -171,8 +171,9 @@ Value MatmulEmitter::loadPairs(Value column, int64_t v, Value k, int64_t i) {
   return loadGroup(kernel.floorDiv(column, vectors * lanes), v, step);
 }
 
-/// A run's codes as integers, under the scale that is 1 / `factor`: `store` takes pairs in their order.
-void MatmulEmitter::scaleCodes(ScaledRun &part, Value factor, function_ref<void(Value, int64_t)> store) {
+/// Codes of runs as integers, under the scale that is 1 / `factor`: `store` takes pairs, and which they are, counted
+/// from the first of the run that is number 0.
+void MatmulEmitter::scaleCodes(ArrayRef<ScaledRun> runs, Value factor, function_ref<void(Value, Value)> store) {
   Type word = kernel.getI16Type();
   auto all = [&](int64_t value) { return constantVector(kernel, word, kernel.getIntegerAttr(word, value), 2 * lanes); };
   auto words = [&](Value value, double more) {
@@ -182,17 +183,25 @@ void MatmulEmitter::scaleCodes(ScaledRun &part, Value factor, function_ref<void(
   };
   // Two bits more than the result has: the code, shifted to the top of a word, by its step times four.
   int64_t bits = runCodes->bits, zero = runCodes->zero;
-  Value step = words(part.scale, 4 << bits), begin;
-  if (zero) // as many steps as the code of 0, rounded as that one is
-    begin = arith::SubIOp::create(kernel, all(2), roundedProduct(kernel, all(zero << (15 - bits)), step));
-  else
-    begin = arith::AddIOp::create(kernel, all(2), words(part.offset, 4));
-  for (int64_t i = 0; i < run / 4; ++i)
-    for (auto [j, codes] : llvm::enumerate(codeWords(part.codes(kernel.constantIndex(i))))) {
-      Value top = arith::ShLIOp::create(kernel, codes, all(15 - bits));
-      Value sum = arith::AddIOp::create(kernel, roundedProduct(kernel, top, step), begin);
-      store(arith::ShRSIOp::create(kernel, sum, all(2)), 2 * i + j);
-    }
+  SmallVector<std::pair<Value, Value>> lines;
+  for (const ScaledRun &part : runs) {
+    Value step = words(part.scale, 4 << bits), begin;
+    if (zero) // as many steps as the code of 0, rounded as that one is
+      begin = arith::SubIOp::create(kernel, all(2), roundedProduct(kernel, all(zero << (15 - bits)), step));
+    else
+      begin = arith::AddIOp::create(kernel, all(2), words(part.offset, 4));
+    lines.push_back({step, begin});
+  }
+  forFours([&](Value i) {
+    for (auto [part, line] : llvm::zip_equal(runs, lines))
+      for (auto [j, codes] : llvm::enumerate(codeWords(part.codes(i)))) {
+        Value top = arith::ShLIOp::create(kernel, codes, all(15 - bits));
+        Value sum = arith::AddIOp::create(kernel, roundedProduct(kernel, top, line.first), line.second);
+        Value pair =
+            kernel.add(kernel.mul(i, kernel.constantIndex(2)), kernel.constantIndex(part.number * run / 2 + j));
+        store(arith::ShRSIOp::create(kernel, sum, all(2)), pair);
+      }
+  });
 }
 
 /// Converts elements [begin, end) of the reduction for the tile at `column` to integers under scales, whole parts of
@@ -210,14 +219,14 @@ void MatmulEmitter::fillScaledRhsStage(Value column, Value begin, Value end) {
       auto [scale, factor] = scaleOf(kernel, greatestOfColumns(column, v, k, last), kLargest);
       vector::StoreOp::create(kernel, scale, rhsScales, ValueRange{number, kernel.constantIndex(v * lanes)});
       Value factors = factor;
-      auto store = [&](Value pairs, Value at, int64_t i) {
-        Value step = kernel.add(kernel.floorDiv(kernel.sub(at, begin), group), kernel.constantIndex(i));
+      auto store = [&](Value pairs, Value at, Value i) {
+        Value step = kernel.add(kernel.floorDiv(kernel.sub(at, begin), group), i);
         vector::StoreOp::create(kernel, pairs, rhsStage, ValueRange{step, kernel.constantIndex(v * lanes * group)});
       };
       auto storeFloats = [&](Value even, Value odd, Value at, int64_t i) {
         even = scaledIntegers(kernel, even, factors);
         Value pairs = pairsOf(kernel, even, scaledIntegers(kernel, odd, factors));
-        store(bitcast(pairs, lanes * group, word), at, i);
+        store(bitcast(pairs, lanes * group, word), at, kernel.constantIndex(i));
       };
       kernel.forLoop(k, last, run ? run * together : pairsPerTurn() * group, [&](Value at) {
         if (!run) {
@@ -227,19 +236,19 @@ void MatmulEmitter::fillScaledRhsStage(Value column, Value begin, Value end) {
           }
           return;
         }
-        for (ScaledRun &part : runsAt(column, v, kernel.floorDiv(at, run))) {
-          int64_t first = part.number * run / group;
-          if (runCodes)
-            scaleCodes(part, factors, [&](Value pairs, int64_t i) { store(pairs, at, first + i); });
+        SmallVector<ScaledRun> runs = runsAt(column, v, kernel.floorDiv(at, run));
+        for (int64_t j = 0; j < together && runCodes; j += kRunsAtOnce)
+          scaleCodes(ArrayRef(runs).slice(j, std::min(kRunsAtOnce, together - j)), factors,
+                     [&](Value pairs, Value i) { store(pairs, at, i); });
+        for (ScaledRun &part : runs)
           for (int64_t i = 0; i < run && !runCodes; i += group) {
             Value even = runValue(part, i);
-            storeFloats(even, runValue(part, i + 1), at, first + i / group);
+            storeFloats(even, runValue(part, i + 1), at, (part.number * run + i) / group);
           }
-        }
       });
       if (ragged)
         kernel.forLoop(last, padded, group, [&](Value at) {
-          store(constantVector(kernel, word, kernel.getI16IntegerAttr(0), lanes * group), at, 0);
+          store(constantVector(kernel, word, kernel.getI16IntegerAttr(0), lanes * group), at, kernel.constantIndex(0));
         });
     }
   });

@@ -39,8 +39,8 @@ module attributes {dsc.target = #dsc.target<"cpu:native", triple = "x86_64-unkno
 
 // -----
 
-// Codes stay bytes, of four neighbours in each lane: sums of upper and of lower bytes of the left side begin at 0 and at
-// -8 times the row's sum, and are scaled once for 32 codes.
+// Codes stay bytes, of four neighbours in each lane, which meet upper and lower bytes of the left side. -8 times the row's
+// sum is added; sums are scaled once for 32 codes.
 // CHECK-LABEL: func.func private @codes(
 // CHECK: llvm.call_intrinsic "llvm.x86.avx512.mask.cvtps2dq.512"
 // CHECK: arith.trunci {{.*}} : vector<16xi32> to vector<16xi8>
@@ -62,16 +62,16 @@ module attributes {dsc.target = #dsc.target<"cpu:native", triple = "x86_64-unkno
 
 // -----
 
-// With AVX2 they become words: the first and third of four, the second and fourth. Sums begin at -8 times the row's sum.
+// AVX2 adds their products in words, which hold a run's sums, then to 32 bits: upper parts 128 times.
 // CHECK-LABEL: func.func private @words(
 // CHECK: llvm.call_intrinsic "llvm.x86.avx.cvt.ps2dq.256"
-// CHECK: vector.shuffle {{.*}} [0, 2, 1, 3, 4, 6, 5, 7] : vector<8xi32>, vector<8xi32>
-// CHECK: arith.trunci {{.*}} : vector<8xi32> to vector<8xi16>
+// CHECK: arith.trunci {{.*}} : vector<8xi32> to vector<8xi8>
 // CHECK: scf.for {{.*}} -> (vector<8xf32>)
 // CHECK-NOT: scf.for
-// CHECK-DAG: arith.andi {{.*}} : vector<16xi16>
-// CHECK-DAG: arith.shrui {{.*}} : vector<16xi16>
-// CHECK-COUNT-16: llvm.call_intrinsic "llvm.x86.avx2.pmadd.wd"
+// CHECK-COUNT-16: llvm.call_intrinsic "llvm.x86.avx2.pmadd.ub.sw"
+// CHECK-NOT: pmadd.ub.sw
+// CHECK: arith.constant dense<128> : vector<16xi16>
+// CHECK-COUNT-2: llvm.call_intrinsic "llvm.x86.avx2.pmadd.wd"
 // CHECK-NOT: pmadd.wd
 // CHECK: arith.sitofp
 // CHECK: vector.fma
@@ -81,6 +81,53 @@ module attributes {dsc.target = #dsc.target<"cpu:native", triple = "x86_64-unkno
       attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [1, 8], workgroup = [1, 8], stage = [0], instruction = "bfp">} {
     %w = dsc.dequantize %b {format = "q4_0", panel = 8 : i64} : tensor<2x2x144xi8> -> tensor<2x64x8xf32>
     %0 = dsc.matmul %x, %w {packed_columns = 16 : i64} : (tensor<1x64xf32>, tensor<2x64x8xf32>) -> tensor<1x16xf32>
+    return %0 : tensor<1x16xf32>
+  }
+}
+
+// -----
+
+// Words would not hold the sums of codes of 8 bits: they become words themselves, the first and third of four, the second
+// and fourth.
+// CHECK-LABEL: func.func private @pairs_of_words(
+// CHECK: vector.shuffle {{.*}} [0, 2, 1, 3, 4, 6, 5, 7] : vector<8xi32>, vector<8xi32>
+// CHECK: arith.trunci {{.*}} : vector<8xi32> to vector<8xi16>
+// CHECK: scf.for {{.*}} -> (vector<8xf32>)
+// CHECK-NOT: scf.for
+// CHECK-DAG: arith.andi {{.*}} : vector<16xi16>
+// CHECK-DAG: arith.shrui {{.*}} : vector<16xi16>
+// CHECK-COUNT-16: llvm.call_intrinsic "llvm.x86.avx2.pmadd.wd"
+// CHECK-NOT: pmadd.wd
+// CHECK: arith.sitofp
+module attributes {dsc.target = #dsc.target<"cpu:native", triple = "x86_64-unknown-linux-gnu", cpu = "x86-64-v3", features = "+avx2,+fma", vector_bytes = 32, vector_registers = 16>} {
+  func.func private @pairs_of_words(%x: tensor<1x64xf32>, %b: tensor<2x2x272xi8>) -> tensor<1x16xf32>
+      attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [1, 8], workgroup = [1, 8], stage = [0], instruction = "bfp">} {
+    %w = dsc.dequantize %b {format = "q8_0", panel = 8 : i64} : tensor<2x2x272xi8> -> tensor<2x64x8xf32>
+    %0 = dsc.matmul %x, %w {packed_columns = 16 : i64} : (tensor<1x64xf32>, tensor<2x64x8xf32>) -> tensor<1x16xf32>
+    return %0 : tensor<1x16xf32>
+  }
+}
+
+// -----
+
+// Eight runs share words: four of them at a time meet what each word holds.
+// CHECK-LABEL: func.func private @together(
+// CHECK: scf.for {{.*}} -> (vector<8xf32>)
+// CHECK: scf.for {{.*}} -> (vector<16xi16>, vector<16xi16>, vector<16xi16>, vector<16xi16>, vector<16xi16>, vector<16xi16>, vector<16xi16>, vector<16xi16>)
+// CHECK-COUNT-8: llvm.call_intrinsic "llvm.x86.avx2.pmadd.ub.sw"
+// CHECK-NOT: pmadd.ub.sw
+// CHECK: scf.yield
+// CHECK-COUNT-4: arith.sitofp
+// CHECK: scf.for
+// CHECK-COUNT-8: llvm.call_intrinsic "llvm.x86.avx2.pmadd.ub.sw"
+// CHECK-NOT: pmadd.ub.sw
+// CHECK-COUNT-4: arith.sitofp
+// CHECK-NOT: arith.sitofp
+module attributes {dsc.target = #dsc.target<"cpu:native", triple = "x86_64-unknown-linux-gnu", cpu = "x86-64-v3", features = "+avx2,+fma", vector_bytes = 32, vector_registers = 16>} {
+  func.func private @together(%x: tensor<1x256xf32>, %b: tensor<2x1x1680xi8>) -> tensor<1x16xf32>
+      attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [1, 8], workgroup = [1, 8], stage = [0], instruction = "bfp">} {
+    %w = dsc.dequantize %b {format = "q6_k", panel = 8 : i64} : tensor<2x1x1680xi8> -> tensor<2x256x8xf32>
+    %0 = dsc.matmul %x, %w {packed_columns = 16 : i64} : (tensor<1x256xf32>, tensor<2x256x8xf32>) -> tensor<1x16xf32>
     return %0 : tensor<1x16xf32>
   }
 }
