@@ -51,6 +51,8 @@ bool multipliesCodes(const BlockFormat &format, int64_t depth);
 int64_t blockRunLength(DequantizeOp op);
 int64_t blockRunsTogether(DequantizeOp op);
 std::optional<RunCodes> blockRunCodes(DequantizeOp op);
+/// Runs that are multiplied or converted at a time, of those that are read together.
+constexpr int64_t kRunsAtOnce = 4;
 SmallVector<ScaledRun> pullBlockRuns(DequantizeOp op, KernelBuilder &kernel, Value panel, Value run, Value lane);
 
 /// One variant for all sizes.

@@ -29,9 +29,6 @@ std::optional<RunCodes> runCodesOf(MatmulOp op);
 /// Whether such codes meet bytes, in vectors of `lanes` sums; else they meet words.
 bool multipliesCodeBytes(int64_t run, RunCodes codes, int64_t lanes);
 
-/// Runs that are multiplied or converted at a time, of those that are read together.
-constexpr int64_t kRunsAtOnce = 4;
-
 /// Rows of a machine tile, each of 64 bytes; there are eight (Intel SDM vol. 1, chapter 18).
 constexpr int64_t kMachineTileRows = 16, kMachineTiles = 8;
 
