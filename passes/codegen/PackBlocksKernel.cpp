@@ -64,8 +64,8 @@ struct PanelReader {
     int64_t fours = blockRunLength(op) / 4, together = blockRunsTogether(op);
     int64_t bytes = ahead.bytes / (together * fours), beside = std::min(together, kRunsAtOnce);
     int64_t before = position / beside * beside * fours + position % beside;
-    assert(bytes <= kLine && "leaves lines out");
-    fetch(kernel.add(kernel.mul(i, index(beside * bytes)), index(before * bytes)));
+    for (int64_t offset = 0; offset < bytes; offset += kLine)
+      fetch(kernel.add(kernel.mul(i, index(beside * bytes)), index(before * bytes + offset)));
   }
   Value index(int64_t value) { return kernel.constantIndex(value); }
   int64_t number(Value constant) { return *getConstantIntValue(constant); }
