@@ -146,9 +146,10 @@ def test_roofline(files: Path, report: dict[str, Any]) -> None:
                 x, y = scale(columns, row["operations"] / row["bytes"]), scale(rows, row["gflops"])
                 near = [title for at, title in circles if math.dist(at, (x, y)) < 0.5]
                 assert any(title.startswith(f"{row['kernel']}: ") for title in near)
-                label = row["kernel"] if "self_attn" in row["locations"][0].split("/")[-1] else None
+                # By its name where others stand at its place, as small kernels may, if they took long enough to be drawn.
                 place = ", ".join(location.rsplit("/", 1)[-1] for location in row["locations"])
-                assert sum(text == (label or place) for text, *_ in written) >= 1
+                labels = {row["kernel"]} | ({place} if "self_attn" not in place else set())
+                assert any(text in labels for text, *_ in written)
                 drawn += 1
     assert len(circles) == drawn
     assert any(text == "k_proj, v_proj" for text, *_ in written)
