@@ -4,7 +4,8 @@
 // multiplying it. Here codes stay integers, and elements of the left side
 // become integers that share a scale over the run of codes. Sums of their
 // products are exact and scaled once per run; all that is rounded is the left
-// side, by 1/32638 of the greatest of 16 or 32 neighbours at most.
+// side, by 1/32638 of the greatest of 16 or 32 neighbours at most (1/16766 with
+// AVX2 and codes of 5 or 6 bits).
 //
 // Bytes are multiplied four at a time, so the integers are split into an upper
 // and a lower one. AVX512-VNNI adds the products to 32 bits, AVX2 to 16, which

@@ -170,16 +170,8 @@ struct PanelReader {
             }};
   }
 
-  /// The bytes of `v` from number `first` on, `count` of them, each a number.
-  SmallVector<Value> bytesOf(Value v, int64_t first, int64_t count) {
-    SmallVector<Value> numbers;
-    for (int64_t i = first; i < first + count; ++i)
-      numbers.push_back(i == 3 ? right(v, 24) : keep(right(v, 8 * i), 255));
-    return numbers;
-  }
-
   /// Scales and minima of runs 2 `pair` and 2 `pair` + 1 of 8: see BlockReader::scaleAndMinimum.
-  std::array<SmallVector<Value>, 2> scalesAndMinima(Value pair) {
+  std::array<std::array<Value, 2>, 2> scalesAndMinima(Value pair) {
     auto all = [&](Value value) -> Value {
       return vector::BroadcastOp::create(kernel, vectorOf(kernel.getI32Type()), value);
     };
@@ -192,10 +184,10 @@ struct PanelReader {
     Value number = kernel.createOrFold<arith::RemUIOp>(pair, index(2)), shift = count(kernel.mul(number, index(16)));
     Value joined = all(pick(early, 0x3f3f, 0x3030)), more = all(pick(early, 0, 2)), low = all(pick(early, 0, 0x0f0f));
     Value rest = right(word(12), shift);
-    auto fields = [&](int64_t offset, int64_t half) {
+    auto fields = [&](int64_t offset, int64_t half) -> std::array<Value, 2> {
       Value top = arith::AndIOp::create(kernel, right(right(word(offset), shift), more), joined);
       Value both = join(top, arith::AndIOp::create(kernel, right(rest, half), low));
-      return llvm::map_to_vector(bytesOf(both, 0, 2), [&](Value v) { return toFloat(v); });
+      return {toFloat(keep(both, 255)), toFloat(right(both, 8))};
     };
     return {fields(4, 0), fields(8, 4)};
   }
