@@ -40,7 +40,7 @@ test: build $(STAMPS)/model $(STAMPS)/test ## all that CI runs: lint, docs-check
 	@$(MAKE) lint
 	@$(MAKE) docs-check
 	@.venv/bin/lit --succinct --no-progress-bar -v test
-	@.venv/bin/pytest -n $(JOBS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+	@.venv/bin/pytest -n $(JOBS) --maxprocesses 8 --dist loadfile
 
 build: $(STAMPS)/build-tools ## install the compiler into .venv (incremental)
 	@key=$$($(BUILD_KEY)); \
