@@ -66,7 +66,8 @@ def main() -> None:
     sizes = {"layers": 32, "width": 4096, "ffn": 11008, "heads": 32, "kv-heads": 32, "head-size": 128}
     for name, default in (sizes | {"vocabulary": 32000, "context": 4096}).items():
         parser.add_argument(f"--{name}", type=int, default=default, help="default: %(default)s")
-    parser.add_argument("--type", default="Q4_0", help="a format of blocks, or F32, F16")
+    kinds_known = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", *SCALES, "F16", "F32"]
+    parser.add_argument("--type", default="Q4_0", choices=kinds_known, help="default: %(default)s")
     options = parser.parse_args()
     kind = gguf.GGMLQuantizationType[options.type]
     writer = gguf.GGUFWriter(options.output, "llama")

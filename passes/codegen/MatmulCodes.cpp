@@ -44,23 +44,28 @@ Value MatmulEmitter::codeStageAt(Value r, Value number) {
   return kernel.mul(at, kernel.constantIndex(codeParts() * run));
 }
 
-/// Writes a vector of integers, which begins at element `first` of its run, to the stage's place for that run.
-void MatmulEmitter::storeCodeFactors(Value integers, Value tile, Value at, int64_t first) {
-  auto all = [&](int32_t value) {
-    return constantVector(kernel, kernel.getI32Type(), kernel.getI32IntegerAttr(value), lanes);
-  };
-  auto store = [&](Value part, Type element, int64_t offset) {
-    part = arith::TruncIOp::create(kernel, vectorOf(lanes, element), part);
-    Value to = kernel.add(at, kernel.constantIndex(offset + first));
+/// Writes a run's integers, in vectors of 32 bits, to the stage's place for it.
+void MatmulEmitter::storeCodeFactors(SmallVector<Value> integers, Value tile, Value at) {
+  for (int64_t width = 2 * lanes; integers.size() > 1; width *= 2) { // one vector: narrow types are packed whole
+    for (size_t i = 0; i < integers.size(); i += 2)
+      integers[i / 2] = vector::ShuffleOp::create(kernel, integers[i], integers[i + 1],
+                                                  llvm::to_vector(llvm::seq<int64_t>(0, width)));
+    integers.resize(integers.size() / 2);
+  }
+  Type word = kernel.getI16Type();
+  auto all = [&](int64_t value) { return constantVector(kernel, word, kernel.getIntegerAttr(word, value), run); };
+  auto store = [&](Value part, int64_t offset) {
+    Value to = kernel.add(at, kernel.constantIndex(offset));
     vector::StoreOp::create(kernel, part, stage, ValueRange{kernel.constantIndex(0), tile, to});
   };
+  auto bytes = [&](Value words) { return arith::TruncIOp::create(kernel, vectorOf(run, kernel.getI8Type()), words); };
+  Value words = arith::TruncIOp::create(kernel, vectorOf(run, word), integers[0]);
   if (!codeBytes)
-    return store(inOrderOfCodes(integers), kernel.getI16Type(), 0);
-  Value rounded = arith::AddIOp::create(kernel, integers, all(1 << (kLowerBits - 1)));
+    return store(words, 0);
+  Value rounded = arith::AddIOp::create(kernel, words, all(kLargestLower));
   Value upper = arith::ShRSIOp::create(kernel, rounded, all(kLowerBits));
-  store(upper, kernel.getI8Type(), 0);
-  store(arith::SubIOp::create(kernel, integers, arith::ShLIOp::create(kernel, upper, all(kLowerBits))),
-        kernel.getI8Type(), run);
+  store(bytes(upper), 0);
+  store(bytes(arith::SubIOp::create(kernel, words, arith::ShLIOp::create(kernel, upper, all(kLowerBits)))), run);
 }
 
 /// As `fillStage`, for integers; `runSums` are of them: times -zero, or scaled where an offset is added.
@@ -81,11 +86,13 @@ void MatmulEmitter::fillCodeStage(Value begin, Value end) {
         memref::StoreOp::create(kernel, scale, lhsScales, ValueRange{row, number});
         Value factors = vector::BroadcastOp::create(kernel, vectorOf(lanes, factor.getType()), factor);
         Value total = arith::ConstantOp::create(kernel, kernel.getZeroAttr(words)), to = codeStageAt(r, number);
+        SmallVector<Value> parts;
         for (int64_t i = 0; i < run / lanes; ++i) {
           Value integers = scaledIntegers(kernel, loadRowFloats(zero, i * lanes), factors);
           total = arith::AddIOp::create(kernel, total, integers);
-          storeCodeFactors(integers, tile, to, i * lanes);
+          parts.push_back(codeBytes ? integers : inOrderOfCodes(integers));
         }
+        storeCodeFactors(parts, tile, to);
         Value sum = vector::ReductionOp::create(kernel, vector::CombiningKind::ADD, total);
         if (runCodes->zero)
           sum = arith::MulIOp::create(

@@ -137,7 +137,7 @@ private:
 
   // Integer codes as they are stored (MatmulCodes.cpp).
   Value codeStageAt(Value r, Value number);
-  void storeCodeFactors(Value integers, Value tile, Value at, int64_t first);
+  void storeCodeFactors(SmallVector<Value> integers, Value tile, Value at);
   std::array<Value, 2> codeFactors(Value codes);
   void fillCodeStage(Value begin, Value end);
   Value multiplyCodes(Value codes, Value left, Value sum);

@@ -43,7 +43,7 @@ module attributes {dsc.target = #dsc.target<"cpu:native", triple = "x86_64-unkno
 // sum is added; sums are scaled once for 32 codes.
 // CHECK-LABEL: func.func private @codes(
 // CHECK: llvm.call_intrinsic "llvm.x86.avx512.mask.cvtps2dq.512"
-// CHECK: arith.trunci {{.*}} : vector<16xi32> to vector<16xi8>
+// CHECK: arith.trunci {{.*}} : vector<32xi16> to vector<32xi8>
 // CHECK: scf.for {{.*}} -> (vector<16xf32>)
 // CHECK-NOT: scf.for
 // CHECK-COUNT-16: llvm.call_intrinsic "llvm.x86.avx512.vpdpbusd.512"
@@ -65,7 +65,7 @@ module attributes {dsc.target = #dsc.target<"cpu:native", triple = "x86_64-unkno
 // AVX2 adds their products in words, which hold a run's sums, then to 32 bits: upper parts 128 times.
 // CHECK-LABEL: func.func private @words(
 // CHECK: llvm.call_intrinsic "llvm.x86.avx.cvt.ps2dq.256"
-// CHECK: arith.trunci {{.*}} : vector<8xi32> to vector<8xi8>
+// CHECK: arith.trunci {{.*}} : vector<32xi16> to vector<32xi8>
 // CHECK: scf.for {{.*}} -> (vector<8xf32>)
 // CHECK-NOT: scf.for
 // CHECK-COUNT-16: llvm.call_intrinsic "llvm.x86.avx2.pmadd.ub.sw"
@@ -91,7 +91,7 @@ module attributes {dsc.target = #dsc.target<"cpu:native", triple = "x86_64-unkno
 // and fourth.
 // CHECK-LABEL: func.func private @pairs_of_words(
 // CHECK: vector.shuffle {{.*}} [0, 2, 1, 3, 4, 6, 5, 7] : vector<8xi32>, vector<8xi32>
-// CHECK: arith.trunci {{.*}} : vector<8xi32> to vector<8xi16>
+// CHECK: arith.trunci {{.*}} : vector<32xi32> to vector<32xi16>
 // CHECK: scf.for {{.*}} -> (vector<8xf32>)
 // CHECK-NOT: scf.for
 // CHECK-DAG: arith.andi {{.*}} : vector<16xi16>
