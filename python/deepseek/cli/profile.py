@@ -213,7 +213,7 @@ def trace(manifest: Mapping[str, Any], phases: list[Phase]) -> dict[str, Any]:
             times = {"ts": start + (begin - phase.begin) / 1e3, "dur": (end - begin) / 1e3}
             events.append({"name": name, "ph": "X", "pid": pid, "tid": tid, **times, "args": args})
         events.append({"name": "process_name", "ph": "M", "pid": pid, "args": {"name": phase.name}})
-        for tid, name in rows.items():
+        for tid, name in sorted(rows.items()):
             events.append({"name": "thread_name", "ph": "M", "pid": pid, "tid": tid, "args": {"name": name}})
             events.append({"name": "thread_sort_index", "ph": "M", "pid": pid, "tid": tid, "args": {"sort_index": tid}})
         start += (phase.end - phase.begin) / 1e3

@@ -148,12 +148,12 @@ def draw(report: Mapping[str, Any]) -> str:
 def _dots(report: Mapping[str, Any]) -> Iterator[_Dot]:
     """Kernels are called by where they stand in the model; by their own names where two stand at one place."""
     for phase in _COLORS:
-        rows = [row for row in report[phase]["kernels"] if row["share"] >= _LEAST_SHARE and row["bytes"]]
+        kernels = report[phase]["kernels"]
+        rows = [row for row in kernels if row["share"] >= _LEAST_SHARE and row["bytes"] and row["operations"]]
         places = [", ".join(dict.fromkeys(place.rsplit("/", 1)[-1] for place in row["locations"])) for row in rows]
         for row, place in zip(rows, places):
             label = place if place and places.count(place) == 1 else row["kernel"]
-            if row["operations"]:
-                yield _Dot(phase, label, row["kernel"], row["operations"] / row["bytes"], row["gflops"], row["share"])
+            yield _Dot(phase, label, row["kernel"], row["operations"] / row["bytes"], row["gflops"], row["share"])
 
 
 def _part(value: float, ends: tuple[float, float]) -> float:
