@@ -102,6 +102,11 @@ void AttentionEmitter::prefetchKv(int64_t plane, Value position, Index depth) {
   kernel.prefetch(tensor, at);
 }
 
+int64_t AttentionEmitter::kvLine() {
+  Value source = op.getCache() ? op.getCache() : op.getKey();
+  return kLineBytes * 8 / getElementTypeOrSelf(source).getIntOrFloatBitWidth();
+}
+
 Value AttentionEmitter::keyCount() {
   if (!op.getCache())
     return kernel.size(op.getKey(), 1);

@@ -67,6 +67,8 @@ struct AttentionEmitter {
   Value readKv(int64_t plane, Value position, Index depth);
   /// Fetches them: a split is a few KiB in each plane, too short for the processor to see a stream.
   void prefetchKv(int64_t plane, Value position, Index depth);
+  /// Elements of keys and values in a line of the cache.
+  int64_t kvLine();
   /// Number of keys in row `batch`.
   Value keyCount();
   /// Position of a row; rows beyond the end repeat the last position and are not stored.

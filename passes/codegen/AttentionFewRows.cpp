@@ -79,29 +79,36 @@ struct FewRowsEmitter : AttentionEmitter {
     kernel.width = 1;
   }
 
-  /// Scores of a tile of rows and as many keys as a vector has lanes, from `block` + `key` on.
-  void score(Value firstRow, Value block, Value key) {
+  /// Keys that meet a tile of rows at once: there is room for as many sums as of values.
+  int64_t keysTogether() const { return std::min<int64_t>(plan.lanes, llvm::bit_floor<uint64_t>(plan.vectors())); }
+
+  /// Scores of a tile of rows and as many keys as a vector has lanes, from `block` + `key` on; all exist if `whole`.
+  void score(Value firstRow, Value block, Value key, bool whole) {
     SmallVector<Value> rows = tileRows(firstRow);
-    int64_t together = std::min<int64_t>(4, plan.lanes);
-    Value last = kernel.sub(keys, one);
+    int64_t together = keysTogether();
+    Value last = kernel.sub(keys, one), begin = kernel.add(block, key);
     SmallVector<SmallVector<Value>> parts(plan.tileRows);
     kernel.width = plan.lanes;
     SmallVector<Value> initial(plan.tileRows * together, vectorConstant(0));
     for (int64_t first = 0; first < plan.lanes; first += together) {
       SmallVector<Value> positions;
-      for (int64_t i = 0; i < together; ++i)
-        positions.push_back(kernel.min(kernel.add(kernel.add(block, key), constant(first + i)), last));
+      for (int64_t i = 0; i < together; ++i) {
+        Value position = kernel.add(begin, constant(first + i));
+        positions.push_back(whole ? position : kernel.min(position, last));
+        for (int64_t depth = 0; depth < plan.depth; depth += kvLine())
+          prefetchKv(1, positions.back(), Index::lanes(constant(depth))); // what accumulate() reads next
+      }
       SmallVector<Value> products =
           kernel.vectorLoop(zero, constant(plan.depth), plan.lanes, initial, [&](Value depth, ValueRange carried) {
-            SmallVector<Value> next, right;
-            for (Value position : positions) {
-              prefetchKv(1, position, Index::lanes(depth)); // what accumulate() reads next
-              right.push_back(readKv(0, position, Index::lanes(depth)));
-            }
-            for (int64_t r = 0; r < plan.tileRows; ++r) {
-              Value left = loadVector(queries, rows[r], depth);
-              for (int64_t i = 0; i < together; ++i)
-                next.push_back(vector::FMAOp::create(kernel, left, right[i], carried[r * together + i]));
+            SmallVector<Value> next(carried), left;
+            for (Value row : rows)
+              left.push_back(loadVector(queries, row, depth));
+            for (auto [i, position] : llvm::enumerate(positions)) {
+              Value right = readKv(0, position, Index::lanes(depth));
+              for (int64_t r = 0; r < plan.tileRows; ++r) {
+                Value &sum = next[r * together + i];
+                sum = vector::FMAOp::create(kernel, left[r], right, sum);
+              }
             }
             return next;
           });
@@ -163,22 +170,22 @@ struct FewRowsEmitter : AttentionEmitter {
     Value blockEnd = kernel.min(kernel.add(block, constant(plan.keys)), splitEnd);
     auto step = [&](Value key, ValueRange carried, bool checked) {
       Value position = kernel.add(block, key);
-      SmallVector<Value> next, right;
+      SmallVector<Value> next(carried), left, isSeen;
+      for (Value row : rows) {
+        left.push_back(kernel.splat(loadScalar(weights, {row, key})));
+        if (checked)
+          isSeen.push_back(isLess(position, visible(row)));
+      }
       for (int64_t v = 0; v < vectors; ++v) {
         kernel.mask = v + 1 == vectors ? mask : Value();
-        right.push_back(readKv(1, position, Index::lanes(columnAt(v))));
-        prefetchKv(0, kernel.add(blockEnd, key), Index::lanes(columnAt(v))); // what score() reads next
-      }
-      kernel.mask = {};
-      for (int64_t r = 0; r < plan.tileRows; ++r) {
-        Value left = kernel.splat(loadScalar(weights, {rows[r], key})), isSeen;
-        if (checked)
-          isSeen = isLess(position, visible(rows[r]));
-        for (int64_t v = 0; v < vectors; ++v) {
-          Value value = right[v];
-          if (checked)
-            value = arith::SelectOp::create(kernel, isSeen, value, vectorConstant(0));
-          next.push_back(vector::FMAOp::create(kernel, left, value, carried[r * vectors + v]));
+        Value right = readKv(1, position, Index::lanes(columnAt(v)));
+        if (v * plan.lanes % kvLine() == 0)
+          prefetchKv(0, kernel.add(blockEnd, key), Index::lanes(columnAt(v))); // what score() reads next
+        kernel.mask = {};
+        for (int64_t r = 0; r < plan.tileRows; ++r) {
+          Value value = checked ? arith::SelectOp::create(kernel, isSeen[r], right, vectorConstant(0)) : right;
+          Value &sum = next[r * vectors + v];
+          sum = vector::FMAOp::create(kernel, left[r], value, sum);
         }
       }
       return next;
@@ -262,7 +269,9 @@ struct FewRowsEmitter : AttentionEmitter {
     kernel.forLoop(begin, end, plan.keys, [&](Value block) {
       Value blockEnd = kernel.min(kernel.sub(end, block), constant(plan.keys));
       kernel.forLoop(zero, rows, plan.tileRows, [&](Value row) {
-        kernel.forLoop(zero, blockEnd, plan.lanes, [&](Value key) { score(row, block, key); });
+        Value whole = kernel.mul(kernel.floorDiv(blockEnd, plan.lanes), constant(plan.lanes));
+        kernel.forLoop(zero, whole, plan.lanes, [&](Value key) { score(row, block, key, true); });
+        kernel.forLoop(whole, blockEnd, plan.lanes, [&](Value key) { score(row, block, key, false); });
         kernel.forLoop(row, kernel.add(row, constant(plan.tileRows)), 1,
                        [&](Value r) { normalize(r, block, blockEnd); });
         accumulateRows(row, block);

@@ -27,14 +27,14 @@ struct AttentionModel : KernelOpInterface::ExternalModel<AttentionModel, Attenti
     int64_t lanes = lanesOf(attention, target.getVectorBytes());
     int64_t group = groupSize(attention), registers = target.getVectorRegisters();
     auto few = [&](int64_t positions) {
-      // A key's vector serves as many rows as have room for four sums; a vector of values is added to all of them.
-      int64_t most = std::max<int64_t>(1, (registers - 8) / 4), rows = positions * group;
+      // A vector of keys or values serves all rows of a tile. Beside their sums lie a factor of each row, and it.
+      int64_t most = registers >= 32 ? 6 : 4, rows = positions * group;
       int64_t tileRows = llvm::divideCeil(rows, llvm::divideCeil(rows, most));
-      int64_t all = llvm::divideCeil(depthOf(attention), lanes);
-      int64_t vectors = llvm::divideCeil(all, llvm::divideCeil(all, std::max<int64_t>(1, (registers - 8) / tileRows)));
+      int64_t all = llvm::divideCeil(depthOf(attention), lanes), room = (registers - 2 - tileRows) / tileRows;
+      int64_t vectors = llvm::divideCeil(all, llvm::divideCeil(all, room));
+      // Blocks are short: what is fetched for the next one is to stay near.
       return VariantAttr::get(context, positions, {tileRows, vectors * lanes}, {positions, group, kSplits},
-                              /*unroll=*/1,
-                              /*depth=*/8 * lanes, /*stage=*/{}, "fma");
+                              /*unroll=*/1, /*depth=*/lanes < 16 ? 32 : 128, /*stage=*/{}, "fma");
     };
     // Three vectors of queries by eight keys leave room for what is multiplied; AVX2 needs a register for products.
     // Where keys and values are rounded first, two tiles share that work, or 192 rows that of integers.

@@ -36,6 +36,9 @@ bool mayRoundFactors(std::optional<PrecisionAttr> precision);
 /// Zen 4 and 5, at twice the rate, lack.
 bool hasFastBf16Dots(TargetAttr target);
 
+/// A line of the CPU's caches.
+constexpr int64_t kLineBytes = 64;
+
 /// Adjacent bytes that the CPU's dot products multiply together: four with AVX512-VNNI; two with AVX2, widened to 16
 /// bits; 1, it has none.
 int64_t bytesOfDots(TargetAttr target);

@@ -266,7 +266,7 @@ void MatmulEmitter::prefetchNext(const Prefetch &next, Value turn) {
   if (!next.panels)
     return;
   Value at = kernel.add(next.first, kernel.mul(turn, next.perTurn));
-  int64_t perLine = 64 * 8 / std::max(8u, cast<MemRefType>(next.panels.getType()).getElementTypeBitWidth());
+  int64_t perLine = kLineBytes * 8 / std::max(8u, cast<MemRefType>(next.panels.getType()).getElementTypeBitWidth());
   for (int64_t line = 0; line < next.lines; ++line)
     memref::PrefetchOp::create(kernel, next.panels, ValueRange{kernel.add(at, kernel.constantIndex(line * perLine))},
                                /*isWrite=*/false, /*localityHint=*/2, /*isDataCache=*/true);

@@ -102,8 +102,8 @@ void MatmulEmitter::prefetchStage(const Tile &tile, Value k) {
   int64_t bytes = std::max(8u, cast<MemRefType>(stage.getType()).getElementTypeBitWidth()) / 8;
   SmallVector<Value> at = stageIndex(tile.rowNumbers[0], 0, k);
   Value first = at.back();
-  for (int64_t line = 0; line < llvm::divideCeil(stepsPerTurn() * group * tileRows * bytes, 64); ++line) {
-    at.back() = kernel.add(first, kernel.constantIndex((kStageAhead + line * 64) / bytes));
+  for (int64_t line = 0; line < llvm::divideCeil(stepsPerTurn() * group * tileRows * bytes, kLineBytes); ++line) {
+    at.back() = kernel.add(first, kernel.constantIndex((kStageAhead + line * kLineBytes) / bytes));
     memref::PrefetchOp::create(kernel, stage, at, /*isWrite=*/false, /*localityHint=*/3, /*isDataCache=*/true);
   }
 }
@@ -309,14 +309,14 @@ MatmulEmitter::Prefetch MatmulEmitter::prefetchAfter(const Tile &tile, Value beg
   };
   if (tileRows == 1) // a stream: the same thread reads on
     return {flat, kernel.add(element(begin), kernel.constantIndex(kStreamAhead / bytes)), kernel.constantIndex(perTurn),
-            llvm::divideCeil(perTurn * bytes, 64)};
+            llvm::divideCeil(perTurn * bytes, kLineBytes)};
   Value share = kernel.mul(kernel.floorDiv(kernel.sub(end, begin), stepsPerTurn() * group), tileShare);
   Value number = kernel.floorDiv(kernel.sub(tile.rowNumbers[0], stageBegin), tileRows);
   Value first = kernel.add(element(end), kernel.mul(number, share));
   // Workgroups are of equal size: most have a tile or two less than fit.
   int64_t sharers = std::max<int64_t>(1, tilesPerWorkgroup * 3 / 4);
   return {flat, kernel.min(first, kernel.sub(kernel.constantIndex(type.getNumElements()), share)), tileShare,
-          llvm::divideCeil(perTurn * bytes, 64 * sharers)};
+          llvm::divideCeil(perTurn * bytes, kLineBytes * sharers)};
 }
 
 } // namespace mlir::dsc

@@ -15,8 +15,6 @@
 namespace mlir::dsc {
 namespace {
 
-constexpr int64_t kLine = 64; // bytes
-
 /// What a reader fetches long before it is read. A core that decodes issues too few loads to keep memory busy: 60 % of
 /// its bandwidth without this, 85 % with it.
 struct Ahead {
@@ -53,7 +51,7 @@ struct PanelReader {
                                /*localityHint=*/2, /*isDataCache=*/true);
   }
   void fetchAll() {
-    for (int64_t offset = 0; offset < ahead.bytes; offset += kLine)
+    for (int64_t offset = 0; offset < ahead.bytes; offset += kLineBytes)
       fetch(index(offset));
   }
   /// The share of one of the runs that are read together, the one at `position` in their order, at its codes number
@@ -64,7 +62,7 @@ struct PanelReader {
     int64_t fours = blockRunLength(op) / 4, together = blockRunsTogether(op);
     int64_t bytes = ahead.bytes / (together * fours), beside = std::min(together, kRunsAtOnce);
     int64_t before = position / beside * beside * fours + position % beside;
-    for (int64_t offset = 0; offset < bytes; offset += kLine)
+    for (int64_t offset = 0; offset < bytes; offset += kLineBytes)
       fetch(kernel.add(kernel.mul(i, index(beside * bytes)), index(before * bytes + offset)));
   }
   Value index(int64_t value) { return kernel.constantIndex(value); }
