@@ -156,6 +156,15 @@ with progress.task('loading'):
     time.sleep(0.1); cli._show_warning('mind this'); time.sleep(0.1)"""
     )
     assert seen.final == "deepseek: warning: mind this"
+    seen = watch(
+        """from deepseek import cli
+progress._TICK_SECONDS = 0
+sys.setswitchinterval(1e-6)
+with progress.task('loading'):
+    time.sleep(0.01)
+    for number in range(300): cli._show_warning(number)"""
+    )
+    assert seen.final.splitlines() == [f"deepseek: warning: {number}" for number in range(300)]
 
 
 def test_ctrl_c_cleans_the_line() -> None:

@@ -106,13 +106,11 @@ def _run(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> int:
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:
-    progress.clear()
-    print(f"deepseek: warning: {message}", file=sys.stderr)
+    progress.message(f"deepseek: warning: {message}")
 
 
 def _fail(message: str) -> int:
-    progress.clear()
     # One paragraph: a blank line would end it for whoever splits the log.
     lines = [line.rstrip() for line in message.splitlines() if line.strip()]
-    print("deepseek: error: " + "\n".join(lines), file=sys.stderr)
+    progress.message("deepseek: error: " + "\n".join(lines))
     return 1

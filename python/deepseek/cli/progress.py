@@ -16,7 +16,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
-__all__ = ["Line", "bar", "clear", "silence", "task"]
+__all__ = ["Line", "bar", "clear", "message", "silence", "task"]
 
 _TICK_SECONDS = 0.2
 _BAR_COLUMNS = 24
@@ -46,8 +46,15 @@ def bar(items: Iterable[Any] | int, text: str, unit: str = "") -> Line:
     return Line(text, len(items) if isinstance(items, Sized) else None, unit, items)
 
 
+def message(text: str) -> None:
+    """Prints `text` on stderr in place of the line, which comes back below with the next change."""
+    with _lock:  # a thread draws the line
+        clear()
+        print(text, file=sys.stderr)
+
+
 def clear() -> None:
-    """Erases the line, so that a message can be printed; it comes back with the next change."""
+    """Erases the line; it comes back with the next change."""
     global _shown
     with _lock:
         if _shown:
