@@ -8,13 +8,14 @@ class DimsAnalysis;
 class KernelBuilder;
 struct Index;
 
-/// Adjacent elements of a column, for one vector of columns: element i is `scale * quant(i) + offset`. Where the
-/// elements are integer codes (see RunCodes), `codes(i)` is those of 4 elements from 4 i on, in a byte each.
+/// Adjacent elements of a column, for one vector of columns: element 4 i + j is `scale * quant(i, j) + offset`. Where
+/// the elements are integer codes (see RunCodes), `codes(i)` is those of 4 elements from 4 i on, in a byte each. `i` is
+/// a constant unless runs are read together.
 struct ScaledRun {
   Value scale, offset; // f32 vectors; `offset` is null where there is none
-  std::function<Value(int64_t)> quant;
-  std::function<Value(Value)> codes; // four of them, number `i` of the fours; a constant unless runs are read together
-  int64_t number = 0;                // of the runs that are read together
+  std::function<Value(Value, int64_t)> quant;
+  std::function<Value(Value)> codes;
+  int64_t number = 0; // of the runs that are read together
 };
 
 /// Codes from 0 to 2^bits - 1 that stand for `scale * (code - zero)`, or with a zero of 0 for `scale * code + offset`.

@@ -144,13 +144,12 @@ Value MatmulEmitter::joinCodeSums(ArrayRef<Value> sums) {
   return times(1, sums[1], times(1 << kLowerBits, sums[0], none));
 }
 
-/// As `addRun`, for codes of runs from number `first` on, `right[v]` of each vector of columns.
+/// As `addRuns`, for codes.
 void MatmulEmitter::addCodes(const Tile &tile, Value first, ArrayRef<SmallVector<ScaledRun>> right,
                              MutableArrayRef<Value> acc) {
   Value tileNumber = stageIndex(tile.rowNumbers[0], 0, stageK)[1];
   auto runNumber = [&](int64_t j) { return kernel.add(first, kernel.constantIndex(right[0][j].number)); };
-  // Sums of as many vectors and runs as half of the registers hold: runs that share words meet them together, in a
-  // loop, which keeps LLVM from loading the words once and storing them.
+  // Sums of as many vectors and runs as half of the registers hold: runs that share words meet them together.
   int64_t parts = codeBytes ? 2 : 1, most = lanes; // AVX-512 has twice as many registers, too
   int64_t fit = std::max<int64_t>(1, most / (parts * tileRows));
   int64_t runs = tileRows > 1 ? 1 : std::min({fit, together, kRunsAtOnce});
@@ -173,21 +172,17 @@ void MatmulEmitter::addCodes(const Tile &tile, Value first, ArrayRef<SmallVector
         }
     }
   };
-  Value zero = kernel.constantIndex(0);
   Type sumType =
       codeBytes && lanes == 8 ? vectorOf(2 * lanes, kernel.getI16Type()) : vectorOf(lanes, kernel.getI32Type());
   Value none = arith::ConstantOp::create(kernel, kernel.getZeroAttr(sumType));
   for (int64_t v0 = 0; v0 < vectors; v0 += wide)
     for (int64_t j0 = 0; j0 < together; j0 += runs) {
       SmallVector<Value> sums(runs * tileRows * wide * parts, none);
-      if (together > 1)
-        sums = kernel.forLoop(zero, kernel.constantIndex(run / 4), 1, sums, [&](Value i, ValueRange carried) {
-          SmallVector<Value> next(carried);
-          addFour(i, v0, j0, next);
-          return next;
-        });
-      for (int64_t i = 0; i < run / 4 && together == 1; ++i)
-        addFour(kernel.constantIndex(i), v0, j0, sums);
+      sums = forFours(sums, [&](Value i, ValueRange carried) {
+        SmallVector<Value> next(carried);
+        addFour(i, v0, j0, next);
+        return next;
+      });
       for (int64_t j = j0; j < j0 + runs; ++j)
         for (int64_t r = 0; r < tileRows; ++r) {
           SmallVector<Value> at{kernel.sub(tile.rowNumbers[r], stageBegin), runNumber(j)};

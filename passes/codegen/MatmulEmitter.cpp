@@ -199,40 +199,50 @@ SmallVector<Value> MatmulEmitter::accumulateRuns(const Tile &tile, ArrayRef<Valu
     SmallVector<SmallVector<ScaledRun>> right;
     for (int64_t v = 0; v < vectors; ++v)
       right.push_back(runsAt(tile.column, v, number));
-    if (codes)
-      addCodes(tile, number, right, acc);
-    for (int64_t i = 0; i < together && !codes; ++i) {
-      auto runs = llvm::map_to_vector(right, [&](ArrayRef<ScaledRun> part) { return part[i]; });
-      addRun(tile, kernel.add(number, kernel.constantIndex(runs[0].number)), runs, acc);
-    }
+    codes ? addCodes(tile, number, right, acc) : addRuns(tile, number, right, acc);
     return acc;
   });
 }
 
-/// Adds the products with one run: their sum is scaled once, and what the offset adds is the run's sum of the left
-/// side.
-void MatmulEmitter::addRun(const Tile &tile, Value number, ArrayRef<ScaledRun> right, MutableArrayRef<Value> acc) {
-  Value first = kernel.mul(number, kernel.constantIndex(run));
-  SmallVector<Value> inner(acc.size());
-  for (int64_t i = 0; i < run; ++i) {
-    SmallVector<Value> quants = llvm::map_to_vector(right, [&](const ScaledRun &part) { return Value(part.quant(i)); });
-    for (int64_t r = 0; r < tileRows; ++r) {
-      Value left = loadLhs(tile, r, kernel.add(first, kernel.constantIndex(i))).front();
-      for (int64_t v = 0; v < vectors; ++v) {
-        Value &sum = inner[r * vectors + v];
-        sum = sum ? multiplyAdd(quants[v], left, sum) : Value(arith::MulFOp::create(kernel, quants[v], left));
+/// Adds the products with runs from number `first` on, `right[v]` of each vector of columns: a run's sum is scaled
+/// once, and what the offset adds is the run's sum of the left side.
+void MatmulEmitter::addRuns(const Tile &tile, Value first, ArrayRef<SmallVector<ScaledRun>> right,
+                            MutableArrayRef<Value> acc) {
+  auto number = [&](int64_t j) { return kernel.add(first, kernel.constantIndex(right[0][j].number)); };
+  int64_t runs = tileRows > 1 ? 1 : std::min(together, kRunsAtOnce); // one row's few sums would wait for one another
+  auto sumAt = [&](int64_t j, int64_t r, int64_t v) { return (j % runs * tileRows + r) * vectors + v; };
+  for (int64_t j0 = 0; j0 < together; j0 += runs) {
+    SmallVector<Value> inner(runs * tileRows * vectors, kernel.splat(kernel.zero(accType)));
+    inner = forFours(inner, [&](Value i, ValueRange carried) {
+      SmallVector<Value> next(carried);
+      for (int64_t j = j0; j < j0 + runs; ++j)
+        for (int64_t member = 0; member < 4; ++member) {
+          Value inRun = kernel.add(kernel.mul(i, kernel.constantIndex(4)), kernel.constantIndex(member));
+          Value k = kernel.add(kernel.mul(number(j), kernel.constantIndex(run)), inRun);
+          auto quants =
+              llvm::map_to_vector(right, [&](ArrayRef<ScaledRun> part) -> Value { return part[j].quant(i, member); });
+          for (int64_t r = 0; r < tileRows; ++r) {
+            Value left = loadLhs(tile, r, k).front();
+            for (int64_t v = 0; v < vectors; ++v) {
+              Value &sum = next[sumAt(j, r, v)];
+              sum = multiplyAdd(quants[v], left, sum);
+            }
+          }
+        }
+      return next;
+    });
+    for (int64_t j = j0; j < j0 + runs; ++j)
+      for (int64_t r = 0; r < tileRows; ++r) {
+        Value row = kernel.sub(tile.rowNumbers[r], stageBegin);
+        Value total = memref::LoadOp::create(kernel, runSums, ValueRange{row, number(j)});
+        for (int64_t v = 0; v < vectors; ++v) {
+          const ScaledRun &part = right[v][j];
+          Value &sum = acc[r * vectors + v];
+          sum = multiplyAdd(inner[sumAt(j, r, v)], part.scale, sum);
+          if (part.offset)
+            sum = multiplyAdd(kernel.splat(total), part.offset, sum);
+        }
       }
-    }
-  }
-  for (int64_t r = 0; r < tileRows; ++r) {
-    Value row = kernel.sub(tile.rowNumbers[r], stageBegin);
-    Value total = memref::LoadOp::create(kernel, runSums, ValueRange{row, number});
-    for (int64_t v = 0; v < vectors; ++v) {
-      Value &sum = acc[r * vectors + v];
-      sum = multiplyAdd(inner[r * vectors + v], right[v].scale, sum);
-      if (right[v].offset)
-        sum = multiplyAdd(kernel.splat(total), right[v].offset, sum);
-    }
   }
 }
 

@@ -90,7 +90,23 @@ private:
   void addToRun(Value row, Value k, Value value);
   void fillRhsStage(Value column, Value begin, Value end);
   SmallVector<ScaledRun> runsAt(Value column, int64_t v, Value number);
-  Value runValue(ScaledRun &part, int64_t i);
+  /// Calls `body(i, carried)` for every four elements of a run: in a loop where runs are read together, which keeps
+  /// LLVM from loading the words that they share once, and storing them.
+  SmallVector<Value> forFours(ValueRange initial, function_ref<SmallVector<Value>(Value, ValueRange)> body) {
+    if (together > 1)
+      return kernel.forLoop(kernel.constantIndex(0), kernel.constantIndex(run / 4), 1, initial, body);
+    SmallVector<Value> carried(initial);
+    for (int64_t i = 0; i < run / 4; ++i)
+      carried = body(kernel.constantIndex(i), carried);
+    return carried;
+  }
+  void forFours(function_ref<void(Value)> body) {
+    forFours({}, [&](Value i, ValueRange) {
+      body(i);
+      return SmallVector<Value>();
+    });
+  }
+  Value runValue(const ScaledRun &part, Value i, int64_t j);
   SmallVector<Value> startOf(Value column);
   void prefetchStage(const Tile &tile, Value k);
   Prefetch prefetchAfter(const Tile &tile, Value begin, Value end);
@@ -101,7 +117,7 @@ private:
   void addStep(const Tile &tile, Value k, MutableArrayRef<Value> acc);
   SmallVector<Value> accumulate(const Tile &tile, Value begin, Value end, ArrayRef<Value> sums);
   SmallVector<Value> accumulateRuns(const Tile &tile, ArrayRef<Value> sums);
-  void addRun(const Tile &tile, Value number, ArrayRef<ScaledRun> right, MutableArrayRef<Value> acc);
+  void addRuns(const Tile &tile, Value first, ArrayRef<SmallVector<ScaledRun>> right, MutableArrayRef<Value> acc);
   void prefetchResults(const Tile &tile, Value number);
   void prefetchTurn(const Tile &tile, const Prefetch &next, Value k, Value turn);
   void prefetchNext(const Prefetch &next, Value turn);
@@ -124,14 +140,6 @@ private:
 
   /// Neighbours along the reduction, every four of them in the order of `codeWords`.
   Value inOrderOfCodes(Value integers);
-  /// Calls `body(i)` for every four codes of a run: in a loop where runs are read together, which keeps LLVM from
-  /// loading the words that they share once, and storing them.
-  void forFours(function_ref<void(Value)> body) {
-    if (together > 1)
-      return kernel.forLoop(kernel.constantIndex(0), kernel.constantIndex(run / 4), 1, body);
-    for (int64_t i = 0; i < run / 4; ++i)
-      body(kernel.constantIndex(i));
-  }
   /// Four codes in each lane as words: the first and third, the second and fourth.
   std::array<Value, 2> codeWords(Value codes);
 

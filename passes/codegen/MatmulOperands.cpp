@@ -240,9 +240,9 @@ SmallVector<ScaledRun> MatmulEmitter::runsAt(Value column, int64_t v, Value numb
                 kernel.constantIndex(v * lanes));
 }
 
-/// Element `i` of a run.
-Value MatmulEmitter::runValue(ScaledRun &part, int64_t i) {
-  Value quant = part.quant(i);
+/// Element 4 `i` + `j` of a run.
+Value MatmulEmitter::runValue(const ScaledRun &part, Value i, int64_t j) {
+  Value quant = part.quant(i, j);
   if (part.offset)
     return vector::FMAOp::create(kernel, quant, part.scale, part.offset);
   return arith::MulFOp::create(kernel, quant, part.scale);
@@ -256,16 +256,24 @@ void MatmulEmitter::fillRhsStage(Value column, Value begin, Value end) {
   Type element = cast<MemRefType>(rhsStage.getType()).getElementType();
   kernel.forLoop(begin, end, run * together, [&](Value k) {
     Value at = kernel.floorDiv(kernel.sub(k, begin), group);
-    for (int64_t v = 0; v < vectors; ++v)
-      for (ScaledRun &part : runsAt(column, v, kernel.floorDiv(k, run)))
-        for (int64_t i = 0; i < run; i += group) {
-          SmallVector<Value> members;
-          for (int64_t j = i; j < i + group; ++j)
-            members.push_back(kernel.convert(runValue(part, j), element));
-          Value value = group == 1 ? members[0] : Value(vector::InterleaveOp::create(kernel, members[0], members[1]));
-          Value step = kernel.add(at, kernel.constantIndex((part.number * run + i) / group));
+    for (int64_t v = 0; v < vectors; ++v) {
+      SmallVector<ScaledRun> runs = runsAt(column, v, kernel.floorDiv(k, run));
+      auto storeFour = [&](const ScaledRun &part, Value i) {
+        Value first = kernel.add(at, kernel.mul(i, kernel.constantIndex(4 / group)));
+        for (int64_t j = 0; j < 4; j += group) {
+          Value value = kernel.convert(runValue(part, i, j), element);
+          if (group == 2)
+            value = vector::InterleaveOp::create(kernel, value, kernel.convert(runValue(part, i, j + 1), element));
+          Value step = kernel.add(first, kernel.constantIndex((part.number * run + j) / group));
           vector::StoreOp::create(kernel, value, rhsStage, ValueRange{step, kernel.constantIndex(v * lanes * group)});
         }
+      };
+      for (int64_t r = 0; r < together; r += kRunsAtOnce)
+        forFours([&](Value i) {
+          for (const ScaledRun &part : ArrayRef(runs).slice(r, std::min(kRunsAtOnce, together - r)))
+            storeFour(part, i);
+        });
+    }
   });
 }
 

@@ -133,9 +133,9 @@ Value MatmulEmitter::greatestOfColumns(Value column, int64_t v, Value begin, Val
         Value all = constantVector(kernel, accType, kernel.getF32FloatAttr(factor), lanes);
         return arith::MulFOp::create(kernel, value, all);
       };
-      for (ScaledRun &part : runsAt(column, v, kernel.floorDiv(k, run))) {
+      for (const ScaledRun &part : runsAt(column, v, kernel.floorDiv(k, run))) {
         for (int64_t i = 0; i < run && !runCodes; ++i)
-          keep(runValue(part, i));
+          keep(runValue(part, kernel.constantIndex(i / 4), i % 4));
         if (runCodes && runCodes->zero) {
           keep(times(part.scale, runCodes->zero));
         } else if (runCodes) {
@@ -240,11 +240,10 @@ void MatmulEmitter::fillScaledRhsStage(Value column, Value begin, Value end) {
         for (int64_t j = 0; j < together && runCodes; j += kRunsAtOnce)
           scaleCodes(ArrayRef(runs).slice(j, std::min(kRunsAtOnce, together - j)), factors,
                      [&](Value pairs, Value i) { store(pairs, at, i); });
-        for (ScaledRun &part : runs)
-          for (int64_t i = 0; i < run && !runCodes; i += group) {
-            Value even = runValue(part, i);
-            storeFloats(even, runValue(part, i + 1), at, (part.number * run + i) / group);
-          }
+        for (int64_t i = 0; i < run && !runCodes; i += group) { // none of them are read together
+          Value four = kernel.constantIndex(i / 4), even = runValue(runs[0], four, i % 4);
+          storeFloats(even, runValue(runs[0], four, i % 4 + 1), at, i / group);
+        }
       });
       if (ragged)
         kernel.forLoop(last, padded, group, [&](Value at) {

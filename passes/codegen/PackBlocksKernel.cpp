@@ -124,7 +124,7 @@ struct PanelReader {
   }
 
   /// Weight i of 32 is the low half of byte i of the 16 at `offset`, or the high half of byte i - 16.
-  Value halfByte(int64_t offset, int64_t i) { return right(word(offset + i % 16 / 4 * 4), 8 * (i % 4) + i / 16 * 4); }
+  Value halfByte(int64_t offset, int64_t i) { return halfByteAt(index(offset), i); }
 
   /// Four of them from 4 i on, a byte each.
   Value halfBytes(Value offset, int64_t i) {
@@ -154,14 +154,16 @@ struct PanelReader {
   Value fifthBit(Value v, int64_t i) { return i >= 4 ? right(v, i - 4) : left(v, 4 - i); }
 
   ScaledRun q4(Value offset, int64_t quants, int64_t bias) {
-    return {half(0), offset, [=, *this](int64_t i) mutable { return nibble(halfByte(quants, i), bias); },
+    return {half(0), offset,
+            [=, *this](Value i, int64_t j) mutable { return nibble(halfByte(quants, 4 * number(i) + j), bias); },
             [=, *this](Value i) mutable { return halfBytes(index(quants), number(i)); }};
   }
   ScaledRun q5(Value scale, Value offset, int64_t high) {
     return {scale, offset,
-            [=, *this](int64_t i) mutable {
-              Value low = keep(halfByte(high + 4, i), 15);
-              return toFloat(join(low, keep(fifthBit(word(high), i), 16)));
+            [=, *this](Value i, int64_t j) mutable {
+              int64_t element = 4 * number(i) + j;
+              Value low = keep(halfByte(high + 4, element), 15);
+              return toFloat(join(low, keep(fifthBit(word(high), element), 16)));
             },
             [=, *this](Value i) mutable {
               return join(halfBytes(index(high + 4), number(i)), fifthBits(word(high), number(i)));
@@ -198,21 +200,20 @@ struct PanelReader {
     for (int64_t r = 0; r < 2; ++r) {
       auto halves = [=, *this](Value i) mutable { return word(kernel.add(first, wordAt(quants, i))); };
       auto fifths = [=, *this](Value i) mutable { return right(word(wordAt(*high, i)), bit); }; // bit r of each byte
-      runs.push_back(
-          {times(scale, scales[r]), times(minimum, minima[r]),
-           [=, *this](int64_t i) mutable {
-             if (i % 4 == 0)
-               fetchShare(r, index(i / 4));
-             Value low = right(halves(index(i / 4)), 8 * (i % 4) + 4 * r);
-             return high ? toFloat(join(keep(low, 15), keep(fifthBit(fifths(index(i / 4)), 8 * (i % 4) + r), 16)))
-                         : nibble(low, 0);
-           },
-           [=, *this](Value i) mutable {
-             fetchShare(r, i);
-             Value low = keep(right(halves(i), 4 * r), 0x0f0f0f0f);
-             return high ? join(low, keep(left(fifths(i), 4 - r), 0x10101010)) : low;
-           },
-           r});
+      runs.push_back({times(scale, scales[r]), times(minimum, minima[r]),
+                      [=, *this](Value i, int64_t j) mutable {
+                        if (j == 0)
+                          fetchShare(r, i);
+                        Value low = right(halves(i), 8 * j + 4 * r);
+                        return high ? toFloat(join(keep(low, 15), keep(fifthBit(fifths(i), 8 * j + r), 16)))
+                                    : nibble(low, 0);
+                      },
+                      [=, *this](Value i) mutable {
+                        fetchShare(r, i);
+                        Value low = keep(right(halves(i), 4 * r), 0x0f0f0f0f);
+                        return high ? join(low, keep(left(fifths(i), 4 - r), 0x10101010)) : low;
+                      },
+                      r});
     }
     return runs;
   }
@@ -233,11 +234,11 @@ struct PanelReader {
       Value scales = word(kernel.add(scalesAt, index(192 + r / 4 * 4)));
       Value own = times(scale, toFloat(signedByte(scales, r % 4)));
       runs.push_back({own, times(own, -32),
-                      [=, *this](int64_t i) mutable {
-                        if (i % 4 == 0)
-                          fetchShare(position, index(i / 4));
-                        Value top = keep(right(tops(index(i / 4)), 8 * (i % 4) + number * 2), 3);
-                        return toFloat(join(keep(right(halves(index(i / 4)), 8 * (i % 4)), 15), left(top, 4)));
+                      [=, *this](Value i, int64_t j) mutable {
+                        if (j == 0)
+                          fetchShare(position, i);
+                        Value top = keep(right(tops(i), 8 * j + number * 2), 3);
+                        return toFloat(join(keep(right(halves(i), 8 * j), 15), left(top, 4)));
                       },
                       [=, *this](Value i) mutable {
                         fetchShare(position, i);
@@ -268,22 +269,22 @@ struct PanelReader {
     Value scale = format.halvesEnd
                       ? half(0)
                       : Value(arith::BitcastOp::create(kernel, vectorOf(kernel.getF32Type()), word(int64_t(0))));
-    auto byteWord = [=, *this](int64_t i) mutable { return word(kernel.add(first, index(i / 4 * 4))); };
+    auto four = [=, *this](Value i) mutable { return word(kernel.add(first, index(4 * number(i)))); };
     switch (format.codes) {
     case BlockCodes::Int4:
       return {scale,
               {},
-              [=, *this](int64_t i) mutable { return nibble(halfByteAt(first, i), -8); },
+              [=, *this](Value i, int64_t j) mutable { return nibble(halfByteAt(first, 4 * number(i) + j), -8); },
               [=, *this](Value i) mutable { return halfBytes(first, number(i)); }};
     case BlockCodes::Int8:
       return {scale,
               {},
-              [=, *this](int64_t i) mutable { return toFloat(signedByte(byteWord(i), i % 4)); },
-              [=, *this](Value i) mutable { return unsignedBytes(byteWord(4 * number(i))); }};
+              [=, *this](Value i, int64_t j) mutable { return toFloat(signedByte(four(i), j)); },
+              [=, *this](Value i) mutable { return unsignedBytes(four(i)); }};
     default:
       if (format.codes == BlockCodes::E4M3)
         scale = times(scale, 256);
-      return {scale, {}, [=, *this](int64_t i) mutable { return half8(byteWord(i), i % 4); }, {}};
+      return {scale, {}, [=, *this](Value i, int64_t j) mutable { return half8(four(i), j); }, {}};
     }
   }
 
@@ -312,8 +313,8 @@ struct PanelReader {
       return q6k(number);
     return {ScaledRun{half(0),
                       {},
-                      [=, *this](int64_t i) mutable { // q8_0
-                        return toFloat(signedByte(word(2 + i / 4 * 4), i % 4));
+                      [=, *this](Value i, int64_t j) mutable { // q8_0
+                        return toFloat(signedByte(word(wordAt(2, i)), j));
                       },
                       [=, *this](Value i) mutable { return unsignedBytes(word(wordAt(2, i))); }}};
   }
