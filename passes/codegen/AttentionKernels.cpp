@@ -27,7 +27,8 @@ struct AttentionModel : KernelOpInterface::ExternalModel<AttentionModel, Attenti
     int64_t lanes = lanesOf(attention, target.getVectorBytes());
     int64_t group = groupSize(attention), registers = target.getVectorRegisters();
     auto few = [&](int64_t positions) {
-      // A vector of keys or values serves all rows of a tile. Beside their sums lie a factor of each row, and it.
+      // A vector of keys or values serves all rows of a tile. Beside their sums lie a factor of each row, the vector
+      // and one more: LLVM stores a sum in every step where none is left.
       int64_t most = registers >= 32 ? 6 : 4, rows = positions * group;
       int64_t tileRows = llvm::divideCeil(rows, llvm::divideCeil(rows, most));
       int64_t all = llvm::divideCeil(depthOf(attention), lanes), room = (registers - 2 - tileRows) / tileRows;
