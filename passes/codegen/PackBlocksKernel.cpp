@@ -124,7 +124,9 @@ struct PanelReader {
   }
 
   /// Weight i of 32 is the low half of byte i of the 16 at `offset`, or the high half of byte i - 16.
-  Value halfByte(int64_t offset, int64_t i) { return halfByteAt(index(offset), i); }
+  Value halfByte(Value offset, int64_t i) {
+    return right(word(kernel.add(offset, index(i % 16 / 4 * 4))), 8 * (i % 4) + i / 16 * 4);
+  }
 
   /// Four of them from 4 i on, a byte each.
   Value halfBytes(Value offset, int64_t i) {
@@ -155,14 +157,14 @@ struct PanelReader {
 
   ScaledRun q4(Value offset, int64_t quants, int64_t bias) {
     return {half(0), offset,
-            [=, *this](Value i, int64_t j) mutable { return nibble(halfByte(quants, 4 * number(i) + j), bias); },
+            [=, *this](Value i, int64_t j) mutable { return nibble(halfByte(index(quants), 4 * number(i) + j), bias); },
             [=, *this](Value i) mutable { return halfBytes(index(quants), number(i)); }};
   }
   ScaledRun q5(Value scale, Value offset, int64_t high) {
     return {scale, offset,
             [=, *this](Value i, int64_t j) mutable {
               int64_t element = 4 * number(i) + j;
-              Value low = keep(halfByte(high + 4, element), 15);
+              Value low = keep(halfByte(index(high + 4), element), 15);
               return toFloat(join(low, keep(fifthBit(word(high), element), 16)));
             },
             [=, *this](Value i) mutable {
@@ -250,10 +252,6 @@ struct PanelReader {
     return runs;
   }
 
-  /// Weight i of 32 in the nibbles that begin at `offset`, laid out as q4_0's.
-  Value halfByteAt(Value offset, int64_t i) {
-    return right(word(kernel.add(offset, index(i % 16 / 4 * 4))), 8 * (i % 4) + i / 16 * 4);
-  }
   /// Byte `number` of `v`, a code of 8 bits, as the f16 with its sign, exponent and significand: see
   /// BlockReader::half8. The factor between them is the scale's.
   Value half8(Value v, int64_t number) {
@@ -274,7 +272,7 @@ struct PanelReader {
     case BlockCodes::Int4:
       return {scale,
               {},
-              [=, *this](Value i, int64_t j) mutable { return nibble(halfByteAt(first, 4 * number(i) + j), -8); },
+              [=, *this](Value i, int64_t j) mutable { return nibble(halfByte(first, 4 * number(i) + j), -8); },
               [=, *this](Value i) mutable { return halfBytes(first, number(i)); }};
     case BlockCodes::Int8:
       return {scale,
