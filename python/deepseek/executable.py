@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from deepseek import runtime
 from deepseek.errors import ExecutionError, GpuError, InputError
 from deepseek.host_memory import HostMemory
 from deepseek.runtime.gpu_target import is_gpu
-from deepseek.signature import ENTRY, ITEM_BYTES, Signature, check_weights
+from deepseek.signature import ENTRY, ITEM_BYTES, Held, Signature, check_weights
 
 __all__ = ["ITEM_BYTES", "Executable"]
 
@@ -116,19 +116,23 @@ class Executable:
         stays on the GPU. Raises MemoryError."""
         return self._memory.zeros(shape, np.dtype(dtype))
 
+    def hold(self, first: int, arrays: Sequence[Any]) -> Held:
+        """Arguments from number `first` (0 is the first) on that are updated in place, as caches are, for several calls.
+
+        They are checked once. A call gives the Held in their place, and its results leave them out. Raises InputError.
+        """
+        return self._signature.hold(first, arrays, self._memory.kinds, self._memory.held_address)
+
     def __call__(self, *inputs: Any, out: Mapping[int, Any] | None = None) -> tuple[Any, ...]:
         """Run the program; raises InputError for arguments that do not fit, ExecutionError when out of memory.
 
-        Arguments are numpy arrays; a program of a GPU takes DeviceArrays, too. `out`: DeviceArrays by the number of the
-        result that goes there and stays on the GPU.
+        Arguments are numpy arrays, neighbours possibly held; a program of a GPU takes DeviceArrays, too. `out`:
+        DeviceArrays by the number of the result that goes there and stays on the GPU.
         """
-        arrays, binding = self._signature.check(inputs, self._memory.kinds)
+        call = self._signature.check(inputs, self._memory.kinds)
         if not self._bound:
             raise ExecutionError("the program has no weights yet: call bind_weights first")
-        results = self._memory.run(self._main, self._signature, self._buffers, arrays, binding, out or {})
-        # The caller's own objects, even where a subclass of ndarray was given.
-        specs = self._signature.results
-        return tuple([inputs[r.slot] if r.tied else a for r, a in zip(specs, results, strict=True)])
+        return tuple(self._memory.run(self._main, self._buffers, call, out or {}))
 
 
 def _gpu_memory(module: runtime.Module, manifest: Mapping[str, Any]) -> Any:

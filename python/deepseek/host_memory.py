@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from deepseek.buffers import ResultPool, address_of, aligned_parts, aligned_zeros, mapped_files
 from deepseek.errors import ExecutionError, InputError
 from deepseek.runtime import Context
-from deepseek.signature import Binding, Entry, Signature
+from deepseek.signature import Call, Entry, Held, Input
 
 __all__ = ["HostMemory"]
 
 _SMALL = 64 << 10  # bytes
-_NOTHING: Callable[[], None] = lambda: None  # noqa: E731
 
 
 class HostMemory:
@@ -28,12 +27,16 @@ class HostMemory:
     def __init__(self, threads: int | None) -> None:
         self.context = Context.default(threads)
         self._pool = ResultPool()
-        # The last call's tied arguments, and their addresses.
-        self._known: list[tuple[Callable[[], np.ndarray | None], int]] = []
+        self._entered: weakref.ref[Held] | None = None  # held arguments whose addresses the buffers have
 
     @staticmethod
     def address(array: np.ndarray) -> int:
         """Where the first element lies."""
+        return address_of(array)
+
+    @staticmethod
+    def held_address(_: Input, array: np.ndarray) -> int:
+        """As `address`; of an argument to be held."""
         return address_of(array)
 
     def place(self, array: np.ndarray) -> np.ndarray:
@@ -56,59 +59,46 @@ class HostMemory:
             code = entry(self.context.handle, buffers, dims)
         check_code(code, "preparing the weights")
 
-    def run(
-        self,
-        main: Entry,
-        signature: Signature,
-        buffers: ctypes.Array,
-        arrays: Sequence[np.ndarray],
-        binding: Binding,
-        out: Mapping[int, object],
-    ) -> list[np.ndarray]:
+    def run(self, main: Entry, buffers: ctypes.Array, call: Call, out: Mapping[int, object]) -> list[np.ndarray]:
         """Run dsc_main; the results, a tied one being its argument. Raises InputError for memory of a GPU."""
         if out:
             raise InputError(f"result {min(out)} cannot stay on a GPU: the program runs on the CPU")
-        addresses = self._addresses(signature, arrays)
-        signature.check_overlap(arrays, addresses)
-        results, result_addresses = self._make_results(signature, arrays, binding)
+        addresses = [address_of(array) for array in call.arrays]
+        call.check_overlap(addresses)
+        results, result_addresses = self._make_results(call)
         with self.context.lock:
-            for spec, address in zip(signature.inputs, addresses, strict=True):
+            self._enter(call.held, buffers)
+            for spec, address in zip(call.form.inputs, addresses, strict=True):
                 buffers[spec.slot] = address
             for slot, address in result_addresses:
                 buffers[slot] = address
-            code = main(self.context.handle, ctypes.addressof(buffers), ctypes.addressof(binding.dims))
+            code = main(self.context.handle, ctypes.addressof(buffers), ctypes.addressof(call.binding.dims))
         if code:
             check_code(code, "running the program")
         return results
 
-    def _addresses(self, signature: Signature, arrays: Sequence[np.ndarray]) -> list[int]:
-        """Of each argument. Tied ones, as caches, are often the same arrays in every call: asking numpy takes a
-        microsecond for each."""
-        known = self._known
-        if len(known) != len(arrays):
-            known = self._known = [(_NOTHING, 0)] * len(arrays)
-        addresses = []
-        for index, (spec, array) in enumerate(zip(signature.inputs, arrays, strict=True)):
-            reference, address = known[index]
-            if reference() is not array:
-                address = address_of(array)
-                if spec.tied:  # numpy does not resize an array that is referred to
-                    known[index] = weakref.ref(array), address
-            addresses.append(address)
-        return addresses
+    def _enter(self, held: Held | None, buffers: ctypes.Array) -> None:
+        """Brings held arguments to the buffers, unless the last call left them there."""
+        if held is None:
+            self._entered = None
+        elif self._entered is None or self._entered() is not held:
+            for slot, address in held.slots:
+                buffers[slot] = address
+            self._entered = weakref.ref(held)
 
-    def _make_results(
-        self, signature: Signature, arrays: Sequence[np.ndarray], binding: Binding
-    ) -> tuple[list[np.ndarray], list[tuple[int, int]]]:
+    def _make_results(self, call: Call) -> tuple[list[np.ndarray], list[tuple[int, int]]]:
+        specs = list(zip(call.form.results, call.binding.shapes, strict=True))
+        try:
+            made = iter(self._pool.empty([(shape, result.dtype) for result, shape in specs if not result.tied]))
+        except (MemoryError, ValueError) as error:
+            sizes = ", ".join(f"{shape} {result.dtype}" for result, shape in specs if not result.tied)
+            raise ExecutionError(f"out of memory for results: {sizes}") from error
         results, addresses = [], []
-        for result, shape in zip(signature.results, binding.shapes, strict=True):
+        for result, _ in specs:
             if result.tied:
-                results.append(arrays[result.slot])
+                results.append(call.arrays[result.slot])
                 continue
-            try:
-                array, address = self._pool.empty(shape, result.dtype)
-            except (MemoryError, ValueError) as error:
-                raise ExecutionError(f"out of memory for a result of shape {shape} and {result.dtype}") from error
+            array, address = next(made)
             results.append(array)
             addresses.append((result.slot, address))
         return results, addresses

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from deepseek.executable import Executable
     from deepseek.model import Model
     from deepseek.runtime import SaturationCounter
+    from deepseek.signature import Held
 
 __all__ = ["Session", "integers"]
 
+_FIRST_CACHE = 2  # among the arguments of a program: ids, lengths, caches, temperature
 _FIRST_CAPACITY = 128
 _TEMPERATURES = 1e-30, 1e30  # beyond, all tokens but the first weigh nothing, or all the same
 _NUMPY = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16)}  # what caches are made of
@@ -38,7 +40,7 @@ class Session:
         self._passes = 0
         self._caches: list[Any] = []  # arrays, or DeviceArrays that stay on the GPU
         self._logits: Any = None  # of the last pass, on a GPU
-        self._seen: tuple[range, list[Any]] = range(0), []  # the rows of the last pass, of all caches
+        self._held: tuple[range, Held | None] = range(0), None  # the rows of the last pass, of all caches
         self._counter: SaturationCounter | None = None  # of these caches
 
     @property
@@ -95,7 +97,7 @@ class Session:
             for row, (own, top, total) in enumerate(zip(*found))
         ]
 
-    def _append(self, ids: Any, lengths: Any, rows: range | None, temperature: float) -> list[Any]:
+    def _append(self, ids: Any, lengths: Any, rows: range | None, temperature: float) -> tuple[Any, ...]:
         array = integers("ids", ids)
         model = self.model
         rows = range(self.batch) if rows is None else rows
@@ -109,36 +111,35 @@ class Session:
         after = held + s if lengths is None else integers("lengths", lengths)
         if after.shape != (len(rows),):
             raise InputError(f"lengths has shape {list(after.shape)}, expected [{len(rows)}]")
-        _check_range(f"length after {s} new positions", after, s, model.context)
+        longest = _check_range(f"length after {s} new positions", after, s, model.context)
         if lengths is not None and (over := after > held + s).any():
             row = int(over.argmax())
             raise InputError(
                 f"length of row {rows[row]} is {after[row]}, expected at most {held[row]} held + {s} new positions"
             )
-        self._reserve(int(after.max(initial=s)))
+        self._reserve(longest)
         results = self._run(
             np.ascontiguousarray(array, np.int32), np.ascontiguousarray(after, np.int32), rows, temperature
         )
         self.lengths[rows.start : rows.stop] = after
         return results
 
-    def _run(self, ids: np.ndarray, after: np.ndarray, rows: range, temperature: float) -> list[Any]:
+    def _run(self, ids: np.ndarray, after: np.ndarray, rows: range, temperature: float) -> tuple[Any, ...]:
         """One pass, and another one by a safer program where the guard asks for it: it writes the same positions.
 
-        Logits, and the other results of a program that looks for candidates.
+        Logits, and of a program that looks for candidates: their ids, their logits, the sum of all weights.
         """
         guard = self.model.guard
         self._passes += 1
         while True:
             if self._program is not self.model.executable:
                 self._adopt(self.model.executable)
-            caches = self._views(rows)
+            caches = self._hold(rows)
             if self._ranks:
                 at = np.full(len(rows), _in_f32(temperature), np.float32)
-                logits, *_, top_ids, top_logits, totals = self._program(ids, after, *caches, at, out=self._kept(rows))
-                results = [logits, top_ids, top_logits, totals]
+                results = self._program(ids, after, caches, at, out=self._kept(rows))
             else:
-                results = [self._program(ids, after, *caches)[0]]
+                results = self._program(ids, after, caches)
             if guard is None:
                 return results
             begins, ends = np.zeros((2, self.batch), np.int32)
@@ -150,11 +151,13 @@ class Session:
             if guard.admits(self._program, seen, self._counter, begins, ends):
                 return results
 
-    def _views(self, rows: range) -> list[Any]:
-        """Those rows of all caches: the same arrays as before for the same rows, whose addresses are known."""
-        if self._seen[0] != rows or not self._seen[1]:
-            self._seen = rows, [cache[rows.start : rows.stop] for cache in self._caches]
-        return self._seen[1]
+    def _hold(self, rows: range) -> Held:
+        """Those rows of all caches."""
+        known, held = self._held
+        if held is None or known != rows:
+            held = self._program.hold(_FIRST_CACHE, [cache[rows.start : rows.stop] for cache in self._caches])
+            self._held = rows, held
+        return held
 
     def _kept(self, rows: range) -> dict[int, Any] | None:
         """Where a GPU keeps the logits of those rows; other sessions of the program have theirs."""
@@ -178,7 +181,7 @@ class Session:
 
     def _allocate(self, capacity: int) -> None:
         """Caches of `capacity` positions as the program has them, with what is held. Raises `ExecutionError`."""
-        self._seen = range(0), []  # views would keep the old ones
+        self._held = range(0), None  # it would keep the old ones
         held = int(self.lengths.max())
         try:
             for index, (heads, size, dtype) in enumerate(self._planes):
@@ -221,10 +224,13 @@ def integers(name: str, values: Any) -> np.ndarray:
     return array if array.size else array.astype(np.int32)
 
 
-def _check_range(name: str, array: np.ndarray, least: int, most: int) -> None:
-    # Beyond it the machine code would read or write outside its buffers.
-    if array.size and not (least <= (low := array.min()) and (high := array.max()) <= most):
+def _check_range(name: str, array: np.ndarray, least: int, most: int) -> int:
+    """The greatest of some numbers. Beyond the range the machine code would read or write outside its buffers."""
+    values = array.ravel().tolist()  # of few, which is the usual case, a list is several times as fast as numpy
+    low, high = min(values), max(values)
+    if low < least or high > most:
         raise InputError(f"{name} is {low if low < least else high}, expected {least} to {most}")
+    return high
 
 
 def _copy_positions(target: Any, source: Any, count: int) -> None:
