@@ -11,7 +11,6 @@
 #include "passes/DimsAnalysis.h"
 #include "passes/ObjectEmitter.h"
 #include "passes/Passes.h"
-#include "llvm/ADT/SetVector.h"
 #include "llvm/ADT/StringSet.h"
 
 namespace mlir::dsc {
@@ -19,18 +18,6 @@ namespace mlir::dsc {
 #include "passes/Passes.h.inc"
 
 namespace {
-
-/// The kernel with the globals that it refers to.
-OwningOpRef<ModuleOp> isolate(LLVM::LLVMFuncOp kernel, SymbolTable &symbols) {
-  OwningOpRef<ModuleOp> module = ModuleOp::create(kernel.getLoc());
-  OpBuilder b(module->getBodyRegion());
-  llvm::SetVector<Operation *> globals;
-  kernel.walk([&](LLVM::AddressOfOp address) { globals.insert(symbols.lookup(address.getGlobalName())); });
-  for (Operation *global : globals)
-    b.clone(*global);
-  b.clone(*kernel);
-  return module;
-}
 
 struct EmitPtxPass : impl::EmitPtxPassBase<EmitPtxPass> {
   void runOnOperation() override {
@@ -48,7 +35,7 @@ struct EmitPtxPass : impl::EmitPtxPassBase<EmitPtxPass> {
     SmallVector<std::string> texts(kernels.size());
     LogicalResult result = failableParallelForEachN(&getContext(), 0, kernels.size(), [&](size_t i) -> LogicalResult {
       SmallVector<char> text;
-      OwningOpRef<ModuleOp> alone = isolate(kernels[i], symbols);
+      OwningOpRef<ModuleOp> alone = isolate({kernels[i]}, symbols);
       if (std::string reason = emitCode(*alone, machine, /*assembly=*/true, text); !reason.empty())
         return kernels[i].emitError("cannot be made into PTX: ") << reason;
       texts[i].assign(text.begin(), text.end());

@@ -7,8 +7,10 @@
 
 #include "passes/ObjectEmitter.h"
 
+#include "mlir/IR/Threading.h"
 #include "mlir/Target/LLVMIR/Export.h"
 #include "passes/DimsAnalysis.h"
+#include "llvm/ADT/SetVector.h"
 #include "llvm/CodeGen/Passes.h"
 #include "llvm/CodeGen/TargetPassConfig.h"
 #include "llvm/IR/LegacyPassManager.h"
@@ -84,7 +86,8 @@ static void prepareFunctions(llvm::Module &module, const Machine &target) {
     function.addFnAttr(llvm::Attribute::NoUnwind);
     // A program is one long line of launches: optimizing it costs more than its few instructions per launch
     // ever would, and the time would grow with a model's depth.
-    if (!function.hasLocalLinkage() && function.getCallingConv() != llvm::CallingConv::PTX_Kernel) {
+    if (!function.hasLocalLinkage() && !function.hasHiddenVisibility() &&
+        function.getCallingConv() != llvm::CallingConv::PTX_Kernel) {
       function.addFnAttr(llvm::Attribute::OptimizeNone);
       function.addFnAttr(llvm::Attribute::NoInline);
     }
@@ -116,6 +119,90 @@ static void optimize(llvm::Module &module, llvm::TargetMachine &machine) {
   passes.run(module, modules);
 }
 
+/// Makes a function known to all objects that are merged.
+static void share(LLVM::LLVMFuncOp function) {
+  function.setLinkage(LLVM::Linkage::External);
+  function.setVisibility_(LLVM::Visibility::Hidden);
+  function.setDsoLocal(true);
+}
+
+OwningOpRef<ModuleOp> isolate(ArrayRef<LLVM::LLVMFuncOp> functions, SymbolTable &symbols) {
+  OwningOpRef<ModuleOp> module = ModuleOp::create(symbols.getOp()->getLoc());
+  OpBuilder b(module->getBodyRegion());
+  llvm::SetVector<Operation *> used;
+  for (LLVM::LLVMFuncOp function : functions)
+    function.walk([&](LLVM::AddressOfOp address) { used.insert(symbols.lookup(address.getGlobalName())); });
+  for (LLVM::LLVMFuncOp function : functions)
+    used.remove(function.getOperation());
+  for (Operation *op : used) {
+    if (isa<LLVM::LLVMFuncOp>(op))
+      share(cast<LLVM::LLVMFuncOp>(b.cloneWithoutRegions(*op)));
+    else
+      b.clone(*op);
+  }
+  for (LLVM::LLVMFuncOp function : functions)
+    b.clone(*function.getOperation());
+  return module;
+}
+
+/// The functions of a module in groups: first its program, then kernels, in groups of about the same size that depend
+/// on nothing but the module.
+static std::vector<SmallVector<LLVM::LLVMFuncOp>> groupFunctions(ModuleOp module, SymbolTable &symbols) {
+  auto standsAlone = [&](LLVM::LLVMFuncOp function) {
+    return function->hasAttr(kKernelAttr) &&
+           !function
+                .walk([&](Operation *op) {
+                  auto address = dyn_cast<LLVM::AddressOfOp>(op);
+                  auto global = address ? symbols.lookup<LLVM::GlobalOp>(address.getGlobalName()) : nullptr;
+                  bool refers = address ? !global || !global.getConstant() : isa<LLVM::CallOp>(op);
+                  return refers ? WalkResult::interrupt() : WalkResult::advance();
+                })
+                .wasInterrupted();
+  };
+  SmallVector<LLVM::LLVMFuncOp> program;
+  SmallVector<std::pair<int64_t, LLVM::LLVMFuncOp>> kernels;
+  for (auto function : module.getOps<LLVM::LLVMFuncOp>()) {
+    if (!standsAlone(function)) {
+      program.push_back(function);
+      continue;
+    }
+    int64_t size = 0;
+    function.walk([&](Operation *) { ++size; });
+    kernels.push_back({size, function});
+  }
+  llvm::stable_sort(kernels, [](auto &a, auto &b) { return a.first > b.first; });
+  constexpr size_t kMostGroups = 16;
+  std::vector<SmallVector<LLVM::LLVMFuncOp>> groups(std::min(kMostGroups, kernels.size()));
+  SmallVector<int64_t> sizes(groups.size(), 0);
+  for (auto [size, function] : kernels) {
+    auto least = llvm::min_element(sizes);
+    *least += size;
+    groups[least - sizes.begin()].push_back(function);
+  }
+  groups.insert(groups.begin(), program);
+  return groups;
+}
+
+/// Code is generated for groups of kernels beside each other, most of the time that compiling takes.
+static LogicalResult emitMerged(ModuleOp module, const Machine &machine, SmallVectorImpl<char> &output,
+                                function_ref<LogicalResult(const llvm::Twine &)> fail) {
+  SymbolTable symbols(module);
+  std::vector<SmallVector<LLVM::LLVMFuncOp>> groups = groupFunctions(module, symbols);
+  std::vector<SmallVector<char, 0>> objects(groups.size());
+  auto emit = [&](size_t i) -> LogicalResult {
+    OwningOpRef<ModuleOp> group = isolate(groups[i], symbols);
+    if (i > 0)
+      for (auto kernel : group->getOps<LLVM::LLVMFuncOp>())
+        share(kernel);
+    std::string reason = emitCode(*group, machine, /*assembly=*/false, objects[i]);
+    return reason.empty() ? success() : fail(reason);
+  };
+  if (failed(failableParallelForEachN(module.getContext(), 0, groups.size(), emit)))
+    return failure();
+  mergeObjects(objects, output);
+  return success();
+}
+
 std::string emitCode(Operation *module, const Machine &target, bool assembly, SmallVectorImpl<char> &output) {
   std::string error;
   std::unique_ptr<llvm::TargetMachine> machine = createMachine(target, error);
@@ -143,7 +230,7 @@ std::string emitCode(Operation *module, const Machine &target, bool assembly, Sm
 LogicalResult emitObject(ModuleOp module, bool assembly, SmallVectorImpl<char> &output) {
   auto target = module->getAttrOfType<TargetAttr>(kTargetAttr);
   auto phase = module->getAttrOfType<StringAttr>(kPhaseAttr);
-  auto fail = [&](const llvm::Twine &reason) {
+  auto fail = [&](const llvm::Twine &reason) -> LogicalResult {
     return module.emitError("cannot be made into machine code: ") << reason;
   };
   if (!target || !phase || phase.getValue() != "llvm")
@@ -156,9 +243,10 @@ LogicalResult emitObject(ModuleOp module, bool assembly, SmallVectorImpl<char> &
   Machine machine = target.isGpu()
                         ? Machine{"x86_64-unknown-linux-gnu", "x86-64", "", 16}
                         : Machine{target.getTriple(), target.getCpu(), target.getFeatures(), target.getVectorBytes()};
-  if (std::string reason = emitCode(module, machine, assembly, output); !reason.empty())
-    return fail(reason);
-  return success();
+  if (!assembly)
+    return emitMerged(module, machine, output, fail);
+  std::string reason = emitCode(module, machine, assembly, output);
+  return reason.empty() ? success() : fail(reason);
 }
 
 } // namespace mlir::dsc
