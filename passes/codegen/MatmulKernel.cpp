@@ -136,8 +136,11 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     // Few rows multiply blocks in registers, many share a tile that is decoded once.
     int64_t fit = std::max<int64_t>(1, kMaxStageBytes / std::max<int64_t>(1, stageRowBytes(matmul, "fma")));
     if (run) {
-      int64_t few = std::min<int64_t>(4, fit);
       StringRef inRegisters = codesPay(matmul, target) ? "bfp" : "fma";
+      // Decoding is worth four rows. What codes take as they are is little: two are as fast per row within a tenth, and
+      // two, five or six are faster than in tiles of four.
+      bool low = inRegisters == "bfp" && target.getVectorRegisters() < 32;
+      int64_t few = std::min<int64_t>(low ? 2 : 4, fit);
       return ScheduleAttr::get(context, {variant(1, 1, 1, 1, {0}, inRegisters),
                                          variant(16, few, std::min<int64_t>(16, fit), 1, {0}, inRegisters), many});
     }
