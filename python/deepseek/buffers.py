@@ -13,7 +13,6 @@ import numpy as np
 
 __all__ = ["ResultPool", "address_of", "aligned_empty", "aligned_parts", "aligned_zeros", "mapped_files"]
 
-_BYTE = np.dtype(np.uint8)
 _ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 _LEAST_KEPT = 64 << 10  # bytes: below, the C library keeps freed memory itself
 _MOST_KEPT = 4  # blocks of one pool
@@ -27,7 +26,7 @@ def address_of(array: np.ndarray) -> int:
 
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, int]:
     """An uninitialized 64-byte aligned array and its address."""
-    return _view(np.empty(math.prod(shape) * dtype.itemsize + _ALIGNMENT, _BYTE), shape, dtype)
+    return _view(np.empty(math.prod(shape) * dtype.itemsize + _ALIGNMENT, np.uint8), shape, dtype)
 
 
 def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -42,7 +41,7 @@ def aligned_parts(sizes: Sequence[int]) -> list[np.ndarray]:
     time in address translation with pages of 4 KiB.
     """
     padded = [size + -size % _ALIGNMENT for size in sizes]
-    memory = aligned_empty((sum(padded),), _BYTE)[0]
+    memory = aligned_empty((sum(padded),), np.dtype(np.uint8))[0]
     ends = itertools.accumulate(padded)
     return [memory[end - room : end - room + size] for end, room, size in zip(ends, padded, sizes, strict=True)]
 
@@ -72,24 +71,11 @@ class ResultPool:
         self._blocks: list[np.ndarray] = []
         self._lock = threading.Lock()
 
-    def empty(self, wanted: Sequence[tuple[tuple[int, ...], np.dtype]]) -> list[tuple[np.ndarray, int]]:
-        """Uninitialized 64-byte aligned arrays of these shapes and types, and their addresses.
-
-        Small ones lie side by side in memory that lives as long as any of them. Raises MemoryError, ValueError.
-        """
-        sizes = [math.prod(shape) * dtype.itemsize for shape, dtype in wanted]
-        room = sum(size + -size % _ALIGNMENT for size in sizes if size < _LEAST_KEPT)
-        shared, address = aligned_empty((room,), _BYTE)
-        made, offset = [], 0
-        for size, (shape, dtype) in zip(sizes, wanted, strict=True):
-            if size >= _LEAST_KEPT:
-                made.append(_view(self._block(size + _ALIGNMENT), shape, dtype))
-            else:
-                made.append((np.ndarray(shape, dtype, shared, offset), address + offset))
-                offset += size + -size % _ALIGNMENT
-        return made
-
-    def _block(self, size: int) -> np.ndarray:
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, int]:
+        """As `aligned_empty`."""
+        size = math.prod(shape) * dtype.itemsize + _ALIGNMENT
+        if size < _LEAST_KEPT:
+            return aligned_empty(shape, dtype)
         with self._lock:
             # An array, every view of it and whoever else reads it refer to the block, not to each other.
             for index in range(len(self._blocks)):
@@ -99,7 +85,7 @@ class ResultPool:
             else:
                 block = np.empty(size, np.uint8)
             self._blocks = [*self._blocks[1 - _MOST_KEPT :], block]
-            return block
+            return _view(block, shape, dtype)
 
 
 def _view(memory: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, int]:

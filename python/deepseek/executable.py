@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,9 @@ from deepseek import runtime
 from deepseek.errors import ExecutionError, GpuError, InputError
 from deepseek.host_memory import HostMemory
 from deepseek.runtime.gpu_target import is_gpu
-from deepseek.signature import ENTRY, ITEM_BYTES, Held, Signature, check_weights
+from deepseek.signature import ENTRY, ITEM_BYTES, Binding, Signature, check_weights
 
-__all__ = ["ITEM_BYTES", "Executable"]
+__all__ = ["ITEM_BYTES", "Executable", "Prepared"]
 
 _MANIFEST_VERSION = 1
 
@@ -116,23 +116,52 @@ class Executable:
         stays on the GPU. Raises MemoryError."""
         return self._memory.zeros(shape, np.dtype(dtype))
 
-    def hold(self, first: int, arrays: Sequence[Any]) -> Held:
-        """Arguments from number `first` (0 is the first) on that are updated in place, as caches are, for several calls.
-
-        They are checked once. A call gives the Held in their place, and its results leave them out. Raises InputError.
-        """
-        return self._signature.hold(first, arrays, self._memory.kinds, self._memory.held_address)
-
     def __call__(self, *inputs: Any, out: Mapping[int, Any] | None = None) -> tuple[Any, ...]:
         """Run the program; raises InputError for arguments that do not fit, ExecutionError when out of memory.
 
-        Arguments are numpy arrays, neighbours possibly held; a program of a GPU takes DeviceArrays, too. `out`:
-        DeviceArrays by the number of the result that goes there and stays on the GPU.
+        Arguments are numpy arrays; a program of a GPU takes DeviceArrays, too. `out`: DeviceArrays by the number of the
+        result that goes there and stays on the GPU.
         """
-        call = self._signature.check(inputs, self._memory.kinds)
+        arrays, binding = self._signature.check(inputs, self._memory.kinds)
+        results = self._prepared(arrays, binding, out)()
+        # The caller's own objects, even where a subclass of ndarray was given.
+        specs = self._signature.results
+        return tuple([inputs[r.slot] if r.tied else a for r, a in zip(specs, results, strict=True)])
+
+    def prepare(self, *inputs: Any, out: Mapping[int, Any] | None = None) -> Prepared:
+        """A call to be repeated: it reads what these arrays hold then. Arguments and errors are those of a call, but
+        numpy's arrays must be C-contiguous."""
+        arrays, binding = self._signature.check(inputs, self._memory.kinds)
+        for spec, given, array in zip(self._signature.inputs, inputs, arrays, strict=True):
+            if array is not given:
+                raise InputError(f"{spec.label}: must be C-contiguous and aligned, got strides {given.strides}")
+        return Prepared(self, self._prepared(arrays, binding, out))
+
+    def _prepared(
+        self, arrays: Sequence[Any], binding: Binding, out: Mapping[int, Any] | None
+    ) -> Callable[[], list[Any]]:
         if not self._bound:
             raise ExecutionError("the program has no weights yet: call bind_weights first")
-        return tuple(self._memory.run(self._main, self._buffers, call, out or {}))
+        return self._memory.prepare(self._main, self._signature, self._buffers, arrays, binding, out or {})
+
+
+class Prepared:
+    """A call of a program whose arguments were checked; results are valid until it is repeated.
+
+    Raises ExecutionError once the program has other weights.
+    """
+
+    def __init__(self, program: Executable, run: Callable[[], list[Any]]) -> None:
+        """`run` is what the program's memory has prepared."""
+        self._program = program
+        self._weights = program._kept
+        self._run = run
+
+    def __call__(self) -> list[Any]:
+        """The results of the program for what its arguments hold now; tied ones are these arguments."""
+        if self._program._kept is not self._weights:
+            raise ExecutionError("the program has other weights now: prepare the call again")
+        return self._run()
 
 
 def _gpu_memory(module: runtime.Module, manifest: Mapping[str, Any]) -> Any:

@@ -7,7 +7,8 @@ import math
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from deepseek.buffers import address_of
 from deepseek.errors import InputError
 from deepseek.host_memory import check_code
 from deepseek.runtime.gpu import Buffer, Device, Graph
-from deepseek.signature import Binding, Call, Entry, Input
+from deepseek.signature import Binding, Entry, Signature
 
 __all__ = ["DeviceArray", "GpuMemory", "default_device"]
 
@@ -124,17 +125,6 @@ class GpuMemory:
         """Where the first element lies."""
         return array.address
 
-    def held_address(self, spec: Input, array: np.ndarray | DeviceArray) -> int:
-        """As `address`; of an argument to be held, which stays on this device. Raises InputError."""
-        if not isinstance(array, DeviceArray):
-            raise InputError(f"{spec.label}: must be a DeviceArray to be held, got {type(array).__name__}")
-        self._check_device(spec, array)
-        return array.address
-
-    def _check_device(self, spec: Input, array: DeviceArray) -> None:
-        if array.device is not self.context:
-            raise InputError(f"{spec.label}: lies on another device than the program")
-
     def place(self, array: np.ndarray) -> DeviceArray:
         """A weight where the program can read it."""
         return DeviceArray.of(self.context, array)
@@ -153,70 +143,87 @@ class GpuMemory:
             self._call(entry, buffers, dims, "preparing the weights")
             self.context.synchronize()
 
-    def run(self, main: Entry, buffers: ctypes.Array, call: Call, out: Mapping[int, DeviceArray]) -> list[Any]:
-        """Run dsc_main; the results on the host but for those that go to `out`, a tied one being its argument."""
-        inputs, results, arrays = call.form.inputs, call.form.results, call.arrays
-        for spec, array in zip(inputs, arrays, strict=True):
-            if isinstance(array, DeviceArray):
-                self._check_device(spec, array)
-        call.check_overlap([_address(array) for array in arrays])
-        self._check_out(out, call)
+    def prepare(
+        self,
+        main: Entry,
+        signature: Signature,
+        buffers: ctypes.Array,
+        arrays: Sequence[np.ndarray | DeviceArray],
+        binding: Binding,
+        out: Mapping[int, DeviceArray],
+    ) -> Callable[[], list[Any]]:
+        """What runs dsc_main, once or repeatedly, and gives the results: on the host, but for those that go to `out`; a
+        tied one is its argument."""
+        for spec, array in zip(signature.inputs, arrays, strict=True):
+            if isinstance(array, DeviceArray) and array.device is not self.context:
+                raise InputError(f"{spec.label}: lies on another device than the program")
+        signature.check_overlap(arrays, [_address(array) for array in arrays])
+        self._check_out(out, signature, binding, arrays)
+        return partial(self._run, main, signature, buffers, arrays, binding, out)
+
+    def _run(
+        self,
+        main: Entry,
+        signature: Signature,
+        buffers: ctypes.Array,
+        arrays: Sequence[np.ndarray | DeviceArray],
+        binding: Binding,
+        out: Mapping[int, DeviceArray],
+    ) -> list[Any]:
         with self.context.lock:
-            for slot, address in call.held.slots if call.held else ():
-                buffers[slot] = address
-            placed = [self._enter(spec.slot, array) for spec, array in zip(inputs, arrays, strict=True)]
-            for spec, array in zip(inputs, placed, strict=True):
+            placed = [self._enter(index, array) for index, array in enumerate(arrays)]
+            for spec, array in zip(signature.inputs, placed, strict=True):
                 buffers[spec.slot] = array.address
-            made: list[Any] = []
-            for result, shape in zip(results, call.binding.shapes, strict=True):
+            results: list[Any] = []
+            for index, (result, shape) in enumerate(zip(signature.results, binding.shapes, strict=True)):
                 if result.tied:
-                    made.append(placed[result.slot])
+                    results.append(placed[result.slot])
                     continue
-                if result.number in out:
-                    made.append(out[result.number])
+                if index in out:
+                    results.append(out[index])
                 else:
                     nbytes = math.prod(shape) * result.dtype.itemsize
-                    made.append(DeviceArray(self._staged("result", result.slot, nbytes), shape, result.dtype))
-                buffers[result.slot] = made[-1].address
-            self._launch(main, buffers, call.binding)
-            for spec, array, inside in zip(inputs, arrays, placed, strict=True):
+                    results.append(DeviceArray(self._staged("result", index, nbytes), shape, result.dtype))
+                buffers[result.slot] = results[-1].address
+            self._launch(main, buffers, binding)
+            for spec, array, inside in zip(signature.inputs, arrays, placed, strict=True):
                 if spec.tied and isinstance(array, np.ndarray):
                     _download(inside, array)
             return [
-                arrays[result.slot] if result.tied else array if result.number in out else array.numpy()
-                for result, array in zip(results, made, strict=True)
+                arrays[result.slot] if result.tied else array if index in out else array.numpy()
+                for index, (result, array) in enumerate(zip(signature.results, results, strict=True))
             ]
 
-    def _check_out(self, out: Mapping[int, DeviceArray], call: Call) -> None:
+    def _check_out(
+        self, out: Mapping[int, DeviceArray], signature: Signature, binding: Binding, arrays: Sequence[Any]
+    ) -> None:
         """Raises InputError where results cannot go: to arrays of other shapes, or that the call reads or writes."""
-        own = {r.number: (r, s) for r, s in zip(call.form.results, call.binding.shapes, strict=True) if not r.tied}
-        held = call.held.arrays if call.held else ()
-        taken = [array for array in (*call.arrays, *held) if isinstance(array, DeviceArray)]
-        for number, array in out.items():
-            if number not in own:
-                raise InputError(f"there is no result {number} of its own")
-            result, shape = own[number]
-            if array.device is not self.context or array.shape != shape or array.dtype != result.dtype:
-                raise InputError(f"result {number} is {shape} {result.dtype}, but goes to {array.shape} {array.dtype}")
+        taken = [array for array in arrays if isinstance(array, DeviceArray)]
+        for index, array in out.items():
+            if not 0 <= index < len(signature.results) or signature.results[index].tied:
+                raise InputError(f"there is no result {index} of its own")
+            shape, dtype = binding.shapes[index], signature.results[index].dtype
+            if array.device is not self.context or array.shape != shape or array.dtype != dtype:
+                raise InputError(f"result {index} is {shape} {dtype}, but goes to {array.shape} {array.dtype}")
             for other in taken:
                 if array.address < other.address + other.nbytes and other.address < array.address + array.nbytes:
-                    raise InputError(f"result {number} must not share memory with an argument or another result")
+                    raise InputError(f"result {index} must not share memory with an argument or another result")
             taken.append(array)
 
-    def _enter(self, slot: int, array: np.ndarray | DeviceArray) -> DeviceArray:
+    def _enter(self, index: int, array: np.ndarray | DeviceArray) -> DeviceArray:
         if isinstance(array, DeviceArray):
             return array
-        target = self._staged("argument", slot, array.nbytes)
+        target = self._staged("argument", index, array.nbytes)
         self.context.upload(array, target)
         return DeviceArray(target, array.shape, array.dtype)
 
-    def _staged(self, kind: str, slot: int, nbytes: int) -> Buffer:
+    def _staged(self, kind: str, index: int, nbytes: int) -> Buffer:
         """Device memory of an argument or result, the same as last time if it suffices."""
-        buffer = self._staging.get((kind, slot))
+        buffer = self._staging.get((kind, index))
         if buffer is None or buffer.nbytes < nbytes:
             buffer = self.context.allocate(max(nbytes, _LEAST_STAGED))
             if nbytes <= _MOST_STAGED:
-                self._staging[kind, slot] = buffer
+                self._staging[kind, index] = buffer
         return buffer
 
     def _launch(self, main: Entry, buffers: ctypes.Array, binding: Binding) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from deepseek.buffers import ResultPool, address_of, aligned_parts, aligned_zeros, mapped_files
 from deepseek.errors import ExecutionError, InputError
 from deepseek.runtime import Context
-from deepseek.signature import Call, Entry, Held, Input
+from deepseek.signature import Binding, Entry, Signature
 
 __all__ = ["HostMemory"]
 
@@ -27,16 +26,10 @@ class HostMemory:
     def __init__(self, threads: int | None) -> None:
         self.context = Context.default(threads)
         self._pool = ResultPool()
-        self._entered: weakref.ref[Held] | None = None  # held arguments whose addresses the buffers have
 
     @staticmethod
     def address(array: np.ndarray) -> int:
         """Where the first element lies."""
-        return address_of(array)
-
-    @staticmethod
-    def held_address(_: Input, array: np.ndarray) -> int:
-        """As `address`; of an argument to be held."""
         return address_of(array)
 
     def place(self, array: np.ndarray) -> np.ndarray:
@@ -59,46 +52,50 @@ class HostMemory:
             code = entry(self.context.handle, buffers, dims)
         check_code(code, "preparing the weights")
 
-    def run(self, main: Entry, buffers: ctypes.Array, call: Call, out: Mapping[int, object]) -> list[np.ndarray]:
-        """Run dsc_main; the results, a tied one being its argument. Raises InputError for memory of a GPU."""
+    def prepare(
+        self,
+        main: Entry,
+        signature: Signature,
+        buffers: ctypes.Array,
+        arrays: Sequence[np.ndarray],
+        binding: Binding,
+        out: Mapping[int, object],
+    ) -> Callable[[], list[np.ndarray]]:
+        """What runs dsc_main, once or repeatedly, and gives the results, which lie in the same memory each time; a tied
+        one is its argument. Raises InputError for memory of a GPU."""
         if out:
             raise InputError(f"result {min(out)} cannot stay on a GPU: the program runs on the CPU")
-        addresses = [address_of(array) for array in call.arrays]
-        call.check_overlap(addresses)
-        results, result_addresses = self._make_results(call)
-        with self.context.lock:
-            self._enter(call.held, buffers)
-            for spec, address in zip(call.form.inputs, addresses, strict=True):
-                buffers[spec.slot] = address
-            for slot, address in result_addresses:
-                buffers[slot] = address
-            code = main(self.context.handle, ctypes.addressof(buffers), ctypes.addressof(call.binding.dims))
-        if code:
-            check_code(code, "running the program")
-        return results
+        addresses = [address_of(array) for array in arrays]
+        signature.check_overlap(arrays, addresses)
+        results, result_addresses = self._make_results(signature, arrays, binding)
+        own = type(buffers).from_buffer_copy(buffers)
+        for spec, address in zip(signature.inputs, addresses, strict=True):
+            own[spec.slot] = address
+        for slot, address in result_addresses:
+            own[slot] = address
+        context, where, dims = self.context, ctypes.addressof(own), ctypes.addressof(binding.dims)
 
-    def _enter(self, held: Held | None, buffers: ctypes.Array) -> None:
-        """Brings held arguments to the buffers, unless the last call left them there."""
-        if held is None:
-            self._entered = None
-        elif self._entered is None or self._entered() is not held:
-            for slot, address in held.slots:
-                buffers[slot] = address
-            self._entered = weakref.ref(held)
+        def run(_: object = (own, binding, arrays)) -> list[np.ndarray]:  # what the addresses are of
+            with context.lock:
+                code = main(context.handle, where, dims)
+            if code:
+                check_code(code, "running the program")
+            return results
 
-    def _make_results(self, call: Call) -> tuple[list[np.ndarray], list[tuple[int, int]]]:
-        specs = list(zip(call.form.results, call.binding.shapes, strict=True))
-        try:
-            made = iter(self._pool.empty([(shape, result.dtype) for result, shape in specs if not result.tied]))
-        except (MemoryError, ValueError) as error:
-            sizes = ", ".join(f"{shape} {result.dtype}" for result, shape in specs if not result.tied)
-            raise ExecutionError(f"out of memory for results: {sizes}") from error
+        return run
+
+    def _make_results(
+        self, signature: Signature, arrays: Sequence[np.ndarray], binding: Binding
+    ) -> tuple[list[np.ndarray], list[tuple[int, int]]]:
         results, addresses = [], []
-        for result, _ in specs:
+        for result, shape in zip(signature.results, binding.shapes, strict=True):
             if result.tied:
-                results.append(call.arrays[result.slot])
+                results.append(arrays[result.slot])
                 continue
-            array, address = next(made)
+            try:
+                array, address = self._pool.empty(shape, result.dtype)
+            except (MemoryError, ValueError) as error:
+                raise ExecutionError(f"out of memory for a result of shape {shape} and {result.dtype}") from error
             results.append(array)
             addresses.append((result.slot, address))
         return results, addresses

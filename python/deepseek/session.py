@@ -16,11 +16,9 @@ if TYPE_CHECKING:
     from deepseek.executable import Executable
     from deepseek.model import Model
     from deepseek.runtime import SaturationCounter
-    from deepseek.signature import Held
 
 __all__ = ["Session", "integers"]
 
-_FIRST_CACHE = 2  # among the arguments of a program: ids, lengths, caches, temperature
 _FIRST_CAPACITY = 128
 _TEMPERATURES = 1e-30, 1e30  # beyond, all tokens but the first weigh nothing, or all the same
 _NUMPY = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16)}  # what caches are made of
@@ -40,7 +38,7 @@ class Session:
         self._passes = 0
         self._caches: list[Any] = []  # arrays, or DeviceArrays that stay on the GPU
         self._logits: Any = None  # of the last pass, on a GPU
-        self._held: tuple[range, Held | None] = range(0), None  # the rows of the last pass, of all caches
+        self._decoder: _Decoder | None = None  # of the last pass of one token
         self._counter: SaturationCounter | None = None  # of these caches
 
     @property
@@ -78,26 +76,27 @@ class Session:
     ) -> list[Candidates]:
         """As `forward`, but what a sampler of that temperature chooses the next token of each row from.
 
-        A GPU keeps the logits: those of all tokens are there until the next pass of this session.
+        The logits of all tokens are there until the next pass of this session.
         """
-        logits, *found = self._append(ids, lengths, rows, temperature)
+        logits, *found = self._append(ids, lengths, rows, temperature, repeats=True)
         if not found:
             return [Candidates.of(own if own.ndim == 1 else own[-1]) for own in logits]
         number = self._passes
 
         def everything(row: int) -> np.ndarray:
-            if isinstance(logits, np.ndarray):
-                return logits[row]
             if number != self._passes:
                 raise ExecutionError("the logits of an earlier step are gone, ask for them before the next one")
-            return logits[row : row + 1].numpy()[0]
+            return logits[row].copy() if isinstance(logits, np.ndarray) else logits[row : row + 1].numpy()[0]
 
+        top_ids, top_logits, totals = found
         return [
-            Candidates(own, top, float(total), partial(everything, row))
-            for row, (own, top, total) in enumerate(zip(*found))
+            Candidates(own, top, total, partial(everything, row))
+            for row, (own, top, total) in enumerate(zip(top_ids.copy(), top_logits.copy(), totals.tolist()))
         ]
 
-    def _append(self, ids: Any, lengths: Any, rows: range | None, temperature: float) -> tuple[Any, ...]:
+    def _append(
+        self, ids: Any, lengths: Any, rows: range | None, temperature: float, repeats: bool = False
+    ) -> list[Any]:
         array = integers("ids", ids)
         model = self.model
         rows = range(self.batch) if rows is None else rows
@@ -118,28 +117,31 @@ class Session:
                 f"length of row {rows[row]} is {after[row]}, expected at most {held[row]} held + {s} new positions"
             )
         self._reserve(longest)
-        results = self._run(
-            np.ascontiguousarray(array, np.int32), np.ascontiguousarray(after, np.int32), rows, temperature
-        )
+        results = self._run(array, after, rows, temperature, repeats)
         self.lengths[rows.start : rows.stop] = after
         return results
 
-    def _run(self, ids: np.ndarray, after: np.ndarray, rows: range, temperature: float) -> tuple[Any, ...]:
+    def _run(self, ids: np.ndarray, after: np.ndarray, rows: range, temperature: float, repeats: bool) -> list[Any]:
         """One pass, and another one by a safer program where the guard asks for it: it writes the same positions.
 
-        Logits, and of a program that looks for candidates: their ids, their logits, the sum of all weights.
+        Logits, and of a program that looks for candidates: their ids, their logits, and the sum of all weights. They
+        may lie where those of the next pass of one token do, if it `repeats` this one.
         """
         guard = self.model.guard
         self._passes += 1
         while True:
             if self._program is not self.model.executable:
                 self._adopt(self.model.executable)
-            caches = self._hold(rows)
-            if self._ranks:
-                at = np.full(len(rows), _in_f32(temperature), np.float32)
-                results = self._program(ids, after, caches, at, out=self._kept(rows))
+            if repeats and self._ranks and ids.shape[1] == 1:
+                decoder = self._decoder
+                if decoder is None or decoder.rows != rows:
+                    decoder = self._decoder = _Decoder(self._program, rows, self._views(rows), self._kept(rows))
+                found = decoder(ids, after, temperature)
             else:
-                results = self._program(ids, after, caches)
+                at = (np.full(len(rows), _in_f32(temperature), np.float32),) if self._ranks else ()
+                given = np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(after, np.int32)
+                found = self._program(*given, *self._views(rows), *at, out=self._kept(rows))
+            results = [found[0], *found[-3:]] if self._ranks else [found[0]]
             if guard is None:
                 return results
             begins, ends = np.zeros((2, self.batch), np.int32)
@@ -151,17 +153,12 @@ class Session:
             if guard.admits(self._program, seen, self._counter, begins, ends):
                 return results
 
-    def _hold(self, rows: range) -> Held:
-        """Those rows of all caches."""
-        known, held = self._held
-        if held is None or known != rows:
-            held = self._program.hold(_FIRST_CACHE, [cache[rows.start : rows.stop] for cache in self._caches])
-            self._held = rows, held
-        return held
+    def _views(self, rows: range) -> list[Any]:
+        return [cache[rows.start : rows.stop] for cache in self._caches]
 
     def _kept(self, rows: range) -> dict[int, Any] | None:
         """Where a GPU keeps the logits of those rows; other sessions of the program have theirs."""
-        if isinstance(self._caches[0], np.ndarray):
+        if not self._ranks or isinstance(self._caches[0], np.ndarray):
             return None
         if self._logits is None:
             self._logits = self._program.zeros((self.batch, self.model.vocabulary), np.dtype(np.float32))
@@ -181,7 +178,7 @@ class Session:
 
     def _allocate(self, capacity: int) -> None:
         """Caches of `capacity` positions as the program has them, with what is held. Raises `ExecutionError`."""
-        self._held = range(0), None  # it would keep the old ones
+        self._decoder = None  # it would keep the old ones
         held = int(self.lengths.max())
         try:
             for index, (heads, size, dtype) in enumerate(self._planes):
@@ -200,6 +197,27 @@ class Session:
         grown, self.capacity, self._counter = self.capacity > 0, capacity, None
         if grown:
             trim_heap()  # the old caches are as large as all that follows
+
+
+class _Decoder:
+    """Passes of one token for the same rows, whose arguments and results stay where they are.
+
+    Checking the arguments, caches of each layer among them, takes a twentieth of a small model's pass: nothing of the
+    interpreter is left in a near cache when the weights have passed through it.
+    """
+
+    def __init__(self, program: Executable, rows: range, caches: list[Any], out: dict[int, Any] | None) -> None:
+        self.rows = rows
+        self._ids = np.zeros((len(rows), 1), np.int32)
+        self._lengths = np.zeros(len(rows), np.int32)
+        self._temperatures = np.zeros(len(rows), np.float32)
+        self._run = program.prepare(self._ids, self._lengths, *caches, self._temperatures, out=out)
+
+    def __call__(self, ids: np.ndarray, lengths: np.ndarray, temperature: float) -> list[Any]:
+        self._ids[:] = ids
+        self._lengths[:] = lengths
+        self._temperatures.fill(_in_f32(temperature))
+        return self._run()
 
 
 def _in_f32(temperature: float) -> float:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,9 +12,9 @@ import numpy as np
 from deepseek.errors import ExecutionError, InputError
 from deepseek.formats import ML_DTYPES
 
-__all__ = ["ENTRY", "ITEM_BYTES", "Binding", "Call", "Entry", "Held", "Input", "Result", "Signature", "check_weights"]
+__all__ = ["ENTRY", "ITEM_BYTES", "Binding", "Entry", "Input", "Result", "Signature", "check_weights"]
 
-_MAX_BINDINGS = 256  # distinct shape tuples remembered per program and held arguments
+_MAX_BINDINGS = 256  # distinct shape tuples remembered per program
 ITEM_BYTES = {
     "f64": 8,
     "f32": 4,
@@ -50,8 +48,7 @@ class Input:
 class Result:
     """A result of a call; a tied one is the argument that was updated in place."""
 
-    number: int  # among the results of the program
-    slot: int  # position in the buffers of dsc_main; of a tied one: position in the call's arrays
+    slot: int  # position in the buffers of dsc_main; of a tied one: position in the call's inputs
     tied: bool
     dtype: np.dtype
     shape: tuple[int | str, ...]
@@ -62,66 +59,7 @@ class Binding:
     """What one tuple of input shapes means: symbol values and result shapes."""
 
     dims: ctypes.Array
-    shapes: tuple[tuple[int, ...], ...]  # of the call's results, tied ones included
-
-
-@dataclass(frozen=True, eq=False)
-class Form:
-    """What a call gives and gets: everything, or what is left beside held arguments."""
-
-    inputs: Sequence[Input]
-    results: Sequence[Result]
-    bindings: dict[tuple[tuple[int, ...], ...], Binding] = field(default_factory=dict)
-
-    @cached_property
-    def tied(self) -> bool:
-        """Whether a call updates one of its arrays."""
-        return any(spec.tied for spec in self.inputs)
-
-
-class Held:
-    """Neighbouring arguments that are updated in place, checked once for several calls.
-
-    A call gives it in their place, and gets the other results.
-    """
-
-    def __init__(
-        self, owner: Signature, first: int, arrays: Sequence[Any], addresses: Sequence[int], form: Form
-    ) -> None:
-        """`owner`: of the program; `form`: what is left for its calls to give and get."""
-        self.owner, self.first, self.form = owner, first, form
-        self.arrays = tuple(arrays)  # keeps them where they are
-        specs = owner.inputs[first : first + len(arrays)]
-        self.slots = [(spec.slot, address) for spec, address in zip(specs, addresses, strict=True)]
-        order = sorted(range(len(arrays)), key=addresses.__getitem__)
-        order = [index for index in order if arrays[index].nbytes]
-        self._labels = [specs[index].label for index in order]
-        self._starts = [addresses[index] for index in order]
-        self._ends = [addresses[index] + arrays[index].nbytes for index in order]
-
-    def check_apart(self, spec: Input, start: int, size: int) -> None:
-        """Refuse another argument in `size` bytes at `start` that shares memory with a held one."""
-        index = bisect_left(self._starts, start + size) - 1
-        if size and index >= 0 and self._ends[index] > start:
-            raise _shared(self._labels[index], spec.label)
-
-
-@dataclass(slots=True)
-class Call:
-    """The checked arguments of a call."""
-
-    form: Form
-    arrays: list[Any]
-    binding: Binding
-    held: Held | None
-
-    def check_overlap(self, addresses: Sequence[int]) -> None:
-        """Refuse an input that shares memory with one that is updated in place."""
-        if self.held is not None:
-            for spec, array, address in zip(self.form.inputs, self.arrays, addresses, strict=True):
-                self.held.check_apart(spec, address, array.nbytes)
-        if self.form.tied:
-            _check_apart(self.form.inputs, self.arrays, addresses)
+    shapes: tuple[tuple[int, ...], ...]  # of the results, tied ones included
 
 
 class Signature:
@@ -133,63 +71,49 @@ class Signature:
         self.inputs = _plan_inputs(arguments)
         self.results = _plan_results(manifest["main"]["results"], self.inputs, len(arguments))
         self.slots = len(arguments) + sum(not result.tied for result in self.results)
+        self._tied = any(spec.tied for spec in self.inputs)
         self.symbols = {symbol["name"]: symbol for symbol in manifest["symbols"]}
-        self._form = Form(self.inputs, self.results)
         self._dynamic = sum(isinstance(size, str) for result in self.results for size in result.shape)
         self._shapes = _SHAPES(symbol("dsc_main_shapes")) if self._dynamic else None
+        self._bindings: dict[tuple[tuple[int, ...], ...], Binding] = {}
 
-    def check(self, inputs: Sequence[Any], kinds: tuple[type, ...]) -> Call:
+    def check(self, inputs: Sequence[Any], kinds: tuple[type, ...]) -> tuple[list[Any], Binding]:
         """The arguments of a call, contiguous, and what their shapes mean; raises InputError if they do not fit.
 
-        Arguments are arrays of numpy, or of the other `kinds` as they are, and one Held at most.
+        Arguments are arrays of numpy, or of the other `kinds` as they are.
         """
-        form = self._form
-        held = next((given for given in inputs if type(given) is Held), None)
-        if held is not None:
-            form, inputs = held.form, self._beside(held, inputs)
-        if len(inputs) != len(form.inputs):
-            names = ", ".join(spec.label for spec in form.inputs)
-            others = " beside the held ones" if held else ""
-            raise InputError(f"expected {len(form.inputs)} arguments{others} ({names}), got {len(inputs)}")
-        arrays = [_checked(array, spec, kinds) for array, spec in zip(inputs, form.inputs, strict=True)]
+        if len(inputs) != len(self.inputs):
+            names = ", ".join(spec.label for spec in self.inputs)
+            raise InputError(f"expected {len(self.inputs)} arguments ({names}), got {len(inputs)}")
+        arrays = [_checked(array, spec, kinds) for array, spec in zip(inputs, self.inputs, strict=True)]
         key = tuple([array.shape for array in arrays])
-        return Call(form, arrays, form.bindings.get(key) or self._bind(form, key, held), held)
+        return arrays, self._bindings.get(key) or self._bind(key)
 
-    def hold(
-        self, first: int, arrays: Sequence[Any], kinds: tuple[type, ...], address: Callable[[Input, Any], int]
-    ) -> Held:
-        """The arguments from number `first` on for several calls. Raises InputError if they do not fit, or are not
-        updated in place."""
-        end = first + len(arrays)
-        if not 0 <= first < end <= len(self.inputs):
-            raise InputError(f"arguments {first} to {end - 1} cannot be held: there are {len(self.inputs)}")
-        specs = self.inputs[first:end]
-        for spec in specs:
-            if not spec.tied:
-                raise InputError(f"{spec.label}: is not updated in place and cannot be held")
-        arrays = [_checked(array, spec, kinds) for array, spec in zip(arrays, specs, strict=True)]
-        addresses = [address(spec, array) for spec, array in zip(specs, arrays, strict=True)]
-        _check_apart(specs, arrays, addresses)
-        inputs = [*self.inputs[:first], *self.inputs[end:]]
-        results = [
-            replace(result, slot=result.slot - len(arrays)) if result.tied and result.slot >= end else result
-            for result in self.results
-            if not (result.tied and first <= result.slot < end)
-        ]
-        return Held(self, first, arrays, addresses, Form(inputs, results))
+    def check_overlap(self, arrays: Sequence[Any], addresses: Sequence[int]) -> None:
+        """Refuse an input that shares memory with one that is updated in place."""
+        if not self._tied:
+            return
+        order = sorted(range(len(arrays)), key=addresses.__getitem__)
+        end, last = 0, order[0]  # the furthest end so far, and whose it is
+        tied_end, tied_last = 0, order[0]
+        for index in order:
+            size = arrays[index].nbytes
+            if not size:
+                continue
+            start, tied = addresses[index], self.inputs[index].tied
+            limit, other = (end, last) if tied else (tied_end, tied_last)
+            if start < limit:
+                a, b = (index, other) if tied else (other, index)
+                raise InputError(
+                    f"{self.inputs[a].label}: is updated in place and must not share memory with {self.inputs[b].label}"
+                )
+            if start + size > end:
+                end, last = start + size, index
+            if tied and start + size > tied_end:
+                tied_end, tied_last = start + size, index
 
-    def _beside(self, held: Held, inputs: Sequence[Any]) -> list[Any]:
-        if held.owner is not self:
-            raise InputError("held arguments belong to another program")
-        if held.first >= len(inputs) or inputs[held.first] is not held:
-            raise InputError(f"held arguments must stand in the place of {self.inputs[held.first].label}")
-        return [*inputs[: held.first], *inputs[held.first + 1 :]]
-
-    def _bind(self, form: Form, given: tuple[tuple[int, ...], ...], held: Held | None) -> Binding:
+    def _bind(self, shapes: tuple[tuple[int, ...], ...]) -> Binding:
         """Check input shapes against the signature; raises InputError on the first that does not fit."""
-        shapes = given
-        if held is not None:
-            shapes = (*given[: held.first], *(array.shape for array in held.arrays), *given[held.first :])
         values: dict[str, tuple[int, int, int]] = {}  # symbol -> size, argument, dim
         for index, (spec, shape) in enumerate(zip(self.inputs, shapes, strict=True)):
             if len(shape) != len(spec.shape):
@@ -207,11 +131,10 @@ class Signature:
         if missing:
             raise ExecutionError(f'no argument gives the size of "{missing[0]}": compile the program again')
         dims = (ctypes.c_int64 * max(len(self.symbols), 1))(*[values[name][0] for name in self.symbols])
-        all_shapes = self._result_shapes(dims)
-        binding = Binding(dims, tuple(all_shapes[result.number] for result in form.results))
-        if len(form.bindings) >= _MAX_BINDINGS:
-            form.bindings.clear()
-        form.bindings[given] = binding
+        binding = Binding(dims, self._result_shapes(dims))
+        if len(self._bindings) >= _MAX_BINDINGS:
+            self._bindings.clear()
+        self._bindings[shapes] = binding
         return binding
 
     def _check_equal(self, spec: Input, index: int, dim: int, size: int, first: tuple[int, int, int]) -> None:
@@ -269,10 +192,10 @@ def _plan_results(results: Sequence[dict[str, Any]], inputs: Sequence[Input], sl
     for index, result in enumerate(results):
         tied, shape = result["tied"], tuple(result["shape"])
         if tied is not None:
-            plans.append(Result(index, positions[tied], True, inputs[positions[tied]].dtype, shape))
+            plans.append(Result(positions[tied], True, inputs[positions[tied]].dtype, shape))
             continue
         dtype = _numpy_dtype(result["dtype"], result["unsigned"], _label("result", index, result["name"]))
-        plans.append(Result(index, slot, False, dtype, shape))
+        plans.append(Result(slot, False, dtype, shape))
         slot += 1
     return plans
 
@@ -309,30 +232,6 @@ def _checked(array: Any, spec: Input, kinds: tuple[type, ...]) -> Any:
     if not flags.writeable:
         raise InputError(f"{spec.label}: is updated in place and must be writable, got a read-only array")
     return array
-
-
-def _check_apart(specs: Sequence[Input], arrays: Sequence[Any], addresses: Sequence[int]) -> None:
-    """Refuse an input that shares memory with one that is updated in place."""
-    order = sorted(range(len(arrays)), key=addresses.__getitem__)
-    end, last = 0, order[0]  # the furthest end so far, and whose it is
-    tied_end, tied_last = 0, order[0]
-    for index in order:
-        size = arrays[index].nbytes
-        if not size:
-            continue
-        start, tied = addresses[index], specs[index].tied
-        limit, other = (end, last) if tied else (tied_end, tied_last)
-        if start < limit:
-            a, b = (index, other) if tied else (other, index)
-            raise _shared(specs[a].label, specs[b].label)
-        if start + size > end:
-            end, last = start + size, index
-        if tied and start + size > tied_end:
-            tied_end, tied_last = start + size, index
-
-
-def _shared(updated: str, other: str) -> InputError:
-    return InputError(f"{updated}: is updated in place and must not share memory with {other}")
 
 
 def check_weights(arguments: Sequence[dict[str, Any]], weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

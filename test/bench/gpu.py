@@ -79,8 +79,7 @@ class Launcher:
 
         program = self.executable
         self.inputs = [x if isinstance(x, DeviceArray) else DeviceArray.of(self.device, x) for x in inputs]
-        call = program._signature.check(self.inputs, program._memory.kinds)
-        arrays, self.binding = call.arrays, call.binding
+        arrays, self.binding = program._signature.check(self.inputs, program._memory.kinds)
         for spec, array in zip(program._signature.inputs, arrays, strict=True):
             program._buffers[spec.slot] = array.address
         self.results = []

@@ -43,11 +43,9 @@ class Successor:
     def zeros(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         return aligned_zeros(shape, dtype)
 
-    def hold(self, first: int, caches: list[np.ndarray]) -> list[np.ndarray]:
-        assert first == 2 and len(caches) == 2
-        return caches
-
-    def __call__(self, ids: np.ndarray, lengths: np.ndarray, caches: list[np.ndarray]) -> tuple[np.ndarray]:
+    def __call__(
+        self, ids: np.ndarray, lengths: np.ndarray, *caches: np.ndarray, out: None = None
+    ) -> tuple[np.ndarray, ...]:
         assert ids.dtype == lengths.dtype == np.int32
         b, s = ids.shape
         for cache in caches:
@@ -63,7 +61,7 @@ class Successor:
         logits = np.zeros((b, VOCABULARY), np.float32)
         last = ids[:, -1]
         logits[np.arange(b), (last + 1) % VOCABULARY] = np.where(last >= self.poisoned, np.nan, 9)
-        return (logits,)
+        return logits, *caches
 
 
 class Letters:

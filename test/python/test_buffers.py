@@ -13,7 +13,7 @@ SHAPE, F32 = (64, 1024), np.dtype(np.float32)
 
 
 def _take(pool: ResultPool) -> np.ndarray:
-    ((array, address),) = pool.empty([(SHAPE, F32)])
+    array, address = pool.empty(SHAPE, F32)
     assert address == address_of(array) and address % 64 == 0
     assert array.shape == SHAPE and array.dtype == F32 and array.flags.writeable
     return array
@@ -44,24 +44,14 @@ def test_memory_in_sight_is_not_touched(see: object) -> None:
 
 def test_other_sizes_and_small_ones_are_fresh() -> None:
     pool = ResultPool()
-    ((small, _),) = pool.empty([((4,), F32)])
+    small, _ = pool.empty((4,), F32)
     assert small.base is not None and not pool._blocks
     _take(pool)
-    ((other, _),) = pool.empty([((65, 1024), F32)])
+    other, _ = pool.empty((65, 1024), F32)
     assert len(pool._blocks) == 2 and other.shape == (65, 1024)
     for rows in range(70, 90):
-        pool.empty([((rows, 1024), F32)])
+        pool.empty((rows, 1024), F32)
     assert len(pool._blocks) == 4
-
-
-def test_arrays_of_a_call_lie_apart() -> None:
-    shapes = [(3,), (), SHAPE, (0, 4), (17,), (70, 1024)]
-    made = ResultPool().empty([(shape, F32) for shape in shapes])
-    for number, (array, address) in enumerate(made):
-        assert address % 64 == 0 and (not array.size or address == address_of(array))
-        array[...] = number
-    assert [array.shape for array, _ in made] == shapes
-    assert all((array == number).all() for number, (array, _) in enumerate(made))
 
 
 def test_threads_get_memory_of_their_own() -> None:

@@ -78,7 +78,7 @@ def test_an_answer_that_is_left(model: Model, monkeypatch: pytest.MonkeyPatch) -
     assert contents(conversation) == ["E", "BC", "F", "BCD"]
     # Ctrl-C during the prefill: the turn did not happen, and what was held before is held still.
     with monkeypatch.context() as patch:
-        patch.setattr(Successor, "__call__", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(Successor, "__call__", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             conversation.ask("G", OPTIONS).run()
     result = conversation.ask("H", OPTIONS).run()

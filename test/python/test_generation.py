@@ -127,7 +127,7 @@ def test_interrupt_during_a_pass(model: Model, monkeypatch: pytest.MonkeyPatch) 
     stream = model.stream("A")
     next(stream)
     with monkeypatch.context() as patch:
-        patch.setattr(Successor, "__call__", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(Successor, "__call__", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             next(stream)
     assert model.generate("A", max_new_tokens=2).text == "BC"
@@ -212,8 +212,10 @@ def test_batch_rows_reach_the_end_of_the_context(model: Model) -> None:
 
 
 def test_a_row_samples_the_same_in_every_batch(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    def flat(self: Successor, ids: np.ndarray, lengths: np.ndarray, caches: list[np.ndarray]) -> tuple[np.ndarray]:
-        return (np.zeros((len(ids), VOCABULARY), np.float32),)
+    def flat(
+        self: Successor, ids: np.ndarray, lengths: np.ndarray, *caches: np.ndarray, out: None = None
+    ) -> tuple[np.ndarray, ...]:
+        return np.zeros((len(ids), VOCABULARY), np.float32), *caches
 
     monkeypatch.setattr(Successor, "__call__", flat)
     model.tokenizer.stop_ids = frozenset()
@@ -241,10 +243,12 @@ def test_benchmark_ignores_end_tokens(model: Model) -> None:
 def test_a_model_of_all_logits(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that returns every position's logits generates from the last ones."""
 
-    def every(self: Any, ids: np.ndarray, lengths: np.ndarray, caches: list[np.ndarray]) -> tuple[np.ndarray]:
+    def every(
+        self: Any, ids: np.ndarray, lengths: np.ndarray, *caches: np.ndarray, out: None = None
+    ) -> tuple[np.ndarray, ...]:
         logits = np.zeros((*ids.shape, VOCABULARY), np.float32)
         np.put_along_axis(logits, ids[..., None] + 1, 1, axis=-1)
-        return (logits,)
+        return logits, *caches
 
     monkeypatch.setattr(Successor, "__call__", every)
     assert TextStream(model, [4, 1], SamplingOptions(2)).run().new_ids == [2, 3]

@@ -1,4 +1,4 @@
-"""Arguments that a program updates in place, given anew in each call or held over several."""
+"""Arguments that a program updates in place, and calls that are prepared once and repeated."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from manifests import argument, manifest, result, symbol
 
-from deepseek.errors import InputError
+from deepseek.errors import ExecutionError, InputError
 from deepseek.executable import Executable
 
 # cache[n] += x[n], and a fresh result: the size of the cache
@@ -77,83 +77,52 @@ def test_tied_errors(program: Executable) -> None:
     assert program(memory[:5], memory[5:10], memory[10:12])[0].base is memory  # neighbours are fine
 
 
-def test_held_arguments_are_updated_in_place(program: Executable) -> None:
+def test_prepared_calls_read_what_arrays_hold_then(program: Executable) -> None:
     x, cache, other = np.ones(5, np.float32), zeros(5), zeros(3)
-    held = program.hold(1, [cache, other])
-    for step in range(1, 4):
-        (size,) = program(x, held)  # without the held ones
-        np.testing.assert_array_equal(cache, step)
-        assert size == [5]
-    program(x, second := zeros(5), zeros(3))  # another call leaves other addresses in the buffers
-    program(x, held)
-    np.testing.assert_array_equal(second, 1)
-    np.testing.assert_array_equal(cache, 4)
-    third = zeros(5)
-    both = [program.hold(1, [cache, other]), program.hold(1, [third, zeros(3)])]
-    for step in range(1, 4):
-        for each in both:
-            program(x, each)
-        np.testing.assert_array_equal(third, step)
-        np.testing.assert_array_equal(cache, 4 + step)
+    prepared = program.prepare(x, cache, other)
+    np.testing.assert_array_equal(cache, 0)  # nothing ran yet
+    for step in (1, 10, 100):
+        x[:] = step
+        first, size, second = prepared()
+        assert first is cache and second is other and size == [5]
+    np.testing.assert_array_equal(cache, 111)
+    # Other calls of the program have addresses of their own.
+    another, third = zeros(4), zeros(5)
+    beside = program.prepare(np.ones(4, np.float32), another, zeros(3))
+    program(np.ones(5, np.float32), third, other)
+    for _ in range(3):
+        assert beside()[1] == [4]
+        assert prepared()[1] == [5]
+    np.testing.assert_array_equal(another, 3)
+    np.testing.assert_array_equal(third, 1)
+    np.testing.assert_array_equal(cache, 411)
 
 
-@pytest.mark.parametrize(("first", "results"), [(1, ["size", "other"]), (2, ["cache", "size"])])
-def test_some_of_the_arguments_are_held(program: Executable, first: int, results: list[str]) -> None:
-    given = [np.ones(5, np.float32), zeros(5), zeros(3)]
-    held = program.hold(first, given[first : first + 1])
-    for step in range(1, 4):
-        found = dict(zip(results, program(*given[:first], held, *given[first + 1 :]), strict=True))
-        assert found["size"] == [5]
-        for name, array in (("cache", given[1]), ("other", given[2])):
-            assert name not in found or found[name] is array
-        np.testing.assert_array_equal(given[1], step)
-
-
-def test_held_arguments_live_as_long_as_they_are_held(program: Executable) -> None:
+def test_prepared_calls_keep_their_arrays(program: Executable) -> None:
     cache = zeros(5)
     alive = weakref.ref(cache)
-    held = program.hold(1, [cache, zeros(3)])
+    prepared = program.prepare(np.ones(5, np.float32), cache, zeros(3))
     del cache
     gc.collect()
-    program(np.ones(5, np.float32), held)
-    assert alive() is not None
+    prepared()
     np.testing.assert_array_equal(alive(), 1)
-    del held
+    size = prepared()[1]
+    del prepared
     gc.collect()
-    assert alive() is None  # the program refers to what it last ran on, but does not keep it
+    assert alive() is None
+    assert size == [5]  # a result outlives the call
 
 
-def test_held_errors(program: Executable, compile_c: Callable[..., bytes]) -> None:
-    x, memory = np.ones(5, np.float32), zeros(20)
-    for first, arrays, message in [
-        (0, [x], 'argument 0 ("x"): is not updated in place and cannot be held'),
-        (2, [memory[:3], memory[5:8]], "arguments 2 to 3 cannot be held: there are 3"),
-        (1, [], "arguments 1 to 0 cannot be held: there are 3"),
-        (-1, [memory], "arguments -1 to -1 cannot be held: there are 3"),
-        (1, [memory[:5], memory[4:7]], 'argument 2 ("other"): is updated in place and must not share memory with '
-                                       'argument 1 ("cache")'),
-        (1, [memory[:5].astype("f8")], 'argument 1 ("cache"): dtype must be float32, got float64'),
-    ]:  # fmt: skip
-        with pytest.raises(InputError) as caught:
-            program.hold(first, arrays)
-        assert str(caught.value) == message
-    held, part = program.hold(1, [memory[:5], memory[7:10]]), program.hold(1, [memory[:5]])
-    stranger = Executable(compile_c(TIED), TIED_MANIFEST).hold(1, [memory[:5], memory[7:10]])
-    shared = "is updated in place and must not share memory with"
-    for inputs, message in [
-        ((held,), 'held arguments must stand in the place of argument 1 ("cache")'),
-        ((held, x), 'held arguments must stand in the place of argument 1 ("cache")'),
-        ((x, held, x), 'expected 1 arguments beside the held ones (argument 0 ("x")), got 2'),
-        ((x, part, held), 'argument 2 ("other"): must be a numpy array, got Held'),
-        ((x, stranger), "held arguments belong to another program"),
-        ((memory[2:7], held), f'argument 1 ("cache"): {shared} argument 0 ("x")'),
-        ((memory[5:10], held), f'argument 2 ("other"): {shared} argument 0 ("x")'),
-        ((memory[0:5], held), f'argument 1 ("cache"): {shared} argument 0 ("x")'),
-        ((x, part, memory[3:8]), f'argument 1 ("cache"): {shared} argument 2 ("other")'),
-        ((np.ones(4, np.float32), held), 'argument 1 ("cache"): dim 0 is "n" = 4 from argument 0 ("x"), got 5'),
-    ]:
-        with pytest.raises(InputError) as caught:
-            program(*inputs)
-        assert str(caught.value) == message
+def test_prepared_errors(program: Executable) -> None:
+    memory = zeros(20)
+    with pytest.raises(InputError, match=r'argument 0 \("x"\): must be C-contiguous and aligned, got strides \(8,\)'):
+        program.prepare(memory[:10:2], zeros(5), zeros(3))
+    with pytest.raises(InputError, match="must not share memory"):
+        program.prepare(memory[:5], memory[4:9], zeros(3))
+    with pytest.raises(InputError, match="result 1 cannot stay on a GPU"):
+        program.prepare(memory[:5], memory[5:10], zeros(3), out={1: zeros(1)})
+    prepared = program.prepare(memory[:5], memory[5:10], zeros(3))
+    program.bind_weights({})
+    with pytest.raises(ExecutionError, match="other weights now: prepare the call again"):
+        prepared()
     assert not memory.any()
-    program(memory[10:15], held)  # apart is fine
