@@ -4,6 +4,7 @@
 
 #include "mlir/IR/Diagnostics.h"
 #include "mlir/IR/OwningOpRef.h"
+#include "mlir/IR/Verifier.h"
 #include "mlir/Parser/Parser.h"
 #include "mlir/Pass/PassManager.h"
 #include "llvm/Support/FileSystem.h"
@@ -12,10 +13,12 @@
 
 namespace mlir::dsc {
 
+/// The module is verified once: after every pass that would be a tenth of the time.
 static LogicalResult runPhase(ModuleOp module, StringRef phase, const PhaseOptions &options) {
   PassManager pm(module.getContext());
+  pm.enableVerifier(false);
   buildPhase(pm, phase, options);
-  return pm.run(module);
+  return failed(pm.run(module)) ? failure() : verify(module);
 }
 
 /// Runs the failing phase again to find the pass, quietly: its messages are known.

@@ -84,10 +84,12 @@ struct Merger {
     uint32_t place = symbols.size();
     if (!local)
       place = shared.try_emplace(name, place).first->second;
-    if (place == symbols.size())
+    if (place == symbols.size()) {
       symbols.push_back({entry, name, 0});
-    else if (isDefined)
+    } else if (isDefined) {
+      assert(symbols[place].entry.st_shndx == llvm::ELF::SHN_UNDEF && "defined twice");
       symbols[place].entry = entry;
+    }
     return place;
   }
 
@@ -140,8 +142,11 @@ struct Merger {
       if (!target)
         continue;
       std::vector<Elf::Rela> entries(llvm::cantFail(file.relas(header)).vec());
-      for (Elf::Rela &entry : entries)
-        entry.setSymbol(symbols[places.symbols[entry.getSymbol(/*isMips64EL=*/false)]].number, /*IsMips64EL=*/false);
+      for (Elf::Rela &entry : entries) {
+        uint32_t place = places.symbols[entry.getSymbol(/*isMips64EL=*/false)];
+        assert(place && "refers to what is not kept");
+        entry.setSymbol(symbols[place].number, /*IsMips64EL=*/false);
+      }
       header.sh_name = 0;
       header.sh_link = table;
       header.sh_info = target;

@@ -146,7 +146,7 @@ OwningOpRef<ModuleOp> isolate(ArrayRef<LLVM::LLVMFuncOp> functions, SymbolTable 
 }
 
 /// The functions of a module in groups: first its program, then kernels, in groups of about the same size that depend
-/// on nothing but the module.
+/// on nothing but the module. Sixteen are work for as many threads; each makes its passes anew.
 static std::vector<SmallVector<LLVM::LLVMFuncOp>> groupFunctions(ModuleOp module, SymbolTable &symbols) {
   auto standsAlone = [&](LLVM::LLVMFuncOp function) {
     return function->hasAttr(kKernelAttr) &&
@@ -183,24 +183,25 @@ static std::vector<SmallVector<LLVM::LLVMFuncOp>> groupFunctions(ModuleOp module
   return groups;
 }
 
-/// Code is generated for groups of kernels beside each other, most of the time that compiling takes.
-static LogicalResult emitMerged(ModuleOp module, const Machine &machine, SmallVectorImpl<char> &output,
-                                function_ref<LogicalResult(const llvm::Twine &)> fail) {
+/// Generates code for groups of functions in parallel, which takes half of the time of compiling. Returns what is in
+/// the way, or "".
+static std::string emitMerged(ModuleOp module, const Machine &machine, SmallVectorImpl<char> &output) {
   SymbolTable symbols(module);
   std::vector<SmallVector<LLVM::LLVMFuncOp>> groups = groupFunctions(module, symbols);
   std::vector<SmallVector<char, 0>> objects(groups.size());
-  auto emit = [&](size_t i) -> LogicalResult {
+  std::vector<std::string> reasons(groups.size());
+  parallelFor(module.getContext(), 0, groups.size(), [&](size_t i) {
     OwningOpRef<ModuleOp> group = isolate(groups[i], symbols);
     if (i > 0)
       for (auto kernel : group->getOps<LLVM::LLVMFuncOp>())
         share(kernel);
-    std::string reason = emitCode(*group, machine, /*assembly=*/false, objects[i]);
-    return reason.empty() ? success() : fail(reason);
-  };
-  if (failed(failableParallelForEachN(module.getContext(), 0, groups.size(), emit)))
-    return failure();
+    reasons[i] = emitCode(*group, machine, /*assembly=*/false, objects[i]);
+  });
+  auto first = llvm::find_if(reasons, [](StringRef reason) { return !reason.empty(); });
+  if (first != reasons.end())
+    return *first;
   mergeObjects(objects, output);
-  return success();
+  return "";
 }
 
 std::string emitCode(Operation *module, const Machine &target, bool assembly, SmallVectorImpl<char> &output) {
@@ -243,9 +244,7 @@ LogicalResult emitObject(ModuleOp module, bool assembly, SmallVectorImpl<char> &
   Machine machine = target.isGpu()
                         ? Machine{"x86_64-unknown-linux-gnu", "x86-64", "", 16}
                         : Machine{target.getTriple(), target.getCpu(), target.getFeatures(), target.getVectorBytes()};
-  if (!assembly)
-    return emitMerged(module, machine, output, fail);
-  std::string reason = emitCode(module, machine, assembly, output);
+  std::string reason = assembly ? emitCode(module, machine, assembly, output) : emitMerged(module, machine, output);
   return reason.empty() ? success() : fail(reason);
 }
 

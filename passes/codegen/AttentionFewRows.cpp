@@ -19,7 +19,8 @@ namespace {
 struct FewRowsEmitter : AttentionEmitter {
   Value queries, sums, weights; // [row, depth], the same, [row, key]
   Value splitEnd;
-  Value max, total, rescale; // [row, lane]; `total` in parts, one per lane
+  Value max, total; // [row, lane]; `total` in parts, one per lane
+  Value rescale;    // the same: the largest of a block in parts, then the factor of what was summed before
 
   FewRowsEmitter(AttentionOp op, KernelBuilder &kernel, const AttentionPlan &plan)
       : AttentionEmitter(op, kernel, plan) {
@@ -82,8 +83,28 @@ struct FewRowsEmitter : AttentionEmitter {
   /// Keys that meet a tile of rows at once: there is room for as many sums as of values.
   int64_t keysTogether() const { return std::min<int64_t>(plan.lanes, llvm::bit_floor<uint64_t>(plan.vectors())); }
 
+  /// A vector of scores of a row, from `block` + `key` on: -inf of what the row does not see.
+  Value finished(Value row, Value block, Value key, Value score) {
+    auto flags = VectorType::get({plan.lanes}, kernel.getI1Type());
+    auto before = [&](Value position) {
+      Value count = kernel.sub(kernel.sub(position, block), key);
+      return vector::CreateMaskOp::create(kernel, flags, ValueRange{count});
+    };
+    Value valid = before(seen(row));
+    if (op.getWindow()) // not early, and valid
+      valid = arith::CmpIOp::create(kernel, arith::CmpIPredicate::ult, before(firstVisible(row)), valid);
+    score = finishScore(score);
+    if (op.getMask()) {
+      kernel.mask = valid;
+      score = arith::AddFOp::create(kernel, score, maskOf(row, kernel.add(block, key)));
+      kernel.mask = {};
+    }
+    return arith::SelectOp::create(kernel, valid, score, vectorConstant(-std::numeric_limits<double>::infinity()));
+  }
+
   /// Scores of a tile of rows and as many keys as a vector has lanes, from `block` + `key` on; all exist if `whole`.
-  void score(Value firstRow, Value block, Value key, bool whole) {
+  /// The largest of each row, beginning with `largest`.
+  SmallVector<Value> score(Value firstRow, Value block, Value key, bool whole, ValueRange largest) {
     SmallVector<Value> rows = tileRows(firstRow);
     int64_t together = keysTogether();
     Value last = kernel.sub(keys, one), begin = kernel.add(block, key);
@@ -115,35 +136,39 @@ struct FewRowsEmitter : AttentionEmitter {
       for (int64_t r = 0; r < plan.tileRows; ++r)
         parts[r].push_back(addTree(SmallVector<Value>(ArrayRef(products).slice(r * together, together)), 1));
     }
-    for (int64_t r = 0; r < plan.tileRows; ++r)
-      storeVector(addTree(parts[r], together), weights, rows[r], key);
+    SmallVector<Value> next;
+    for (int64_t r = 0; r < plan.tileRows; ++r) {
+      Value scores = finished(rows[r], block, key, addTree(parts[r], together));
+      storeVector(scores, weights, rows[r], key);
+      next.push_back(larger(scores, largest[r]));
+    }
+    kernel.width = 1;
+    return next;
+  }
+
+  /// The scores of a tile of rows and `count` keys; the largest in each lane go to `rescale`.
+  void scoreTile(Value firstRow, Value block, Value count) {
+    SmallVector<Value> rows = tileRows(firstRow), largest;
+    kernel.width = plan.lanes;
+    for (Value row : rows)
+      largest.push_back(loadVector(max, row, zero));
+    kernel.width = 1;
+    Value whole = kernel.mul(kernel.floorDiv(count, plan.lanes), constant(plan.lanes));
+    largest = kernel.forLoop(zero, whole, plan.lanes, largest,
+                             [&](Value key, ValueRange carried) { return score(firstRow, block, key, true, carried); });
+    largest = kernel.forLoop(whole, count, plan.lanes, largest, [&](Value key, ValueRange carried) {
+      return score(firstRow, block, key, false, carried);
+    });
+    kernel.width = plan.lanes;
+    for (auto [row, value] : llvm::zip_equal(rows, largest))
+      storeVector(value, rescale, row, zero);
     kernel.width = 1;
   }
 
   /// A row's scores of the keys from `block` on become weights relative to the row's maximum so far.
-  void normalize(Value row, Value block, Value count) {
+  void normalize(Value row, Value count) {
     kernel.width = plan.lanes;
-    Value left = kernel.sub(seen(row), block), before = loadVector(max, row, zero);
-    Value masked = vectorConstant(-std::numeric_limits<double>::infinity());
-    Value after = kernel.forLoop(zero, count, plan.lanes, before, [&](Value key, ValueRange carried) {
-      Value valid = vector::CreateMaskOp::create(kernel, VectorType::get({plan.lanes}, kernel.getI1Type()),
-                                                 ValueRange{kernel.sub(left, key)});
-      if (op.getWindow()) {
-        Value early = vector::CreateMaskOp::create(kernel, valid.getType(),
-                                                   ValueRange{kernel.sub(kernel.sub(firstVisible(row), block), key)});
-        valid = arith::CmpIOp::create(kernel, arith::CmpIPredicate::ult, early, valid); // not early, and valid
-      }
-      Value score = finishScore(loadVector(weights, row, key));
-      if (op.getMask()) {
-        kernel.mask = valid;
-        score = arith::AddFOp::create(kernel, score, maskOf(row, kernel.add(block, key)));
-        kernel.mask = {};
-      }
-      score = arith::SelectOp::create(kernel, valid, score, masked);
-      storeVector(score, weights, row, key);
-      return SmallVector<Value>{larger(score, carried[0])};
-    })[0];
-    after = largestLane(after);
+    Value before = loadVector(max, row, zero), after = largestLane(loadVector(rescale, row, zero));
     Value factor = exponential(arith::SubFOp::create(kernel, before, after));
     Value sum = arith::MulFOp::create(kernel, loadVector(total, row, zero), factor);
     sum = kernel.forLoop(zero, count, plan.lanes, sum, [&](Value key, ValueRange carried) {
@@ -269,11 +294,8 @@ struct FewRowsEmitter : AttentionEmitter {
     kernel.forLoop(begin, end, plan.keys, [&](Value block) {
       Value blockEnd = kernel.min(kernel.sub(end, block), constant(plan.keys));
       kernel.forLoop(zero, rows, plan.tileRows, [&](Value row) {
-        Value whole = kernel.mul(kernel.floorDiv(blockEnd, plan.lanes), constant(plan.lanes));
-        kernel.forLoop(zero, whole, plan.lanes, [&](Value key) { score(row, block, key, true); });
-        kernel.forLoop(whole, blockEnd, plan.lanes, [&](Value key) { score(row, block, key, false); });
-        kernel.forLoop(row, kernel.add(row, constant(plan.tileRows)), 1,
-                       [&](Value r) { normalize(r, block, blockEnd); });
+        scoreTile(row, block, blockEnd);
+        kernel.forLoop(row, kernel.add(row, constant(plan.tileRows)), 1, [&](Value r) { normalize(r, blockEnd); });
         accumulateRows(row, block);
       });
     });

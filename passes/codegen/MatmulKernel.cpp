@@ -137,10 +137,10 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     int64_t fit = std::max<int64_t>(1, kMaxStageBytes / std::max<int64_t>(1, stageRowBytes(matmul, "fma")));
     if (run) {
       StringRef inRegisters = codesPay(matmul, target) ? "bfp" : "fma";
-      // Decoding is worth four rows. What codes take as they are is little: two are as fast per row within a tenth, and
-      // two, five or six are faster than in tiles of four.
-      bool low = inRegisters == "bfp" && target.getVectorRegisters() < 32;
-      int64_t few = std::min<int64_t>(low ? 2 : 4, fit);
+      // Decoding pays off over four rows. Integer codes cost little to load: with 16 registers tiles of two rows are
+      // within a tenth of that, and faster for two, five or six rows.
+      bool lowTile = inRegisters == "bfp" && target.getVectorRegisters() < 32;
+      int64_t few = std::min<int64_t>(lowTile ? 2 : 4, fit);
       return ScheduleAttr::get(context, {variant(1, 1, 1, 1, {0}, inRegisters),
                                          variant(16, few, std::min<int64_t>(16, fit), 1, {0}, inRegisters), many});
     }

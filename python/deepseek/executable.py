@@ -13,7 +13,7 @@ from deepseek import runtime
 from deepseek.errors import ExecutionError, GpuError, InputError
 from deepseek.host_memory import HostMemory
 from deepseek.runtime.gpu_target import is_gpu
-from deepseek.signature import ENTRY, ITEM_BYTES, Binding, Signature, check_weights
+from deepseek.signature import ENTRY, ITEM_BYTES, Binding, BoundWeights, Signature, check_weights
 
 __all__ = ["ITEM_BYTES", "Executable", "Prepared"]
 
@@ -56,21 +56,19 @@ class Executable:
                 f"compiled code has a malformed manifest ({type(error).__name__}: {error}): compile it again"
             ) from None
         self.context = self._memory.context
-        self._buffers = (ctypes.c_void_p * max(self._signature.slots, 1))()
-        self._kept: list[Any] = []  # weights and prepared buffers that dsc_main reads
-        self._bound = False
+        self._weights: BoundWeights | None = None
         if not needs_weights:
             self.bind_weights({})
 
     @property
     def kept_bytes(self) -> int:
         """Bytes of the weights that calls read: given ones where they lie, and prepared ones."""
-        return sum(array.nbytes for array in self._kept)
+        return sum(array.nbytes for array in self._weights.kept) if self._weights else 0
 
     @property
     def bound(self) -> bool:
         """Whether the program has its weights, or needs none."""
-        return self._bound
+        return self._weights is not None
 
     def bind_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """Give the program its weights by name and run its initialization (dsc_init) on them.
@@ -90,11 +88,10 @@ class Executable:
             for slot, argument in enumerate(arguments)
             if argument["kind"] != "input"
         }
-        with self.context.lock:
-            for slot, array in kept.items():
-                self._buffers[slot] = self._memory.address(array)
-            self._kept = list(kept.values())
-            self._bound = True
+        buffers = (ctypes.c_void_p * max(self._signature.slots, 1))()
+        for slot, array in kept.items():
+            buffers[slot] = self._memory.address(array)
+        self._weights = BoundWeights(buffers, list(kept.values()))
 
     def _run_init(self, init: dict[str, Any], weights: Mapping[str, Any]) -> list[Any]:
         sizes = [math.prod(result["shape"]) * ITEM_BYTES[result["dtype"]] for result in init["results"]]
@@ -129,38 +126,44 @@ class Executable:
         return tuple([inputs[r.slot] if r.tied else a for r, a in zip(specs, results, strict=True)])
 
     def prepare(self, *inputs: Any, out: Mapping[int, Any] | None = None) -> Prepared:
-        """A call to be repeated: it reads what these arrays hold then. Arguments and errors are those of a call, but
-        numpy's arrays must be C-contiguous."""
+        """A call to be repeated, which reads the contents of these arrays each time, and the weights that are bound now.
+
+        Arguments and errors are those of a call, but numpy's arrays must be C-contiguous and aligned.
+        """
         arrays, binding = self._signature.check(inputs, self._memory.kinds)
         for spec, given, array in zip(self._signature.inputs, inputs, arrays, strict=True):
             if array is not given:
                 raise InputError(f"{spec.label}: must be C-contiguous and aligned, got strides {given.strides}")
-        return Prepared(self, self._prepared(arrays, binding, out))
+        weights = self._weights
+        return Prepared(self._prepared(arrays, binding, out), lambda: self._weights is weights)
 
     def _prepared(
         self, arrays: Sequence[Any], binding: Binding, out: Mapping[int, Any] | None
-    ) -> Callable[[], list[Any]]:
-        if not self._bound:
+    ) -> Callable[[], Sequence[Any]]:
+        weights = self._weights
+        if weights is None:
             raise ExecutionError("the program has no weights yet: call bind_weights first")
-        return self._memory.prepare(self._main, self._signature, self._buffers, arrays, binding, out or {})
+        return self._memory.prepare(self._main, self._signature, weights, arrays, binding, dict(out or {}))
 
 
 class Prepared:
-    """A call of a program whose arguments were checked; results are valid until it is repeated.
+    """A call of a program whose arguments were checked. One thread at a time may repeat it.
 
-    Raises ExecutionError once the program has other weights.
+    Results of a CPU are the same arrays each time, valid until it is repeated.
     """
 
-    def __init__(self, program: Executable, run: Callable[[], list[Any]]) -> None:
-        """`run` is what the program's memory has prepared."""
-        self._program = program
-        self._weights = program._kept
+    def __init__(self, run: Callable[[], Sequence[Any]], is_current: Callable[[], bool]) -> None:
+        """`run` is what the program's memory has prepared; `is_current`: whether its weights are the program's."""
         self._run = run
+        self._is_current = is_current
 
-    def __call__(self) -> list[Any]:
-        """The results of the program for what its arguments hold now; tied ones are these arguments."""
-        if self._program._kept is not self._weights:
-            raise ExecutionError("the program has other weights now: prepare the call again")
+    @property
+    def is_current(self) -> bool:
+        """Whether the program has no other weights since."""
+        return self._is_current()
+
+    def __call__(self) -> Sequence[Any]:
+        """The results of the program; tied ones are arguments."""
         return self._run()
 
 

@@ -8,7 +8,6 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from deepseek.buffers import address_of
 from deepseek.errors import InputError
 from deepseek.host_memory import check_code
 from deepseek.runtime.gpu import Buffer, Device, Graph
-from deepseek.signature import Binding, Entry, Signature
+from deepseek.signature import Binding, BoundWeights, Entry, Signature
 
 __all__ = ["DeviceArray", "GpuMemory", "default_device"]
 
@@ -147,7 +146,7 @@ class GpuMemory:
         self,
         main: Entry,
         signature: Signature,
-        buffers: ctypes.Array,
+        weights: BoundWeights,
         arrays: Sequence[np.ndarray | DeviceArray],
         binding: Binding,
         out: Mapping[int, DeviceArray],
@@ -159,40 +158,34 @@ class GpuMemory:
                 raise InputError(f"{spec.label}: lies on another device than the program")
         signature.check_overlap(arrays, [_address(array) for array in arrays])
         self._check_out(out, signature, binding, arrays)
-        return partial(self._run, main, signature, buffers, arrays, binding, out)
 
-    def _run(
-        self,
-        main: Entry,
-        signature: Signature,
-        buffers: ctypes.Array,
-        arrays: Sequence[np.ndarray | DeviceArray],
-        binding: Binding,
-        out: Mapping[int, DeviceArray],
-    ) -> list[Any]:
-        with self.context.lock:
-            placed = [self._enter(index, array) for index, array in enumerate(arrays)]
-            for spec, array in zip(signature.inputs, placed, strict=True):
-                buffers[spec.slot] = array.address
-            results: list[Any] = []
-            for index, (result, shape) in enumerate(zip(signature.results, binding.shapes, strict=True)):
-                if result.tied:
-                    results.append(placed[result.slot])
-                    continue
-                if index in out:
-                    results.append(out[index])
-                else:
-                    nbytes = math.prod(shape) * result.dtype.itemsize
-                    results.append(DeviceArray(self._staged("result", index, nbytes), shape, result.dtype))
-                buffers[result.slot] = results[-1].address
-            self._launch(main, buffers, binding)
-            for spec, array, inside in zip(signature.inputs, arrays, placed, strict=True):
-                if spec.tied and isinstance(array, np.ndarray):
-                    _download(inside, array)
-            return [
-                arrays[result.slot] if result.tied else array if index in out else array.numpy()
-                for index, (result, array) in enumerate(zip(signature.results, results, strict=True))
-            ]
+        def run() -> list[Any]:
+            buffers = weights.buffers  # the lock is the program's, too
+            with self.context.lock:
+                placed = [self._enter(index, array) for index, array in enumerate(arrays)]
+                for spec, array in zip(signature.inputs, placed, strict=True):
+                    buffers[spec.slot] = array.address
+                results: list[Any] = []
+                for index, (result, shape) in enumerate(zip(signature.results, binding.shapes, strict=True)):
+                    if result.tied:
+                        results.append(placed[result.slot])
+                        continue
+                    if index in out:
+                        results.append(out[index])
+                    else:
+                        nbytes = math.prod(shape) * result.dtype.itemsize
+                        results.append(DeviceArray(self._staged("result", index, nbytes), shape, result.dtype))
+                    buffers[result.slot] = results[-1].address
+                self._launch(main, buffers, binding)
+                for spec, array, inside in zip(signature.inputs, arrays, placed, strict=True):
+                    if spec.tied and isinstance(array, np.ndarray):
+                        _download(inside, array)
+                return [
+                    arrays[result.slot] if result.tied else array if index in out else array.numpy()
+                    for index, (result, array) in enumerate(zip(signature.results, results, strict=True))
+                ]
+
+        return run
 
     def _check_out(
         self, out: Mapping[int, DeviceArray], signature: Signature, binding: Binding, arrays: Sequence[Any]

@@ -10,7 +10,7 @@ import numpy as np
 from deepseek.buffers import ResultPool, address_of, aligned_parts, aligned_zeros, mapped_files
 from deepseek.errors import ExecutionError, InputError
 from deepseek.runtime import Context
-from deepseek.signature import Binding, Entry, Signature
+from deepseek.signature import Binding, BoundWeights, Entry, Signature
 
 __all__ = ["HostMemory"]
 
@@ -56,32 +56,34 @@ class HostMemory:
         self,
         main: Entry,
         signature: Signature,
-        buffers: ctypes.Array,
+        weights: BoundWeights,
         arrays: Sequence[np.ndarray],
         binding: Binding,
         out: Mapping[int, object],
-    ) -> Callable[[], list[np.ndarray]]:
+    ) -> Callable[[], Sequence[np.ndarray]]:
         """What runs dsc_main, once or repeatedly, and gives the results, which lie in the same memory each time; a tied
-        one is its argument. Raises InputError for memory of a GPU."""
+        one is its argument. Raises InputError for memory of a GPU, ExecutionError when out of memory."""
         if out:
             raise InputError(f"result {min(out)} cannot stay on a GPU: the program runs on the CPU")
         addresses = [address_of(array) for array in arrays]
         signature.check_overlap(arrays, addresses)
         results, result_addresses = self._make_results(signature, arrays, binding)
-        own = type(buffers).from_buffer_copy(buffers)
+        buffers = type(weights.buffers).from_buffer_copy(weights.buffers)
         for spec, address in zip(signature.inputs, addresses, strict=True):
-            own[spec.slot] = address
+            buffers[spec.slot] = address
         for slot, address in result_addresses:
-            own[slot] = address
-        context, where, dims = self.context, ctypes.addressof(own), ctypes.addressof(binding.dims)
+            buffers[slot] = address
+        given = tuple(results)
+        context, where, dims = self.context, ctypes.addressof(buffers), ctypes.addressof(binding.dims)
 
-        def run(_: object = (own, binding, arrays)) -> list[np.ndarray]:  # what the addresses are of
+        def run() -> Sequence[np.ndarray]:
             with context.lock:
                 code = main(context.handle, where, dims)
             if code:
                 check_code(code, "running the program")
-            return results
+            return given
 
+        run.owners = buffers, binding, weights, arrays  # of the addresses
         return run
 
     def _make_results(

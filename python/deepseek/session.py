@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ class Session:
         self._passes = 0
         self._caches: list[Any] = []  # arrays, or DeviceArrays that stay on the GPU
         self._logits: Any = None  # of the last pass, on a GPU
-        self._decoder: _Decoder | None = None  # of the last pass of one token
+        self._step: _DecodeStep | None = None  # the last pass of one token
         self._counter: SaturationCounter | None = None  # of these caches
 
     @property
@@ -132,16 +133,7 @@ class Session:
         while True:
             if self._program is not self.model.executable:
                 self._adopt(self.model.executable)
-            if repeats and self._ranks and ids.shape[1] == 1:
-                decoder = self._decoder
-                if decoder is None or decoder.rows != rows:
-                    decoder = self._decoder = _Decoder(self._program, rows, self._views(rows), self._kept(rows))
-                found = decoder(ids, after, temperature)
-            else:
-                at = (np.full(len(rows), _in_f32(temperature), np.float32),) if self._ranks else ()
-                given = np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(after, np.int32)
-                found = self._program(*given, *self._views(rows), *at, out=self._kept(rows))
-            results = [found[0], *found[-3:]] if self._ranks else [found[0]]
+            results = self._pass(ids, after, rows, temperature, repeats)
             if guard is None:
                 return results
             begins, ends = np.zeros((2, self.batch), np.int32)
@@ -152,6 +144,18 @@ class Session:
             seen = results[2] if self._ranks else results[0]
             if guard.admits(self._program, seen, self._counter, begins, ends):
                 return results
+
+    def _pass(self, ids: np.ndarray, after: np.ndarray, rows: range, temperature: float, repeats: bool) -> list[Any]:
+        if repeats and self._ranks and ids.shape[1] == 1:
+            step = self._step
+            if step is None or step.rows != rows or not step.is_current:
+                step = self._step = _DecodeStep(self._program, rows, self._views(rows), self._kept(rows))
+            found = step(ids, after, temperature)
+        else:
+            at = (np.full(len(rows), _in_f32(temperature), np.float32),) if self._ranks else ()
+            given = np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(after, np.int32)
+            found = self._program(*given, *self._views(rows), *at, out=self._kept(rows))
+        return [found[0], *found[-3:]] if self._ranks else [found[0]]
 
     def _views(self, rows: range) -> list[Any]:
         return [cache[rows.start : rows.stop] for cache in self._caches]
@@ -178,7 +182,7 @@ class Session:
 
     def _allocate(self, capacity: int) -> None:
         """Caches of `capacity` positions as the program has them, with what is held. Raises `ExecutionError`."""
-        self._decoder = None  # it would keep the old ones
+        self._step = None  # it would keep the old ones
         held = int(self.lengths.max())
         try:
             for index, (heads, size, dtype) in enumerate(self._planes):
@@ -199,11 +203,10 @@ class Session:
             trim_heap()  # the old caches are as large as all that follows
 
 
-class _Decoder:
+class _DecodeStep:
     """Passes of one token for the same rows, whose arguments and results stay where they are.
 
-    Checking the arguments, caches of each layer among them, takes a twentieth of a small model's pass: nothing of the
-    interpreter is left in a near cache when the weights have passed through it.
+    To check the caches of each layer takes a twentieth of a small model's pass.
     """
 
     def __init__(self, program: Executable, rows: range, caches: list[Any], out: dict[int, Any] | None) -> None:
@@ -213,7 +216,12 @@ class _Decoder:
         self._temperatures = np.zeros(len(rows), np.float32)
         self._run = program.prepare(self._ids, self._lengths, *caches, self._temperatures, out=out)
 
-    def __call__(self, ids: np.ndarray, lengths: np.ndarray, temperature: float) -> list[Any]:
+    @property
+    def is_current(self) -> bool:
+        """Whether the program has no other weights since."""
+        return self._run.is_current
+
+    def __call__(self, ids: np.ndarray, lengths: np.ndarray, temperature: float) -> Sequence[Any]:
         self._ids[:] = ids
         self._lengths[:] = lengths
         self._temperatures.fill(_in_f32(temperature))

@@ -12,7 +12,7 @@ import numpy as np
 from deepseek.errors import ExecutionError, InputError
 from deepseek.formats import ML_DTYPES
 
-__all__ = ["ENTRY", "ITEM_BYTES", "Binding", "Entry", "Input", "Result", "Signature", "check_weights"]
+__all__ = ["ENTRY", "ITEM_BYTES", "Binding", "BoundWeights", "Entry", "Input", "Result", "Signature", "check_weights"]
 
 _MAX_BINDINGS = 256  # distinct shape tuples remembered per program
 ITEM_BYTES = {
@@ -60,6 +60,14 @@ class Binding:
 
     dims: ctypes.Array
     shapes: tuple[tuple[int, ...], ...]  # of the results, tied ones included
+
+
+@dataclass(frozen=True)
+class BoundWeights:
+    """Weights of a program: buffers of dsc_main that have their addresses, and what these are of."""
+
+    buffers: ctypes.Array
+    kept: list[Any]
 
 
 class Signature:

@@ -81,7 +81,7 @@ class Launcher:
         self.inputs = [x if isinstance(x, DeviceArray) else DeviceArray.of(self.device, x) for x in inputs]
         arrays, self.binding = program._signature.check(self.inputs, program._memory.kinds)
         for spec, array in zip(program._signature.inputs, arrays, strict=True):
-            program._buffers[spec.slot] = array.address
+            program._weights.buffers[spec.slot] = array.address
         self.results = []
         for spec, shape in zip(program._signature.results, self.binding.shapes, strict=True):
             if spec.tied:
@@ -89,14 +89,14 @@ class Launcher:
                 continue
             made = DeviceArray.zeros(self.device, shape, spec.dtype)
             made.buffer.fill(0xFF)
-            program._buffers[spec.slot] = made.address
+            program._weights.buffers[spec.slot] = made.address
             self.results.append(made)
         return self.results
 
     def launch(self) -> None:
         program = self.executable
         program._memory._call(
-            program._main, ctypes.addressof(program._buffers), ctypes.addressof(self.binding.dims), "timing"
+            program._main, ctypes.addressof(program._weights.buffers), ctypes.addressof(self.binding.dims), "timing"
         )
 
     def seconds(self, least: float = 0.02) -> float:

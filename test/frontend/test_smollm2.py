@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deepseek.errors import ExecutionError
 from deepseek.model import Model
 
 TOLERANCE = 1e-3
@@ -68,6 +69,38 @@ def test_candidates_are_the_greatest_logits(model: Model, temperature: float) ->
             total = np.exp((logits - logits.max()) / (temperature or 1)).sum()
         np.testing.assert_allclose(own.total, total, rtol=1e-5)
         assert len(own.ids) == 64
+
+
+def test_steps_keep_what_they_gave(model: Model) -> None:
+    """The next step writes its results where the last one's were."""
+    session, other = model.session(3), model.session(3)
+    session.forward([[5, 6], [7, 8], [9, 10]])
+    other.forward([[5, 6], [7, 8], [9, 10]])
+    steps = [([[11], [12], [13]], None), ([[14]], range(1, 2)), ([[15], [16], [17]], None), ([[18], [19]], range(2))]
+    given = []
+    for ids, rows in steps:
+        found = session.step(ids, rows=rows)
+        expected = other.forward(ids, rows=rows)
+        for own, logits in zip(found, expected, strict=True):
+            given.append((own, own.ids.copy(), own.logits.copy(), own.total, logits, logits.copy()))
+            np.testing.assert_array_equal(own.everything(), logits)
+            np.testing.assert_array_equal(own.logits, logits[own.ids])
+    for own, ids, greatest, total, logits, copy in given:
+        np.testing.assert_array_equal(own.ids, ids)
+        np.testing.assert_array_equal(own.logits, greatest)
+        np.testing.assert_array_equal(logits, copy)
+        assert own.total == total
+    with pytest.raises(ExecutionError, match="the logits of an earlier step are gone"):
+        given[0][0].everything()
+
+
+def test_steps_while_caches_grow(model: Model) -> None:
+    """Past 128 and 256 positions, token by token: as at once."""
+    ids = np.random.default_rng(0).integers(0, model.vocabulary, 300).tolist()
+    session = model.session()
+    for token in ids:
+        last = session.step([[token]])[0]
+    np.testing.assert_allclose(last.everything(), model.logits(ids), rtol=0, atol=TOLERANCE)
 
 
 def test_token_by_token_from_the_first(model: Model, smollm2_reference: Any) -> None:

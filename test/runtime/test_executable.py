@@ -250,7 +250,7 @@ def test_weights(build: Build) -> None:
         program.bind_weights({"raw": raw, "bias": bias, "unused": x})
         expected = x * np.array([1, 2, -3], np.float32)[np.arange(7) % 3] + bias[np.arange(7) % 3]
         np.testing.assert_array_equal(program(x)[0], expected)
-    assert address(program._kept[0]) % 64 == 0
+    assert address(program._weights.kept[0]) % 64 == 0
 
 
 @pytest.mark.parametrize(

@@ -311,8 +311,11 @@ def test_sleeping_workers_wake_on_another_cpu_than_the_caller(
     context, out = runtime.Context(2), np.zeros(2, np.int32)
     (worker,) = set(Path("/proc/self/task").iterdir()) - before
 
+    def status(field: int) -> str:
+        return (worker / "stat").read_text().rpartition(")")[2].split()[field - 3]  # numbers as in proc(5)
+
     def cpu() -> int:
-        return int((worker / "stat").read_text().rpartition(")")[2].split()[36])  # proc(5), field 39
+        return int(status(39))
 
     apart = 0
     busy = [subprocess.Popen([sys.executable, "-c", script, str(cpu)]) for cpu in all_processors]
@@ -320,6 +323,8 @@ def test_sleeping_workers_wake_on_another_cpu_than_the_caller(
         for _ in range(20):
             launch(context, kernels.symbol("count"), [out.ctypes.data], 2)
             time.sleep(0.005)  # 25 times the polling time
+            while status(3) != "S":  # it polls for longer where it has a part of a CPU only
+                time.sleep(0.001)
             mine = cpu()
             os.sched_setaffinity(0, {mine})  # of this thread alone
             launch(context, kernels.symbol("count"), [out.ctypes.data], 2)
