@@ -99,11 +99,12 @@ struct ManyRowsEmitter : AttentionTiles {
               SmallVector<Value> query = plan.dots ? loadPairs(queries, row) : loadVectors(queries, row);
               for (auto [r, key] : llvm::enumerate(keyNumbers)) {
                 Value left = plan.dots ? asHalves(readPair(0, key, depth)) : readScalar(0, block, key, depth);
-                for (int64_t v = 0; v < vectors; ++v) {
-                  Value &sum = acc[r * vectors + v];
-                  sum = plan.dots ? multiplyGroups(kernel, left, query[v], sum)
-                                  : Value(vector::FMAOp::create(kernel, left, query[v], sum));
-                }
+                MutableArrayRef<Value> row = MutableArrayRef(acc).slice(r * vectors, vectors);
+                if (plan.dots)
+                  multiplyGroups(kernel, left, query, row);
+                else
+                  for (auto [vector, sum] : llvm::zip_equal(query, row))
+                    sum = vector::FMAOp::create(kernel, left, vector, sum);
               }
             }
             return acc;
@@ -281,8 +282,7 @@ struct ManyRowsEmitter : AttentionTiles {
             for (int64_t r = 0; r < count; ++r) {
               Value element = kernel.mul(kernel.add(depth, constant(r)), constant(2));
               Value left = asHalves(readPair(1, pair, element));
-              for (int64_t v = 0; v < vectors; ++v)
-                acc[r * vectors + v] = multiplyGroups(kernel, left, weight[v], acc[r * vectors + v]);
+              multiplyGroups(kernel, left, weight, MutableArrayRef(acc).slice(r * vectors, vectors));
             }
           }
           return acc;

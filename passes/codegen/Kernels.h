@@ -24,10 +24,6 @@ LogicalResult emitReduction(linalg::GenericOp op, KernelBuilder &kernel, Variant
 /// Rows of a square matrix, one per vector, to its columns: each round interleaves row i with row i + n / 2.
 SmallVector<Value> transposeSquare(KernelBuilder &kernel, SmallVector<Value> rows);
 
-/// `acc`, a vector of 32 bits, plus the dot products of as many groups: 2 bf16, 2 integers of 16 bits or 4 bytes for 16
-/// lanes, 2 integers of 16 bits for 8.
-Value multiplyGroups(KernelBuilder &kernel, Value a, Value b, Value acc);
-
 /// Whether a decision allows both operands of products to be rounded to bf16.
 bool mayRoundFactors(std::optional<PrecisionAttr> precision);
 

@@ -116,15 +116,14 @@ std::array<Value, 2> MatmulEmitter::codeFactors(Value codes) {
   return codeWords(codes);
 }
 
-/// `sum` plus products with codes.
-Value MatmulEmitter::multiplyCodes(Value codes, Value left, Value sum) {
-  if (!codeBytes || lanes == 16)
-    return multiplyGroups(kernel, codes, left, sum);
-  Value products =
-      LLVM::CallIntrinsicOp::create(kernel, sum.getType(), kernel.getStringAttr("llvm.x86.avx2.pmadd.ub.sw"),
-                                    ValueRange{codes, left})
-          .getResults();
-  return arith::AddIOp::create(kernel, sum, products);
+/// Adds products of vectors of codes with `left` to their sums.
+void MatmulEmitter::multiplyCodes(ArrayRef<Value> codes, Value left, MutableArrayRef<Value> sums) {
+  if (codeBytes && lanes == 8)
+    return multiplyBytes(kernel, codes, left, sums);
+  if (!codeBytes)
+    return multiplyGroups(kernel, left, codes, sums);
+  for (auto [vector, sum] : llvm::zip_equal(codes, sums))
+    sum = multiplyGroups(kernel, vector, left, sum);
 }
 
 /// The sum of a run's products, 32 bits, of the sums with its upper and its lower parts, or of the only one.
@@ -155,6 +154,7 @@ void MatmulEmitter::addCodes(const Tile &tile, Value first, ArrayRef<SmallVector
   int64_t runs = tileRows > 1 ? 1 : std::min({fit, together, kRunsAtOnce});
   int64_t wide = std::min(fit / runs, vectors);
   wide = vectors % wide ? 1 : wide;
+  auto sumAt = [&](int64_t j, int64_t r, int64_t part) { return ((j % runs * tileRows + r) * parts + part) * wide; };
   auto addFour = [&](Value i, int64_t v0, int64_t j0, MutableArrayRef<Value> sums) {
     for (int64_t j = j0; j < j0 + runs; ++j) {
       auto factors = llvm::map_to_vector(right.slice(v0, wide),
@@ -165,10 +165,8 @@ void MatmulEmitter::addCodes(const Tile &tile, Value first, ArrayRef<SmallVector
                                     kernel.constantIndex(codeBytes ? half * run : 2 * half));
           Value at = kernel.add(codeStageAt(kernel.constantIndex(r), runNumber(j)), offset);
           Value left = splatMembers({stageBlock, tileNumber, at}, codeBytes ? 4 : 2);
-          for (int64_t v = 0; v < wide; ++v) {
-            Value &sum = sums[(((j - j0) * tileRows + r) * wide + v) * parts + half % parts];
-            sum = multiplyCodes(factors[v][half], left, sum);
-          }
+          multiplyCodes(llvm::map_to_vector(factors, [&](auto &parts) { return parts[half]; }), left,
+                        sums.slice(sumAt(j, r, half % parts), wide));
         }
     }
   };
@@ -191,8 +189,10 @@ void MatmulEmitter::addCodes(const Tile &tile, Value first, ArrayRef<SmallVector
           for (int64_t v = v0; v < v0 + wide; ++v) {
             const ScaledRun &part = right[v][j];
             Value &sum = acc[r * vectors + v];
-            Value whole =
-                joinCodeSums(ArrayRef(sums).slice((((j - j0) * tileRows + r) * wide + v - v0) * parts, parts));
+            SmallVector<Value> ofParts;
+            for (int64_t i = 0; i < parts; ++i)
+              ofParts.push_back(sums[sumAt(j, r, i) + v - v0]);
+            Value whole = joinCodeSums(ofParts);
             if (runCodes->zero)
               whole = arith::AddIOp::create(kernel, whole, total);
             Value scale = arith::MulFOp::create(kernel, part.scale, left);

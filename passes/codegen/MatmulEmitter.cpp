@@ -92,19 +92,6 @@ MatmulEmitter::MatmulEmitter(MatmulOp op, KernelBuilder &kernel, const MatmulPla
         MemRefType::get({kMachineTileRows, vectors * lanes * group}, getElementTypeOrSelf(op.getRhs())));
 }
 
-Value multiplyGroups(KernelBuilder &kernel, Value a, Value b, Value acc) {
-  auto call = [&](StringRef name, ValueRange operands) -> Value {
-    return LLVM::CallIntrinsicOp::create(kernel, acc.getType(), kernel.getStringAttr(name), operands).getResults();
-  };
-  Type element = getElementTypeOrSelf(a);
-  if (cast<VectorType>(acc.getType()).getNumElements() == 8) // AVX2: pairs of 16 bits
-    return arith::AddIOp::create(kernel, acc, call("llvm.x86.avx2.pmadd.wd", {a, b}));
-  StringRef name = element.isBF16()        ? "llvm.x86.avx512bf16.dpbf16ps.512"
-                   : element.isInteger(16) ? "llvm.x86.avx512.vpdpwssd.512"
-                                           : "llvm.x86.avx512.vpdpbusd.512";
-  return call(name, {acc, a, b});
-}
-
 Value MatmulEmitter::multiplyAdd(Value a, Value b, Value acc) {
   if (dots)
     return multiplyGroups(kernel, a, b, acc);
@@ -147,9 +134,14 @@ void MatmulEmitter::addStep(const Tile &tile, Value k, MutableArrayRef<Value> ac
   for (int64_t v = 0; v < vectors; ++v)
     right.push_back(loadRhs(tile.column, v, k, tile.masks[v]));
   for (int64_t r = 0; r < tileRows; ++r)
-    for (auto [i, left] : llvm::enumerate(loadLhs(tile, r, k)))
-      for (int64_t v = 0; v < vectors; ++v)
-        acc[r * vectors + v] = multiplyAdd(left, right[v][i], acc[r * vectors + v]);
+    for (auto [i, left] : llvm::enumerate(loadLhs(tile, r, k))) {
+      MutableArrayRef<Value> sums = acc.slice(r * vectors, vectors);
+      if (dots)
+        multiplyGroups(kernel, left, llvm::map_to_vector(right, [i = i](auto &member) { return member[i]; }), sums);
+      else
+        for (int64_t v = 0; v < vectors; ++v)
+          sums[v] = multiplyAdd(left, right[v][i], sums[v]);
+    }
 }
 
 /// `sums` (of row r and column vector v at r * vectors + v) plus the products of k in [begin, end), whole groups.

@@ -1,5 +1,6 @@
 //===- MatmulEmitter.h - loop nest of a matrix product --------------------===//
 #pragma once
+#include "passes/codegen/DotProducts.h"
 #include "passes/codegen/Kernels.h"
 
 namespace mlir::dsc {
@@ -148,7 +149,7 @@ private:
   void storeCodeFactors(SmallVector<Value> integers, Value tile, Value at);
   std::array<Value, 2> codeFactors(Value codes);
   void fillCodeStage(Value begin, Value end);
-  Value multiplyCodes(Value codes, Value left, Value sum);
+  void multiplyCodes(ArrayRef<Value> codes, Value left, MutableArrayRef<Value> sums);
   Value joinCodeSums(ArrayRef<Value> sums);
   void addCodes(const Tile &tile, Value first, ArrayRef<SmallVector<ScaledRun>> right, MutableArrayRef<Value> acc);
 

@@ -7,11 +7,11 @@
 // CHECK: llvm.call_intrinsic "llvm.x86.avx.cvt.ps2dq.256"
 // CHECK: arith.trunci {{.*}} : vector<8xi32> to vector<8xi16>
 // CHECK: scf.for {{.*}} -> (vector<8xi32>, vector<8xi32>, vector<8xi32>, vector<8xi32>)
-// CHECK-COUNT-4: llvm.call_intrinsic "llvm.x86.avx2.pmadd.wd"
+// CHECK-COUNT-2: llvm.inline_asm {{.*}}"vpmaddwd $1, $7, $0\0A\09vpmaddwd $1, $8, $1\0A\09vpaddd
 // CHECK-COUNT-4: arith.sitofp
 // CHECK: llvm.call_intrinsic "llvm.x86.avx.cvt.ps2dq.256"
 // CHECK: scf.for {{.*}} -> (vector<8xi32>, vector<8xi32>, vector<8xi32>, vector<8xi32>)
-// CHECK-COUNT-4: llvm.call_intrinsic "llvm.x86.avx2.pmadd.wd"
+// CHECK-COUNT-2: llvm.inline_asm {{.*}}"vpmaddwd $1, $7, $0\0A\09vpmaddwd $1, $8, $1\0A\09vpaddd
 // CHECK-COUNT-4: arith.sitofp
 module attributes {dsc.target = #dsc.target<"cpu:native", triple = "x86_64-unknown-linux-gnu", cpu = "x86-64-v3", features = "+avx2,+fma", vector_bytes = 32, vector_registers = 16>} {
   func.func private @integers(%q: tensor<1x4x4x16xf32>, %k: tensor<1x8x2x16xf32>) -> tensor<1x4x4x16xf32>
