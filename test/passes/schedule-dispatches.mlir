@@ -8,7 +8,7 @@ module attributes {dsc.symbols = ["n"]} {
   // One row has a variant of its own. The tile is two vectors wide and as high as the registers allow.
   // CHECK-LABEL: func.func @example
   // V4: dsc.dispatch(%{{.*}}, %{{.*}}) schedule <<max_rows = 1, tile = [1, 32], workgroup = [1, 64], unroll = 4, stage = [0]>, <tile = [12, 32], workgroup = [144, 32], stage = [0]>> :
-  // V3: dsc.dispatch(%{{.*}}, %{{.*}}) schedule <<max_rows = 1, tile = [1, 16], workgroup = [1, 32], unroll = 4, stage = [0]>, <tile = [5, 16], workgroup = [60, 16], stage = [0]>> :
+  // V3: dsc.dispatch(%{{.*}}, %{{.*}}) schedule <<max_rows = 1, tile = [1, 16], workgroup = [1, 32], unroll = 4, stage = [0]>, <tile = [6, 16], workgroup = [72, 16], stage = [0]>> :
   func.func @example(%x: tensor<?x576xf32> {dsc.dims = #dsc.dims<["n", "_"]>}, %w: tensor<576x64xf32>) -> tensor<?x64xf32> {
     %y = dsc.dispatch (%x, %w) : (tensor<?x576xf32>, tensor<576x64xf32>) -> tensor<?x64xf32> {
     ^bb0(%a: tensor<?x576xf32>, %b: tensor<576x64xf32>):
