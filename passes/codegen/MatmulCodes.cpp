@@ -33,7 +33,9 @@ static int64_t largestUpper(int64_t run, int64_t bits, int64_t lanes) {
   return lanes == 16 ? kLargestUpper : std::min(kLargestUpper, inWords);
 }
 
-bool multipliesCodeBytes(int64_t run, RunCodes codes, int64_t lanes) {
+bool multipliesCodeBytes(int64_t run, RunCodes codes, int64_t lanes, int64_t rows) {
+  if (lanes != 16 && rows > 1) // sums of both parts for four rows are more than AVX2 has registers
+    return false;
   return largestUpper(run, codes.bits, lanes) >= kLargestLower;
 }
 

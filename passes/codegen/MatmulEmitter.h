@@ -27,8 +27,8 @@ int64_t runsTogether(MatmulOp op);
 /// What they stand for where such elements are integer codes, else nothing.
 std::optional<RunCodes> runCodesOf(MatmulOp op);
 
-/// Whether such codes meet bytes, in vectors of `lanes` sums; else they meet words.
-bool multipliesCodeBytes(int64_t run, RunCodes codes, int64_t lanes);
+/// Whether such codes meet bytes, in vectors of `lanes` sums and tiles of `rows`; else they meet words.
+bool multipliesCodeBytes(int64_t run, RunCodes codes, int64_t lanes, int64_t rows);
 
 /// Rows of a machine tile, each of 64 bytes; there are eight (Intel SDM vol. 1, chapter 18).
 constexpr int64_t kMachineTileRows = 16, kMachineTiles = 8;

@@ -137,12 +137,13 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     int64_t fit = std::max<int64_t>(1, kMaxStageBytes / std::max<int64_t>(1, stageRowBytes(matmul, "fma")));
     if (run) {
       StringRef inRegisters = codesPay(matmul, target) ? "bfp" : "fma";
-      // Decoding pays off over four rows. Integer codes cost little to load: with 16 registers tiles of two rows are
-      // within a tenth of that, and faster for two, five or six rows.
-      bool lowTile = inRegisters == "bfp" && target.getVectorRegisters() < 32;
-      int64_t few = std::min<int64_t>(lowTile ? 2 : 4, fit);
-      return ScheduleAttr::get(context, {variant(1, 1, 1, 1, {0}, inRegisters),
-                                         variant(16, few, std::min<int64_t>(16, fit), 1, {0}, inRegisters), many});
+      SmallVector<VariantAttr> variants;
+      for (int64_t most : {1, 2, 16}) { // decoding pays off over four rows; two would wait for two more
+        int64_t all = std::min(most, fit), high = std::min<int64_t>(all, 4);
+        variants.push_back(variant(most, high, all, 1, {0}, inRegisters));
+      }
+      variants.push_back(many);
+      return ScheduleAttr::get(context, variants);
     }
     // One row leaves room for four independent sums, which hide the latency of the multiply-add.
     VariantAttr one = variant(1, 1, 1, 2, stage, single, /*unroll=*/4);
@@ -302,7 +303,7 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
                     variant.getInstruction() == "tile",
                     variant.getInstruction() == "bfp" && decoded,
                     variant.getInstruction() == "bfp" && !decoded,
-                    runCodesOf(matmul) && multipliesCodeBytes(runOf(matmul), *runCodesOf(matmul), lanes),
+                    runCodesOf(matmul) && multipliesCodeBytes(runOf(matmul), *runCodesOf(matmul), lanes, tileRows),
                     variant,
                     /*stageType=*/{},
                     /*rhsStageType=*/{}};

@@ -226,7 +226,7 @@ def _codes_module(format: str, n: int, k: int, target: str) -> str:
     """A product whose variants for one row and for up to 16 multiply codes as they are."""
     module = to_schedule(_module(format, n, k, precision=_MAY_ROUND), target)
     _skip_without("bfp", module)
-    assert module.count('stage = [0], instruction = "bfp"') == 2
+    assert module.count('stage = [0], instruction = "bfp"') == 3
     return module
 
 
