@@ -15,6 +15,7 @@
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "passes/codegen/AttentionTiles.h"
+#include "passes/codegen/DotProducts.h"
 
 namespace mlir::dsc {
 namespace {
@@ -99,11 +100,11 @@ struct ManyRowsEmitter : AttentionTiles {
               SmallVector<Value> query = plan.dots ? loadPairs(queries, row) : loadVectors(queries, row);
               for (auto [r, key] : llvm::enumerate(keyNumbers)) {
                 Value left = plan.dots ? asHalves(readPair(0, key, depth)) : readScalar(0, block, key, depth);
-                MutableArrayRef<Value> row = MutableArrayRef(acc).slice(r * vectors, vectors);
+                MutableArrayRef<Value> ofKey = MutableArrayRef(acc).slice(r * vectors, vectors);
                 if (plan.dots)
-                  multiplyGroups(kernel, left, query, row);
+                  multiplyGroups(kernel, left, query, ofKey);
                 else
-                  for (auto [vector, sum] : llvm::zip_equal(query, row))
+                  for (auto [vector, sum] : llvm::zip_equal(query, ofKey))
                     sum = vector::FMAOp::create(kernel, left, vector, sum);
               }
             }

@@ -11,7 +11,6 @@
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 #include "passes/codegen/AttentionEmitter.h"
-#include "passes/codegen/DotProducts.h"
 #include "passes/codegen/ScaledIntegers.h"
 
 namespace mlir::dsc {

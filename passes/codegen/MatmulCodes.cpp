@@ -4,21 +4,21 @@
 // multiplying it. Here codes stay integers, and elements of the left side
 // become integers that share a scale over the run of codes. Sums of their
 // products are exact and scaled once per run; all that is rounded is the left
-// side, by 1/32638 of the greatest of 16 or 32 neighbours at most (1/16766 with
-// AVX2 and codes of 5 or 6 bits).
+// side, by 1/32638 of the greatest of 16 or 32 neighbours at most (1/16766 for
+// up to two rows with AVX2 and codes of 5 or 6 bits).
 //
 // Bytes are multiplied four at a time, so the integers are split into an upper
 // and a lower one. AVX512-VNNI adds the products to 32 bits, AVX2 to 16, which
 // hold a run's sum where codes have up to 6 bits and the integers 14 or 15. For
-// codes of 8 bits AVX2 multiplies pairs of words: codes are split into the
-// first and third of four, and the second and fourth.
+// codes of 8 bits, and for more than two rows, AVX2 multiplies pairs of words:
+// codes are split into the first and third of four, and the second and fourth.
 //
 //===----------------------------------------------------------------------===//
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
-#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
+#include "passes/codegen/DotProducts.h"
 #include "passes/codegen/MatmulEmitter.h"
 #include "passes/codegen/ScaledIntegers.h"
 
@@ -34,7 +34,7 @@ static int64_t largestUpper(int64_t run, int64_t bits, int64_t lanes) {
 }
 
 bool multipliesCodeBytes(int64_t run, RunCodes codes, int64_t lanes, int64_t rows) {
-  if (lanes != 16 && rows > 1) // sums of both parts for four rows are more than AVX2 has registers
+  if (lanes != 16 && rows > 2) // sums of both parts would leave AVX2 room for one vector of codes
     return false;
   return largestUpper(run, codes.bits, lanes) >= kLargestLower;
 }
@@ -167,7 +167,7 @@ void MatmulEmitter::addCodes(const Tile &tile, Value first, ArrayRef<SmallVector
                                     kernel.constantIndex(codeBytes ? half * run : 2 * half));
           Value at = kernel.add(codeStageAt(kernel.constantIndex(r), runNumber(j)), offset);
           Value left = splatMembers({stageBlock, tileNumber, at}, codeBytes ? 4 : 2);
-          multiplyCodes(llvm::map_to_vector(factors, [&](auto &parts) { return parts[half]; }), left,
+          multiplyCodes(llvm::map_to_vector(factors, [&](auto &factor) { return factor[half]; }), left,
                         sums.slice(sumAt(j, r, half % parts), wide));
         }
     }

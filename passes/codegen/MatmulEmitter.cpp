@@ -7,9 +7,9 @@
 
 #include "passes/codegen/MatmulEmitter.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
-#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
+#include "passes/codegen/DotProducts.h"
 
 namespace mlir::dsc {
 

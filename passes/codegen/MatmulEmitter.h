@@ -1,6 +1,5 @@
 //===- MatmulEmitter.h - loop nest of a matrix product --------------------===//
 #pragma once
-#include "passes/codegen/DotProducts.h"
 #include "passes/codegen/Kernels.h"
 
 namespace mlir::dsc {

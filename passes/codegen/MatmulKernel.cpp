@@ -13,10 +13,12 @@ constexpr int64_t kPanelBytes = 64 << 10;     // of the right side that all rows
 constexpr int64_t kMaxStageBytes = 2 << 20;   // it lies on the stack
 constexpr int64_t kTilePanelBytes = 16 << 10; // as kPanelBytes, where machine tiles read the stage at its pace
 
-/// Rows of a register tile. Accumulators, one vector per column, one for the row's scalar and one to spare fill the
-/// registers (measured best: 6 x 16 f32 on AVX2, 12 x 32 on AVX-512).
-int64_t tileRowsFor(TargetAttr target, int64_t vectors) {
-  return std::clamp<int64_t>((target.getVectorRegisters() - 2 - vectors) / vectors, 1, 12);
+/// Rows of a register tile. Its sums, `columns` vectors that a step multiplies, one for the row's scalar and one to
+/// spare fill the registers, with one more for a product that another instruction adds (measured best: 6 x 16 f32 on
+/// AVX2, 12 x 32 on AVX-512).
+int64_t tileRowsFor(TargetAttr target, StringRef instruction, int64_t vectors, int64_t columns) {
+  bool apart = instruction == "fma" ? !target.hasFeature("fma") : target.getVectorBytes() == 32;
+  return std::clamp<int64_t>((target.getVectorRegisters() - 2 - apart - columns) / vectors, 1, 12);
 }
 
 struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
@@ -73,12 +75,16 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     if (matmul.getPackedColumns())
       panel = cast<RankedTensorType>(matmul.getRhs().getType()).getDimSize(2);
     int64_t vectors = std::max<int64_t>(1, panel / lanes);
-    int64_t rows = tileRowsFor(target, vectors);
-    if (matmul.getPackedRows())
-      rows = cast<RankedTensorType>(matmul.getLhs().getType()).getDimSize(2);
+    auto rowsFor = [&](StringRef instruction) {
+      if (matmul.getPackedRows())
+        return cast<RankedTensorType>(matmul.getLhs().getType()).getDimSize(2);
+      // Members of a group become vectors of their own for `fma`.
+      return tileRowsFor(target, instruction, vectors, instruction == "fma" ? vectors * groupOf(matmul) : vectors);
+    };
     MLIRContext *context = op->getContext();
     int64_t run = runOf(matmul);
     StringRef instruction = (groupOf(matmul) > 1 || run) && dotPays(matmul, target) ? "dot" : "fma";
+    int64_t rows = rowsFor(instruction);
     // One row is bound by memory: bf16 is widened, bytes have no cheaper way.
     StringRef single = isa<FloatType>(sum) ? "fma" : instruction;
     bool machineTiles = !matmul.getPackedRows() && hasTiles(matmul, target) && (groupOf(matmul) > 1 || run) &&
@@ -89,9 +95,11 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
       rows = 2 * kMachineTileRows;
     }
     bool scaled = !machineTiles && instruction == "fma" && scaledPays(matmul, target) &&
-                  rows * stageRowBytes(matmul, "bfp") <= kMaxStageBytes;
-    if (scaled)
+                  rowsFor("bfp") * stageRowBytes(matmul, "bfp") <= kMaxStageBytes;
+    if (scaled) {
       instruction = "bfp";
+      rows = rowsFor(instruction);
+    }
     if (run) // its rows must be staged, however long they are
       rows = std::clamp<int64_t>(kMaxStageBytes / std::max<int64_t>(1, stageRowBytes(matmul, instruction)), 1, rows);
     int64_t tiles = 8, depth = 0, wanted = machineTiles ? kTilePanelBytes : kPanelBytes;
@@ -140,7 +148,8 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
       SmallVector<VariantAttr> variants;
       for (int64_t most : {1, 2, 16}) { // decoding pays off over four rows; two would wait for two more
         int64_t all = std::min(most, fit), high = std::min<int64_t>(all, 4);
-        variants.push_back(variant(most, high, all, 1, {0}, inRegisters));
+        if (most != 2 || fit > 2) // rows so long that no more fit have such a variant anyway
+          variants.push_back(variant(most, high, all, 1, {0}, inRegisters));
       }
       variants.push_back(many);
       return ScheduleAttr::get(context, variants);
@@ -149,7 +158,7 @@ struct MatmulModel : KernelOpInterface::ExternalModel<MatmulModel, MatmulOp> {
     VariantAttr one = variant(1, 1, 1, 2, stage, single, /*unroll=*/4);
     if (!scaled)
       return ScheduleAttr::get(context, {one, many});
-    int64_t few = std::min(rows, fit);
+    int64_t few = std::min(rowsFor("fma"), fit);
     return ScheduleAttr::get(context,
                              {one, variant(16, few, std::min(2 * few, std::max(few, fit)), 1, {0}, "fma"), many});
   }
@@ -350,7 +359,8 @@ int64_t preferredRowPanel(MatmulOp op, TargetAttr target) {
   bool plain = op.getPackedColumns() && lhs.getRank() == 2 && lhs.hasStaticShape() && !runOf(op) &&
                element == getElementTypeOrSelf(op.getRhs());
   int64_t panel = plain ? cast<RankedTensorType>(op.getRhs().getType()).getDimSize(2) : 0;
-  int64_t rows = plain && read ? tileRowsFor(target, std::max<int64_t>(1, panel * 4 / target.getVectorBytes())) : 0;
+  int64_t vectors = std::max<int64_t>(1, panel * 4 / target.getVectorBytes());
+  int64_t rows = plain && read ? tileRowsFor(target, element.isF32() ? "fma" : "dot", vectors, vectors) : 0;
   return plain && lhs.getDimSize(op.getTransposeLhs() ? 1 : 0) < rows ? 0 : rows;
 }
 

@@ -110,6 +110,37 @@ module attributes {dsc.target = #dsc.target<"cpu:native", triple = "x86_64-unkno
 
 // -----
 
+// Two vectors of codes meet a row's bytes together: both products, then both sums.
+// CHECK-LABEL: func.func private @two_vectors(
+// CHECK-COUNT-16: llvm.inline_asm {{.*}}"vpmaddubsw $1, $7, $0\0A\09vpmaddubsw $1, $8, $1\0A\09vpaddw $0, $2, $2\0A\09vpaddw $1, $3, $3"
+// CHECK-NOT: llvm.inline_asm
+module attributes {dsc.target = #dsc.target<"cpu:native", triple = "x86_64-unknown-linux-gnu", cpu = "x86-64-v3", features = "+avx2,+fma", vector_bytes = 32, vector_registers = 16>} {
+  func.func private @two_vectors(%x: tensor<1x64xf32>, %b: tensor<1x2x288xi8>) -> tensor<1x16xf32>
+      attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [1, 16], workgroup = [1, 16], stage = [0], instruction = "bfp">} {
+    %w = dsc.dequantize %b {format = "q4_0", panel = 16 : i64} : tensor<1x2x288xi8> -> tensor<1x64x16xf32>
+    %0 = dsc.matmul %x, %w {packed_columns = 16 : i64} : (tensor<1x64xf32>, tensor<1x64x16xf32>) -> tensor<1x16xf32>
+    return %0 : tensor<1x16xf32>
+  }
+}
+
+// -----
+
+// Of four rows, sums of bytes would not leave room for both vectors: codes become words.
+// CHECK-LABEL: func.func private @four_rows(
+// CHECK: arith.trunci {{.*}} : vector<32xi32> to vector<32xi16>
+// CHECK-COUNT-64: llvm.inline_asm {{.*}}"vpmaddwd
+// CHECK-NOT: llvm.inline_asm
+module attributes {dsc.target = #dsc.target<"cpu:native", triple = "x86_64-unknown-linux-gnu", cpu = "x86-64-v3", features = "+avx2,+fma", vector_bytes = 32, vector_registers = 16>} {
+  func.func private @four_rows(%x: tensor<4x64xf32>, %b: tensor<1x2x288xi8>) -> tensor<4x16xf32>
+      attributes {dsc.kernel, dsc.schedule = #dsc.variant<tile = [4, 16], workgroup = [4, 16], stage = [0], instruction = "bfp">} {
+    %w = dsc.dequantize %b {format = "q4_0", panel = 16 : i64} : tensor<1x2x288xi8> -> tensor<1x64x16xf32>
+    %0 = dsc.matmul %x, %w {packed_columns = 16 : i64} : (tensor<4x64xf32>, tensor<1x64x16xf32>) -> tensor<4x16xf32>
+    return %0 : tensor<4x16xf32>
+  }
+}
+
+// -----
+
 // Eight runs share words: four of them at a time meet what each word holds.
 // CHECK-LABEL: func.func private @together(
 // CHECK: scf.for {{.*}} -> (vector<8xf32>)

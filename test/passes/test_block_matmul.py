@@ -223,7 +223,7 @@ def test_strict_targets_have_no_scaled_integers(target: str) -> None:
 
 
 def _codes_module(format: str, n: int, k: int, target: str) -> str:
-    """A product whose variants for one row and for up to 16 multiply codes as they are."""
+    """A product whose variants for one row, for two and for up to 16 multiply codes as they are."""
     module = to_schedule(_module(format, n, k, precision=_MAY_ROUND), target)
     _skip_without("bfp", module)
     assert module.count('stage = [0], instruction = "bfp"') == 3
@@ -243,6 +243,30 @@ def test_few_rows_multiply_codes(format: str, target: str) -> None:
             x = _lhs(m, k)
             _check(_run(one, x), x, weight, 2**-14)
             np.testing.assert_array_equal(_run(one, x), _run(two, x))
+
+
+@pytest.mark.parametrize("target", INTEGER_TARGETS)
+@pytest.mark.parametrize("format", BLOCKS)
+def test_sums_of_the_greatest_codes(format: str, target: str) -> None:
+    """Rows and codes that are all the least or the greatest: sums of 16 bits are as large as they may become."""
+    block_bytes, elements, scales = BLOCKS[format]
+    module = _codes_module(format, 33, 256, target)
+    of_scales = [byte for offset in scales for byte in (offset, offset + 1)]
+    codes = np.setdiff1d(np.arange(block_bytes), of_scales)
+    for pattern in (0x00, 0x7F, 0x80, 0xFF):
+        blocks = _weights(format, 33, 256)[0].view(np.uint8).reshape(33, 256 // elements, block_bytes)
+        blocks[:, :, codes] = pattern
+        raw = blocks.reshape(33, -1)
+        executable = _executable(module, raw.view(np.int8), target=target)
+        for m in (1, 2, 4):
+            x = np.full((m, 256), -1, np.float32)
+            x[::2] = 1
+            _check(_run(executable, x), x, values(raw, format), 2**-14)
+
+
+def test_few_rows_have_tiles_of_their_own() -> None:
+    module = to_schedule(_module("q4_1", 64, 768, precision=_MAY_ROUND), "cpu:x86-64-v3")
+    assert re.findall(r"max_rows = (\d+), tile = \[(\d+), ", module) == [("1", "1"), ("2", "2"), ("16", "4")]
 
 
 @pytest.mark.parametrize("format", _FLOAT_CODES)
