@@ -12,17 +12,19 @@ namespace mlir::dsc {
 /// AVX2 multiplies by one instruction and adds by another.
 static bool addsApart(Value sum) { return cast<VectorType>(sum.getType()).getNumElements() == 8; }
 
+static Value call(KernelBuilder &kernel, StringRef name, Type result, ValueRange operands) {
+  return LLVM::CallIntrinsicOp::create(kernel, result, kernel.getStringAttr(name), operands).getResults();
+}
+
 Value multiplyGroups(KernelBuilder &kernel, Value a, Value b, Value sum) {
-  auto call = [&](StringRef name, ValueRange operands) -> Value {
-    return LLVM::CallIntrinsicOp::create(kernel, sum.getType(), kernel.getStringAttr(name), operands).getResults();
-  };
+  Type type = sum.getType();
   if (addsApart(sum))
-    return arith::AddIOp::create(kernel, sum, call("llvm.x86.avx2.pmadd.wd", {a, b}));
+    return arith::AddIOp::create(kernel, sum, call(kernel, "llvm.x86.avx2.pmadd.wd", type, {a, b}));
   Type element = getElementTypeOrSelf(a);
   StringRef name = element.isBF16()        ? "llvm.x86.avx512bf16.dpbf16ps.512"
                    : element.isInteger(16) ? "llvm.x86.avx512.vpdpwssd.512"
                                            : "llvm.x86.avx512.vpdpbusd.512";
-  return call(name, {sum, a, b});
+  return call(kernel, name, type, {sum, a, b});
 }
 
 /// Products of `shared` with two vectors, before either is added. In the order that LLVM chooses, each sum behind its
@@ -57,13 +59,8 @@ void multiplyGroups(KernelBuilder &kernel, Value left, ArrayRef<Value> right, Mu
 void multiplyBytes(KernelBuilder &kernel, ArrayRef<Value> codes, Value right, MutableArrayRef<Value> sums) {
   for (; sums.size() > 1; codes = codes.drop_front(2), sums = sums.drop_front(2))
     multiplyTwice(kernel, "vpmaddubsw", "vpaddw", right, codes, sums);
-  for (auto [vector, sum] : llvm::zip_equal(codes, sums)) {
-    Value products =
-        LLVM::CallIntrinsicOp::create(kernel, sum.getType(), kernel.getStringAttr("llvm.x86.avx2.pmadd.ub.sw"),
-                                      ValueRange{vector, right})
-            .getResults();
-    sum = arith::AddIOp::create(kernel, sum, products);
-  }
+  for (auto [vector, sum] : llvm::zip_equal(codes, sums))
+    sum = arith::AddIOp::create(kernel, sum, call(kernel, "llvm.x86.avx2.pmadd.ub.sw", sum.getType(), {vector, right}));
 }
 
 } // namespace mlir::dsc
