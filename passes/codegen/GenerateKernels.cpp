@@ -7,7 +7,6 @@
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
-#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
@@ -17,6 +16,7 @@
 #include "passes/Passes.h"
 #include "passes/codegen/KernelPlan.h"
 #include "passes/codegen/Kernels.h"
+#include "passes/codegen/gpu/Block.h"
 
 namespace mlir::dsc {
 #define GEN_PASS_DEF_GENERATEKERNELSPASS
@@ -305,7 +305,8 @@ LogicalResult generateKernel(func::FuncOp kernel, DimsAnalysis &dims, TargetAttr
 struct GenerateKernelsPass : impl::GenerateKernelsPassBase<GenerateKernelsPass> {
   void getDependentDialects(DialectRegistry &registry) const override {
     registry.insert<DscDialect, arith::ArithDialect, LLVM::LLVMDialect, math::MathDialect, memref::MemRefDialect,
-                    NVVM::NVVMDialect, scf::SCFDialect, vector::VectorDialect>();
+                    scf::SCFDialect, vector::VectorDialect>();
+    insertGpuDialects(registry);
   }
   void runOnOperation() override {
     ModuleOp module = getOperation();

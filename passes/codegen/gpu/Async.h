@@ -21,6 +21,8 @@ struct Barriers {
 
   Value at(Int number) { return behind(kernel, first, number * 8); }
   void init(Int number, int64_t arrivals);
+  /// Copies and other blocks of the cluster see those that this thread made.
+  void publish();
   /// What other threads wrote before they arrived is seen after it.
   void wait(Int number, Int parity);
   void arrive(Int number);

@@ -6,7 +6,6 @@
 //===----------------------------------------------------------------------===//
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
-#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
 #include "passes/codegen/gpu/AttentionBlock.h"
 #include "passes/codegen/gpu/Mma.h"
 
@@ -23,13 +22,13 @@ public:
     locate();
     copyQueries(threads);
     kernel.ifThen(at(zero) < tiles, [&] { copyTile(firstTile, word(0)); });
-    NVVM::CpAsyncCommitGroupOp::create(kernel);
+    commitChunks(kernel);
     SmallVector<Value> state = kernel.forLoop(zero, tiles, 1, startState(), [&](Value i, ValueRange carried) {
       Int number{&kernel, i};
       Int next = number + 1;
       kernel.ifThen(next < tiles, [&] { copyTile(firstTile + next, (next % kStages).asI32()); });
-      NVVM::CpAsyncCommitGroupOp::create(kernel);
-      NVVM::CpAsyncWaitGroupOp::create(kernel, 1);
+      commitChunks(kernel);
+      waitForChunks(kernel, 1);
       barrier(kernel);
       Int stage = (number % kStages).asI32();
       SmallVector<Value> after(carried), weights = scores(stage);

@@ -9,7 +9,6 @@
 //===----------------------------------------------------------------------===//
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
-#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
 #include "passes/codegen/gpu/Async.h"
 #include "passes/codegen/gpu/AttentionBlock.h"
 #include "passes/codegen/gpu/Wgmma.h"
@@ -36,7 +35,7 @@ public:
         full.init(word(i), 1);
         empty.init(word(i), kGroups * kWarpgroup / kWarp);
       }
-      NVVM::FenceMbarrierInitOp::create(kernel);
+      empty.publish();
     });
     copyQueries((kGroups + 1) * kWarpgroup);
     fenceAsync(kernel); // wgmma reads what was stored
@@ -117,7 +116,7 @@ private:
   SmallVector<Value> scores(Int group, Int number) {
     Int where = slot(number, 0);
     full.wait(where, parity(number));
-    NVVM::WgmmaFenceAlignedOp::create(kernel);
+    wgmmaFence(kernel);
     Value sums;
     for (int64_t k = 0; k < plan.depth; k += 16) {
       int64_t panel = k / kPanel, inside = k % kPanel * 2;

@@ -36,6 +36,8 @@ Int operator==(Int a, Int b) { return a.with(arith::CmpIOp::create(*a.kernel, ar
 Int min(Int a, Int b) { return fold<arith::MinSIOp>(a, b); }
 Int select(Int condition, Int a, Int b) { return a.with(arith::SelectOp::create(*a.kernel, condition.v, a.v, b.v)); }
 
+void insertGpuDialects(DialectRegistry &registry) { registry.insert<LLVM::LLVMDialect, NVVM::NVVMDialect>(); }
+
 Value threadNumber(KernelBuilder &kernel) {
   Value number = NVVM::ThreadIdXOp::create(kernel, kernel.getI32Type());
   return arith::IndexCastUIOp::create(kernel, kernel.getIndexType(), number);
@@ -71,6 +73,10 @@ Value dynamicSharedMemory(KernelBuilder &kernel, int64_t bytes) {
                                        /*isConstant=*/false, LLVM::Linkage::External, symbol, Attribute(), kAlignment,
                                        kSharedSpace);
   return LLVM::AddressOfOp::create(kernel, global);
+}
+
+Int blockCount(KernelBuilder &kernel) {
+  return Int{&kernel, NVVM::GridDimXOp::create(kernel, kernel.getI32Type())}.asIndex();
 }
 
 void barrier(KernelBuilder &kernel) { NVVM::BarrierOp::create(kernel); }

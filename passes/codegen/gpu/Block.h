@@ -12,8 +12,14 @@ constexpr int64_t kGlobalSpace = 1;
 /// The function that a kernel is written into.
 func::FuncOp kernelFunction(KernelBuilder &kernel);
 
+/// Dialects of what kernels for a GPU are written in.
+void insertGpuDialects(DialectRegistry &registry);
+
 /// Number of this thread in its block.
 Value threadNumber(KernelBuilder &kernel);
+struct Int;
+/// Blocks of the launch.
+Int blockCount(KernelBuilder &kernel);
 
 /// Memory that the threads of a block share, `name` being unique in the kernel.
 Value sharedMemory(KernelBuilder &kernel, StringRef name, MemRefType type);
@@ -24,7 +30,6 @@ Value dynamicSharedMemory(KernelBuilder &kernel, int64_t bytes);
 
 /// All threads of the block wait for each other.
 void barrier(KernelBuilder &kernel);
-struct Int;
 /// `threads` of them do, at a barrier of their own: 1 to 15.
 void barrier(KernelBuilder &kernel, Int number, int64_t threads);
 

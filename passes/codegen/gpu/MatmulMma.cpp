@@ -8,7 +8,6 @@
 //===----------------------------------------------------------------------===//
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
-#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
 #include "passes/codegen/gpu/MatmulBlock.h"
 #include "passes/codegen/gpu/Mma.h"
 
@@ -39,16 +38,16 @@ public:
     for (int64_t i = 0; i + 1 < stages; ++i) {
       Int slice = constant(i);
       kernel.ifThen(slice < slices, [&] { copySlice(slice, word(i)); });
-      NVVM::CpAsyncCommitGroupOp::create(kernel);
+      commitChunks(kernel);
     }
     SmallVector<Value> sums(tileRows / 16 * (tileColumns / 8) * 4, kernel.zero(accType));
     sums = kernel.forLoop(constant(0), slices, 1, sums, [&](Value i, ValueRange carried) {
       Int slice{&kernel, i};
-      NVVM::CpAsyncWaitGroupOp::create(kernel, stages - 2);
+      waitForChunks(kernel, stages - 2);
       barrier(kernel); // all see the slice, and none reads the one whose place is filled next
       Int next = slice + (stages - 1);
       kernel.ifThen(next < slices, [&] { copySlice(next, (next % stages).asI32()); });
-      NVVM::CpAsyncCommitGroupOp::create(kernel);
+      commitChunks(kernel);
       return multiplySlice((slice % stages).asI32(), carried);
     });
     finishTile(sums);

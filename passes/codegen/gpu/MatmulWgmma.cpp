@@ -16,7 +16,6 @@
 //===----------------------------------------------------------------------===//
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
-#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 #include "passes/codegen/gpu/Async.h"
@@ -66,7 +65,7 @@ public:
         full.init(word(i), scaleBytes() ? 2 : 1);
         empty.init(word(i), groups * (kWarpgroup / kWarp) * cluster);
       }
-      NVVM::FenceMbarrierInitOp::create(kernel);
+      empty.publish();
     });
     if (cluster > 1)
       clusterBarrier(kernel);
@@ -156,7 +155,7 @@ private:
 
   /// Walks over this block's tiles. `slice` counts all slices so far: `body` gets those of a tile.
   void forTiles(function_ref<void(Int)> body) {
-    Int blocks = Int{&kernel, NVVM::GridDimXOp::create(kernel, kernel.getI32Type())}.asIndex();
+    Int blocks = blockCount(kernel);
     Int first{&kernel, kernel.firstWorkgroup}, count{&kernel, kernel.endWorkgroup};
     Int turns = (count - first + (blocks - 1)) / blocks;
     kernel.forLoop(constant(0), turns, 1, [&](Value turn) {
@@ -290,7 +289,7 @@ private:
     if (sums)
       sums = wgmmaFence(kernel, sums, blockColumns);
     else
-      NVVM::WgmmaFenceAlignedOp::create(kernel);
+      wgmmaFence(kernel);
     Int left = stageBegin(stage, false) + group * kGroupRows * kTileRowBytes, right = stageBegin(stage, true);
     constexpr int64_t kStep = 32; // bytes of a row that one instruction multiplies
     for (int64_t k = 0; k < kTileRowBytes; k += kStep)

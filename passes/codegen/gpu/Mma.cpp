@@ -48,4 +48,8 @@ void copyChunk(KernelBuilder &kernel, Value target, Value source, Int offset, In
                           select(exists, bytes(kChunkBytes), bytes(0)));
 }
 
+void commitChunks(KernelBuilder &kernel) { NVVM::CpAsyncCommitGroupOp::create(kernel); }
+
+void waitForChunks(KernelBuilder &kernel, int64_t pending) { NVVM::CpAsyncWaitGroupOp::create(kernel, pending); }
+
 } // namespace mlir::dsc

@@ -20,5 +20,9 @@ void multiplyFragments(KernelBuilder &kernel, FloatType type, ArrayRef<Value> le
 
 /// Starts to copy 16 bytes of global memory to shared memory, or zeros: then `offset` (bytes) is not used.
 void copyChunk(KernelBuilder &kernel, Value target, Value source, Int offset, Int exists);
+/// Makes one group of this thread's copies since the last.
+void commitChunks(KernelBuilder &kernel);
+/// Waits until all but the last `pending` groups have arrived.
+void waitForChunks(KernelBuilder &kernel, int64_t pending);
 
 } // namespace mlir::dsc

@@ -73,6 +73,8 @@ static Value inlineAssembly(KernelBuilder &kernel, Type result, ArrayRef<Value> 
       .getRes();
 }
 
+void wgmmaFence(KernelBuilder &kernel) { NVVM::WgmmaFenceAlignedOp::create(kernel); }
+
 Value wgmmaFence(KernelBuilder &kernel, Value sums, int64_t columns, MutableArrayRef<Value> words) {
   SmallVector<Value> through = wgmmaSums(kernel, sums, columns);
   llvm::append_range(through, words);

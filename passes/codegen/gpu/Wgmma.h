@@ -35,6 +35,8 @@ Int matrixAlongColumns(KernelBuilder &kernel, Value memory, Int offset, int64_t 
 
 Value wgmmaZero(KernelBuilder &kernel, int64_t columns);
 
+/// Must stand before products without such operands.
+void wgmmaFence(KernelBuilder &kernel);
 /// Must stand before products whose operands in registers (sums, words of a left side) were touched since the last.
 /// They go through it, so that LLVM moves nothing that makes them behind it.
 Value wgmmaFence(KernelBuilder &kernel, Value sums, int64_t columns, MutableArrayRef<Value> words = {});
