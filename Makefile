@@ -47,7 +47,7 @@ build: $(STAMPS)/build-tools ## install the compiler into .venv (incremental)
 	if [ -x .venv/bin/deepseek ] && [ -x .venv/bin/dsc-opt ] && [ "$$key" = "$$(cat $(STAMPS)/built 2>/dev/null)" ]; then \
 	  echo "[3/5] the compiler is up to date"; \
 	else \
-	  echo "[3/5] building the compiler (about 4 minutes on two cores without ccache; log: build/log/build.txt)"; \
+	  echo "[3/5] building the compiler (about 6 minutes on two cores without ccache; log: build/log/build.txt)"; \
 	  CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) tools/quietly build/log/build.txt \
 	    $(PIP_INSTALL) -v --no-build-isolation --no-deps .; \
 	  echo "$$key" >$(STAMPS)/built; \
@@ -58,7 +58,7 @@ wheel sdist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/
 
 # auditwheel is not to look for libDscCompiler.so: dsc-opt finds it only once pip has put both in their places.
 wheel: $(STAMPS)/packaging ## dist/*.whl: one that needs no MLIR or LLVM where it is installed
-	@echo "[3/5] building the wheel (about 4 minutes on two cores without ccache; log: build/log/wheel.txt)"
+	@echo "[3/5] building the wheel (about 6 minutes on two cores without ccache; log: build/log/wheel.txt)"
 	@rm -rf build/wheel dist/deepseek_runtime-*.whl
 	@CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) tools/quietly build/log/wheel.txt \
 	  .venv/bin/python -m pip wheel --disable-pip-version-check -v --no-build-isolation --no-deps -w build/wheel .
