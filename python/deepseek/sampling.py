@@ -239,7 +239,7 @@ class Sampler:
 
 
 def _check_peak(peak: float) -> None:
-    if not np.isfinite(peak):
+    if not math.isfinite(peak):
         raise ExecutionError(f"the greatest logit is {peak}, expected a finite number; the weights may be damaged")
 
 
