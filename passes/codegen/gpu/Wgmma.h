@@ -35,7 +35,7 @@ Int matrixAlongColumns(KernelBuilder &kernel, Value memory, Int offset, int64_t 
 
 Value wgmmaZero(KernelBuilder &kernel, int64_t columns);
 
-/// Must stand before products without such operands.
+/// Must stand before products that have no operands in registers.
 void wgmmaFence(KernelBuilder &kernel);
 /// Must stand before products whose operands in registers (sums, words of a left side) were touched since the last.
 /// They go through it, so that LLVM moves nothing that makes them behind it.
