@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import struct
 import subprocess
@@ -269,7 +270,8 @@ def test_unload_unmaps(rich: bytes) -> None:
     before = len(Path("/proc/self/maps").read_text().splitlines())
     for _ in range(50):
         runtime.Module(rich)
-    assert len(Path("/proc/self/maps").read_text().splitlines()) < before + 25  # sanitizers map memory of their own
+    others = 25 if "ASAN_OPTIONS" in os.environ else 5  # mappings of the process itself: AddressSanitizer adds some
+    assert len(Path("/proc/self/maps").read_text().splitlines()) <= before + others
 
 
 AARCH64 = """

@@ -38,7 +38,7 @@ void Barriers::init(Int number, int64_t arrivals) {
   NVVM::MBarrierInitOp::create(kernel, at(number), word(kernel, arrivals), Value());
 }
 
-void Barriers::publish() { NVVM::FenceMbarrierInitOp::create(kernel); }
+void publishBarriers(KernelBuilder &kernel) { NVVM::FenceMbarrierInitOp::create(kernel); }
 
 void Barriers::wait(Int number, Int parity) {
   constexpr int64_t kTicks = 10000000; // of one attempt, in nanoseconds: it is repeated

@@ -21,8 +21,6 @@ struct Barriers {
 
   Value at(Int number) { return behind(kernel, first, number * 8); }
   void init(Int number, int64_t arrivals);
-  /// Copies and other blocks of the cluster see those that this thread made.
-  void publish();
   /// What other threads wrote before they arrived is seen after it.
   void wait(Int number, Int parity);
   void arrive(Int number);
@@ -31,6 +29,9 @@ struct Barriers {
   /// Arrives, and expects `bytes` that copies will bring.
   void expect(Int number, int64_t bytes);
 };
+
+/// Copies and other blocks of the cluster see the barriers that this thread has made.
+void publishBarriers(KernelBuilder &kernel);
 
 /// Starts to copy the box at `coordinates` (i32, fastest first) to shared memory; bytes count at the barrier. With a
 /// `cluster` all its blocks get it, at the same place, and each one's barrier counts.

@@ -35,7 +35,7 @@ public:
         full.init(word(i), 1);
         empty.init(word(i), kGroups * kWarpgroup / kWarp);
       }
-      empty.publish();
+      publishBarriers(kernel);
     });
     copyQueries((kGroups + 1) * kWarpgroup);
     fenceAsync(kernel); // wgmma reads what was stored

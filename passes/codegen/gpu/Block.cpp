@@ -36,7 +36,7 @@ Int operator==(Int a, Int b) { return a.with(arith::CmpIOp::create(*a.kernel, ar
 Int min(Int a, Int b) { return fold<arith::MinSIOp>(a, b); }
 Int select(Int condition, Int a, Int b) { return a.with(arith::SelectOp::create(*a.kernel, condition.v, a.v, b.v)); }
 
-void insertGpuDialects(DialectRegistry &registry) { registry.insert<LLVM::LLVMDialect, NVVM::NVVMDialect>(); }
+void insertGpuDialects(DialectRegistry &registry) { registry.insert<NVVM::NVVMDialect>(); }
 
 Value threadNumber(KernelBuilder &kernel) {
   Value number = NVVM::ThreadIdXOp::create(kernel, kernel.getI32Type());

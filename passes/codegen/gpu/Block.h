@@ -12,7 +12,7 @@ constexpr int64_t kGlobalSpace = 1;
 /// The function that a kernel is written into.
 func::FuncOp kernelFunction(KernelBuilder &kernel);
 
-/// Dialects of what kernels for a GPU are written in.
+/// Dialects that kernels for a GPU are written in, beside those of all kernels.
 void insertGpuDialects(DialectRegistry &registry);
 
 /// Number of this thread in its block.

@@ -65,7 +65,7 @@ public:
         full.init(word(i), scaleBytes() ? 2 : 1);
         empty.init(word(i), groups * (kWarpgroup / kWarp) * cluster);
       }
-      empty.publish();
+      publishBarriers(kernel);
     });
     if (cluster > 1)
       clusterBarrier(kernel);
